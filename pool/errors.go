@@ -1,0 +1,16 @@
+package pool
+
+import "errors"
+
+// Errors of Execute. What user code did is a Result; these are the pool's or the caller's. A context's own error is
+// returned as it is when the caller gives up.
+var (
+	// ErrQueueFull means that Config.Queue requests were waiting already.
+	ErrQueueFull = errors.New("the queue is full")
+	// ErrAcquireTimeout means that no worker became free within Config.AcquireTimeout.
+	ErrAcquireTimeout = errors.New("no worker became free in time")
+	// ErrClosed means that the pool is draining or closed.
+	ErrClosed = errors.New("the pool is shutting down")
+	// ErrWorkerLost means that the worker ended through no fault of its code, such as the death of its template.
+	ErrWorkerLost = errors.New("the worker was lost while the code ran")
+)

@@ -1,0 +1,174 @@
+package pool
+
+import (
+	"context"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// handOvers bounds how often a request is given to another worker because the one it got had died while parked.
+const handOvers = 3
+
+// Execute runs req in a fresh worker. The error is nil whenever the code ran, whatever it did; otherwise it is one of
+// this package's errors, or ctx's when the caller gave up, in which case the worker has ended.
+func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
+	queued := time.Now()
+	for try := 1; ; try++ {
+		w, err := p.acquire(ctx)
+		wait := time.Since(queued)
+		p.cfg.Metrics.Acquired(wait)
+		if err != nil {
+			return Result{}, err
+		}
+		result, started, err := p.run(ctx, w, req)
+		p.running.Done()
+		if err != nil && !started && try < handOvers && ctx.Err() == nil {
+			continue // it never had the code
+		}
+		result.Usage.QueueTime = wait
+		return result, err
+	}
+}
+
+// acquire leases a worker, waiting for it in FIFO order. On success it has added one to p.running.
+func (p *Pool) acquire(ctx context.Context) (*worker, error) {
+	p.mu.Lock()
+	if p.closed {
+		p.mu.Unlock()
+		return nil, ErrClosed
+	}
+	if p.waiters.Len() == 0 && len(p.idle) > 0 && len(p.leased) < p.cfg.Max {
+		w := p.leaseLocked()
+		p.running.Add(1)
+		p.refillLocked()
+		p.mu.Unlock()
+		return w, nil
+	}
+	if p.waiters.Len() >= p.cfg.Queue {
+		p.mu.Unlock()
+		return nil, ErrQueueFull
+	}
+	me := &waiter{worker: make(chan *worker, 1)}
+	element := p.waiters.PushBack(me)
+	p.running.Add(1)
+	p.refillLocked()
+	p.mu.Unlock()
+
+	timer := time.NewTimer(p.cfg.AcquireTimeout)
+	defer timer.Stop()
+	var err error
+	select {
+	case w, ok := <-me.worker:
+		if ok {
+			return w, nil
+		}
+		p.running.Done()
+		return nil, ErrClosed
+	case <-timer.C:
+		err = ErrAcquireTimeout
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	p.mu.Lock()
+	select {
+	case w, ok := <-me.worker:
+		// It came while we gave up. A worker that was leased is not put back, so it is used or ended.
+		p.mu.Unlock()
+		if ok && ctx.Err() == nil {
+			return w, nil
+		}
+		if ok {
+			p.end(w, ReasonCancelled)
+			<-w.dead
+			w.closePipes()
+		}
+	default:
+		p.waiters.Remove(element)
+		p.mu.Unlock()
+	}
+	p.running.Done()
+	return nil, err
+}
+
+// end records why a worker ends and kills its tree.
+func (p *Pool) end(w *worker, reason Reason) {
+	p.mu.Lock()
+	first := w.state != StateDraining && w.state != StateDead
+	p.endLocked(w, reason)
+	p.mu.Unlock()
+	if first {
+		w.lane.endWorker(w)
+	}
+}
+
+// run gives the request to a leased worker and waits for the end of both. started says whether the worker had the code.
+func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, started bool, err error) {
+	defer w.closePipes()
+	if err := w.start(req); err != nil {
+		p.end(w, ReasonCrashed)
+		<-w.dead
+		return Result{}, false, ErrWorkerLost
+	}
+	begin := time.Now()
+	stdout, stderr := newCapture(p.cfg.Output), newCapture(p.cfg.Output)
+	var total atomic.Int64
+	var streams sync.WaitGroup
+	over := func() { p.end(w, ReasonOutputLimit) }
+	streams.Go(func() { drain(w.stdout, stdout, &total, p.cfg.OutputKill, over) })
+	streams.Go(func() { drain(w.stderr, stderr, &total, p.cfg.OutputKill, over) })
+
+	timer := time.NewTimer(req.Timeout)
+	defer timer.Stop()
+	select {
+	case <-w.dead:
+	case <-timer.C:
+		p.end(w, ReasonTimeLimit)
+		<-w.dead // endWorker sees to it
+	case <-ctx.Done():
+		p.end(w, ReasonCancelled)
+		<-w.dead
+	}
+	result.ExecutionTime = time.Since(begin)
+	deadline := time.Now().Add(drainGrace)
+	_ = w.stdout.SetReadDeadline(deadline)
+	_ = w.stderr.SetReadDeadline(deadline)
+	streams.Wait()
+
+	var cutOut, cutErr bool
+	result.Stdout, cutOut = stdout.text()
+	result.Stderr, cutErr = stderr.text()
+	result.Truncated = cutOut || cutErr
+	result.OutputBytes = total.Load()
+	result.Usage.CPUTime = w.exit.cpu
+	result.Usage.PeakMemory = max(w.exit.maxRSSBytes, w.peak.Load())
+	result.Status, result.ExitCode, err = outcome(w.reason, w.exit)
+	if err == nil && w.reason == ReasonCancelled {
+		err = context.Cause(ctx)
+	}
+	return result, true, err
+}
+
+// outcome turns the reason for which a worker ended and its exit status into what the caller is told.
+func outcome(reason Reason, e exit) (Status, int, error) {
+	switch reason {
+	case ReasonTimeLimit:
+		return StatusTimeout, 124, nil
+	case ReasonMemoryLimit:
+		return StatusMemoryLimit, 137, nil
+	case ReasonOutputLimit:
+		return StatusOutputLimit, 137, nil
+	case ReasonShutdown:
+		return "", 0, ErrClosed
+	}
+	switch {
+	case e.lost:
+		return "", 0, ErrWorkerLost
+	case e.status.Signaled():
+		return StatusKilled, 128 + int(e.status.Signal()), nil
+	case e.status.ExitStatus() == 0:
+		return StatusOK, 0, nil
+	default:
+		return StatusError, e.status.ExitStatus(), nil
+	}
+}

@@ -1,0 +1,144 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// guaranteeNames are the promises about user code, in the order of the documentation.
+var guaranteeNames = []string{
+	"reads only what Python needs",
+	"writes only its own scratch, bounded",
+	"no network, no host sockets",
+	"cannot see, signal or trace another process",
+	"gains no privilege",
+	"bounded memory, processes, files, CPU time, output",
+	"leaves nothing behind for the next run",
+}
+
+// layers says which layers hold each guarantee in a world, in the order of guaranteeNames.
+var layers = map[world][][]string{
+	worldNamespaces: {
+		{"namespaces"}, {"namespaces", "rlimits"}, {"namespaces"}, {"namespaces"}, {"namespaces", "no_new_privs"},
+		{"rlimits", "monitor"}, {"namespaces"},
+	},
+	worldProcess: {nil, nil, nil, nil, nil, nil, nil},
+}
+
+// confine starts the first template in the strongest world that the system offers and the configuration accepts, and
+// leaves p.plan and p.guarantees set.
+func (p *Pool) confine(ctx context.Context) (*template, error) {
+	sys := thisSystem()
+	var reason string
+	if p.cfg.Isolation != IsolationNone {
+		t, err := p.tryNamespaces(ctx, sys)
+		if err == nil {
+			p.guarantees = makeGuarantees(worldNamespaces, "")
+			return t, nil
+		}
+		if reason = lackOfNamespaces(err, sys.euid); reason == "" {
+			return nil, describeStart(err)
+		}
+		if p.cfg.Isolation == IsolationStrict {
+			return nil, fmt.Errorf("isolation strict: the guarantee %q and others cannot be held, since %s; "+
+				"allow user namespaces for Caddy, or set isolation best_effort to start without them", guaranteeNames[0], reason)
+		}
+	} else {
+		reason = "isolation is none"
+	}
+	p.log.Warn("user code is not confined", "isolation", string(p.cfg.Isolation), "reason", reason)
+	p.guarantees = makeGuarantees(worldProcess, reason)
+	var err error
+	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
+		return nil, fmt.Errorf("making a scratch directory: %w", err)
+	}
+	p.plan = makePlan(p.cfg, p.python, sys, worldProcess, p.scratchDir)
+	if sys.euid == 0 {
+		if dir := closedTo(p.python.Executable); dir != "" {
+			return nil, fmt.Errorf("python %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
+				"choose an interpreter that everybody may read, such as /usr/bin/python3", p.python.Executable, dir)
+		}
+		if err := os.Chown(p.scratchDir, p.plan.UID, p.plan.GID); err != nil {
+			return nil, fmt.Errorf("giving the scratch directory away: %w", err)
+		}
+	}
+	t, err := startTemplate(ctx, p.python, p.plan)
+	return t, describeStart(err)
+}
+
+func (p *Pool) tryNamespaces(ctx context.Context, sys system) (*template, error) {
+	if sys.euid == 0 && !hasCapability(unix.CAP_SYS_ADMIN) {
+		return nil, &stepError{"creating namespaces", "root without CAP_SYS_ADMIN: run Caddy as an ordinary user, or give it the capability"}
+	}
+	p.plan = makePlan(p.cfg, p.python, sys, worldNamespaces, "")
+	return startTemplate(ctx, p.python, p.plan)
+}
+
+func makeGuarantees(w world, reason string) []Guarantee {
+	guarantees := make([]Guarantee, len(guaranteeNames))
+	for i, name := range guaranteeNames {
+		guarantees[i] = Guarantee{Name: name, Layers: append([]string{}, layers[w][i]...)}
+		if len(layers[w][i]) == 0 {
+			guarantees[i].Reason = reason
+		}
+	}
+	return guarantees
+}
+
+// lackOfNamespaces returns why the system refuses namespaces, or "" when err is something else.
+func lackOfNamespaces(err error, euid int) string {
+	var step *stepError
+	if !errors.As(err, &step) || strings.HasPrefix(step.step, "preload") || step.step == "confining" {
+		return ""
+	}
+	for _, knob := range []struct{ path, closed, name string }{
+		{"/proc/sys/user/max_user_namespaces", "0", "user.max_user_namespaces is 0"},
+		{"/proc/sys/kernel/unprivileged_userns_clone", "0", "user namespaces are forbidden by kernel.unprivileged_userns_clone = 0"},
+		{"/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "user namespaces are forbidden by kernel.apparmor_restrict_unprivileged_userns = 1"},
+	} {
+		text, readErr := os.ReadFile(knob.path)
+		if readErr == nil && strings.TrimSpace(string(text)) == knob.closed && (euid != 0 || knob.closed == "0") {
+			return knob.name
+		}
+	}
+	return fmt.Sprintf("the system refuses namespaces (%s), as the seccomp profile of a container does", step)
+}
+
+// describeStart names the word of the configuration that a template's failure is about.
+func describeStart(err error) error {
+	var step *stepError
+	if errors.As(err, &step) && strings.HasPrefix(step.step, "preload") {
+		return fmt.Errorf("%s failed: %s; install the module for this interpreter or take it out of preload", step.step, step.reason)
+	}
+	if err != nil {
+		return fmt.Errorf("python does not start in its confinement: %w", err)
+	}
+	return nil
+}
+
+// closedTo returns the first directory on the way to path that others may not enter, or "".
+func closedTo(path string) string {
+	for i := 1; i < len(path); i++ {
+		if path[i] != '/' {
+			continue
+		}
+		if info, err := os.Stat(path[:i]); err == nil && info.Mode().Perm()&0o001 == 0 {
+			return path[:i]
+		}
+	}
+	return ""
+}
+
+func hasCapability(number int) bool {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return false
+	}
+	return data[number/32].Effective&(1<<(number%32)) != 0
+}

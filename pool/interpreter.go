@@ -1,0 +1,76 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// Interpreter is a Python found on this system, as it describes itself.
+type Interpreter struct {
+	// Executable is the real interpreter behind shims, absolute.
+	Executable string `json:"executable"`
+	// Version is such as "3.11.7".
+	Version string `json:"version"`
+
+	roots     []string // prefixes, resolved
+	paths     []string // import roots
+	libraries []string // directories of shared libraries that it has loaded
+}
+
+//go:embed python/probe.py
+var probeSource string
+
+// probeTimeout is generous: a shim may start several shells on a busy machine.
+const probeTimeout = 20 * time.Second
+
+// findInterpreter asks the interpreter that a configuration names what it really is.
+func findInterpreter(ctx context.Context, name string) (Interpreter, error) {
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return Interpreter{}, fmt.Errorf("python %q was not found: install Python 3.10 or later, or set python to the path of one", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, "-I", "-c", probeSource)
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("no answer within %s", probeTimeout)
+		}
+		return Interpreter{}, fmt.Errorf("python %q does not start (%w%s): set python to an interpreter that runs, version 3.10 or later",
+			name, err, lastLine(stderr.String()))
+	}
+	var found struct {
+		Executable, Version, Implementation string
+		Major, Minor                        int
+		Roots, Paths, Libraries             []string
+	}
+	if err := json.Unmarshal(stdout.Bytes(), &found); err != nil || !filepath.IsAbs(found.Executable) {
+		return Interpreter{}, fmt.Errorf("python %q does not answer as a Python interpreter: set python to CPython 3.10 or later", name)
+	}
+	if found.Implementation != "cpython" {
+		return Interpreter{}, fmt.Errorf("python %q is %s: set python to CPython 3.10 or later", name, found.Implementation)
+	}
+	if found.Major != 3 || found.Minor < 10 {
+		return Interpreter{}, fmt.Errorf("python %q is version %s, which is too old: set python to 3.10 or later", name, found.Version)
+	}
+	return Interpreter{Executable: found.Executable, Version: found.Version,
+		roots: found.Roots, paths: found.Paths, libraries: found.Libraries}, nil
+}
+
+// lastLine returns ": " and the last line of what a process said, or nothing.
+func lastLine(text string) string {
+	text = strings.TrimSpace(text)
+	if text == "" {
+		return ""
+	}
+	return ": " + text[strings.LastIndexByte(text, '\n')+1:]
+}

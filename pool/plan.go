@@ -1,0 +1,224 @@
+package pool
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// World is what a system lets us build confinement from.
+type world string
+
+const (
+	worldNamespaces world = "namespaces"
+	worldProcess    world = "process" // no namespaces: ids, limits and process trees only
+)
+
+// Order is how a template reaches its namespaces. Without root the user namespace comes first, since it gives the right
+// to mount; as root the mounts come first, with full rights, so that an interpreter under a closed home is reached.
+type order string
+
+const (
+	orderUser order = "user"
+	orderRoot order = "root"
+)
+
+// Ids of the sandbox. Inside, user code is sandboxUID. When Caddy is root, ids 0 to hostIDs-1 of the sandbox stand for
+// host ids from hostIDBase on, a range that no distribution hands out (systemd's UIDS-GIDS.md lists those that are).
+const (
+	sandboxUID = 1000
+	hostIDBase = 2_100_000_000
+	hostIDs    = 65536
+)
+
+// plan is the whole confinement of a template and of what it forks: decided here, applied by python/confine.py.
+type plan struct {
+	World      world    `json:"world"`
+	Order      order    `json:"order"`
+	Root       rootPlan `json:"root"`
+	UID        int      `json:"uid"`
+	GID        int      `json:"gid"`
+	Scratch    scratch  `json:"scratch"`
+	Rlimits    []rlimit `json:"rlimits"`
+	Preload    []string `json:"preload"`
+	PythonPath []string `json:"python_path"`
+}
+
+type rootPlan struct {
+	MountPoint string   `json:"mount_point"`
+	Dirs       []string `json:"dirs"`
+	Files      []file   `json:"files"`
+	Links      []link   `json:"links"`
+	Binds      []bind   `json:"binds"`
+}
+
+type file struct {
+	Target  string `json:"target"`
+	Content string `json:"content,omitempty"`
+	Copy    string `json:"copy,omitempty"` // a file of the host whose content is taken, when it is there
+	Mode    int    `json:"mode"`
+}
+
+type link struct {
+	Target string `json:"target"`
+	To     string `json:"to"`
+}
+
+type bind struct {
+	Source string `json:"source"`
+	Target string `json:"target"`
+	Dir    bool   `json:"dir"`
+	Device bool   `json:"device"`
+}
+
+type scratch struct {
+	Path    string `json:"path"`
+	Options string `json:"options"`
+	Own     bool   `json:"own"` // each worker makes a directory of its own under Path, for want of a mount
+}
+
+type rlimit struct {
+	Name          string `json:"name"`
+	Value         int64  `json:"value"`
+	AboveTemplate bool   `json:"above_template"` // what the template holds is added
+}
+
+// system is what makePlan needs to know of the machine: a value, so that a test can describe any.
+type system struct {
+	euid, egid int
+	exists     func(path string) bool
+	isDir      func(path string) bool
+	readlink   func(path string) (string, bool) // false when path is no link
+	resolve    func(path string) string
+}
+
+func thisSystem() system {
+	return system{
+		euid: os.Geteuid(), egid: os.Getegid(),
+		exists: func(path string) bool { _, err := os.Stat(path); return err == nil },
+		isDir:  func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
+		readlink: func(path string) (string, bool) {
+			to, err := os.Readlink(path)
+			return to, err == nil
+		},
+		resolve: func(path string) string {
+			if real, err := filepath.EvalSymlinks(path); err == nil {
+				return real
+			}
+			return path
+		},
+	}
+}
+
+// makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
+func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir string) plan {
+	p := plan{World: w, Order: orderUser, UID: sandboxUID, GID: sandboxUID, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
+	if p.Preload == nil {
+		p.Preload = []string{}
+	}
+	if p.PythonPath == nil {
+		p.PythonPath = []string{}
+	}
+	if sys.euid == 0 {
+		p.Order = orderRoot
+	}
+	countProcesses := true
+	if w == worldNamespaces {
+		p.Root = makeRoot(cfg, python, sys)
+		// An inode costs the kernel about a KiB that size= does not count.
+		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", cfg.Scratch, 4096+cfg.Scratch/4096)}
+	} else {
+		p.Scratch = scratch{Path: scratchDir, Own: true}
+		p.UID, p.GID = sys.euid, sys.egid
+		if sys.euid == 0 {
+			p.UID, p.GID = hostIDBase+sandboxUID, hostIDBase+sandboxUID
+		}
+		// Every process of the id counts there, the operator's own too.
+		countProcesses = false
+	}
+	p.Rlimits = []rlimit{
+		{Name: "RLIMIT_CORE", Value: 0},
+		{Name: "RLIMIT_FSIZE", Value: cfg.Scratch},
+		{Name: "RLIMIT_NOFILE", Value: int64(cfg.OpenFiles)},
+		// Counts reservations too, 8 MiB for the stack of each thread for one, so it stands above the limit that the
+		// monitor holds: it stops what grows faster than the monitor looks.
+		{Name: "RLIMIT_DATA", Value: 2 * cfg.Memory, AboveTemplate: true},
+	}
+	if countProcesses {
+		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes)})
+	}
+	return p
+}
+
+// makeRoot lists what a worker's file system is made of: the system's programs and libraries, the interpreter and what
+// it imports, certificates, a small /etc and /dev; nothing of anybody's home beyond that.
+func makeRoot(cfg Config, python Interpreter, sys system) rootPlan {
+	root := rootPlan{
+		Dirs: []string{"/proc", "/tmp", "/dev", "/etc", "/var", "/home", "/run"},
+		Files: []file{
+			{Target: "/etc/passwd", Mode: 0o644, Content: "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"},
+			{Target: "/etc/group", Mode: 0o644, Content: "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
+			{Target: "/etc/hosts", Mode: 0o644, Content: "127.0.0.1 localhost sandbox\n::1 localhost\n"},
+			{Target: "/etc/nsswitch.conf", Mode: 0o644, Content: "passwd: files\ngroup: files\nhosts: files\n"},
+			{Target: "/etc/ld.so.cache", Mode: 0o644, Copy: "/etc/ld.so.cache"},
+			{Target: "/etc/localtime", Mode: 0o644, Copy: "/etc/localtime"},
+			{Target: "/etc/mime.types", Mode: 0o644, Copy: "/etc/mime.types"},
+			{Target: "/etc/ssl/openssl.cnf", Mode: 0o644, Copy: "/etc/ssl/openssl.cnf"},
+		},
+		Links: []link{
+			{Target: "/dev/shm", To: "/tmp"}, {Target: "/var/tmp", To: "/tmp"},
+			{Target: "/dev/fd", To: "/proc/self/fd"}, {Target: "/dev/stdin", To: "/proc/self/fd/0"},
+			{Target: "/dev/stdout", To: "/proc/self/fd/1"}, {Target: "/dev/stderr", To: "/proc/self/fd/2"},
+		},
+	}
+	for _, candidate := range []string{"/sys", "/mnt", "/media", "/srv", "/opt"} {
+		if sys.isDir(candidate) { // any directory will do: it is covered in a mount namespace of our own
+			root.MountPoint = candidate
+			break
+		}
+	}
+	for _, device := range []string{"null", "zero", "full", "random", "urandom"} {
+		root.Binds = append(root.Binds, bind{Source: "/dev/" + device, Target: "/dev/" + device, Device: true})
+	}
+	var dirs []string
+	for _, top := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives"} {
+		if to, isLink := sys.readlink(top); isLink {
+			root.Links = append(root.Links, link{Target: top, To: to})
+		} else if sys.isDir(top) {
+			dirs = append(dirs, top)
+		}
+	}
+	wanted := slices.Concat([]string{filepath.Dir(python.Executable)}, python.roots, python.paths, python.libraries, cfg.PythonPath)
+	for _, path := range wanted {
+		for _, path := range []string{filepath.Clean(path), sys.resolve(path)} {
+			// "/" as a prefix would show the whole system; what it holds of Python lies in the directories above.
+			if path != "/" && filepath.IsAbs(path) && sys.isDir(path) {
+				dirs = append(dirs, path)
+			}
+		}
+	}
+	for _, dir := range outermost(dirs, root.Links) {
+		root.Binds = append(root.Binds, bind{Source: dir, Target: dir, Dir: true})
+	}
+	return root
+}
+
+// outermost sorts paths and drops those that lie within another or behind a link, which is there already.
+func outermost(paths []string, links []link) []string {
+	slices.Sort(paths)
+	var kept []string
+	for _, path := range paths {
+		covered := slices.ContainsFunc(links, func(l link) bool { return within(path, l.Target) }) ||
+			slices.ContainsFunc(kept, func(k string) bool { return within(path, k) })
+		if !covered {
+			kept = append(kept, path)
+		}
+	}
+	return kept
+}
+
+func within(path, dir string) bool {
+	return path == dir || strings.HasPrefix(path, dir+"/")
+}

@@ -1,0 +1,219 @@
+"""Applies the confinement plan that Go made. It decides nothing: every path, id, flag and limit is in the plan.
+
+The order of the steps is the point; each says why it stands where it does. See mount(2), pivot_root(2),
+user_namespaces(7), pid_namespaces(7), capabilities(7).
+"""
+import ctypes
+import fcntl
+import os
+import resource
+import socket
+import struct
+
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MNT_DETACH = 2
+CLONE = {"mount": 0x20000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 4, 38, 36, 47, 4
+CAPABILITY_VERSION_3 = 0x20080522
+SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
+
+
+class ConfineError(Exception):
+    """A step of the plan that the system refused."""
+
+    def __init__(self, step, error):
+        super().__init__(f"{step}: {error}")
+        self.step = step
+        self.error = str(error)
+
+
+def _check(result, step):
+    if result < 0:
+        raise ConfineError(step, os.strerror(ctypes.get_errno()))
+    return result
+
+
+def _mount(source, target, kind, flags, data=None):
+    encode = lambda s: None if s is None else os.fsencode(s)
+    _check(libc.mount(encode(source), encode(target), encode(kind), flags, encode(data)), f"mounting {target}")
+
+
+def unshare(names):
+    flags = 0
+    for name in names:
+        flags |= CLONE[name]
+    if flags:
+        _check(libc.unshare(flags), "unsharing namespaces: " + ", ".join(names))
+
+
+def dumpable(on):
+    _check(libc.prctl(PR_SET_DUMPABLE, on, 0, 0, 0), "setting dumpable")
+
+
+# --- the template: once ---------------------------------------------------------------------------------------------
+
+def enter_template(plan, ask_for_map):
+    """Take the template into its namespaces and its own root. ask_for_map returns when Go has written the id map."""
+    if plan["world"] == "namespaces":
+        _enter_root(plan["root"])
+        if plan["order"] == "root":
+            # The mounts above were made with full rights, so that an interpreter under a closed home is reached. From
+            # here on the host's ids are unprivileged ones, which only the outside parent may map.
+            unshare(["user"])
+            ask_for_map()
+            os.setgroups([])
+            os.setresgid(0, 0, 0)
+            os.setresuid(0, 0, 0)
+            # The id change cleared it, and /proc/self/uid_map of the workers would be closed.
+            dumpable(1)
+            # After the user namespace, so that it owns them.
+            unshare(["mount", "net", "ipc", "uts"])
+        socket.sethostname("sandbox")
+    elif plan["uid"] != os.getuid():
+        os.setgroups([])
+        os.setresgid(plan["gid"], plan["gid"], plan["gid"])
+        os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+        dumpable(1)
+    os.chdir("/")
+
+
+def _enter_root(root):
+    # Nothing that happens here may travel to the host.
+    _mount(None, "/", None, MS_REC | MS_PRIVATE)
+    # Sources are opened before anything is covered: the mount point itself may hide one of them.
+    sources = [(b, os.open(b["source"], os.O_PATH | os.O_CLOEXEC)) for b in root["binds"]]
+    contents = [(f["target"], f["mode"], _content(f)) for f in root["files"]]
+    new = root["mount_point"]
+    _mount("tmpfs", new, "tmpfs", MS_NOSUID | MS_NODEV, "size=16m,mode=755")
+    for path in root["dirs"]:
+        os.makedirs(new + path, exist_ok=True)
+    for target, mode, content in contents:
+        if content is None:
+            continue
+        os.makedirs(os.path.dirname(new + target), exist_ok=True)
+        with open(new + target, "wb") as f:
+            f.write(content)
+        os.chmod(new + target, mode)
+    for link in root["links"]:
+        os.makedirs(os.path.dirname(new + link["target"]), exist_ok=True)
+        os.symlink(link["to"], new + link["target"])
+    for bind, fd in sources:
+        target = new + bind["target"]
+        if bind["dir"]:
+            os.makedirs(target, exist_ok=True)
+        else:
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            if not os.path.exists(target):
+                open(target, "w").close()
+        _mount(f"/proc/self/fd/{fd}", target, None, MS_BIND | MS_REC)
+        os.close(fd)
+        _restrict(target, bind["device"])
+    # While the old /proc is still visible: once it is gone the kernel refuses a new one to a user namespace.
+    _mount("proc", new + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
+    os.chdir(new)
+    _check(libc.pivot_root(b".", b"."), "pivot_root")
+    # Old and new root now share one place (pivot_root(2), NOTES); the old one lies on top and goes.
+    _check(libc.umount2(b".", MNT_DETACH), "leaving the old root")
+    os.chdir("/")
+    _mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def _content(file):
+    if file.get("copy"):
+        try:
+            with open(file["copy"], "rb") as f:
+                return f.read(4 << 20)
+        except OSError:
+            return None
+    return file["content"].encode()
+
+
+def _restrict(target, device):
+    """Make a bind read-only, submounts included (mount_setattr(2), Linux 5.12; a plain remount before it)."""
+    flags = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | (0 if device else MOUNT_ATTR_NODEV)
+    if device:
+        flags = MOUNT_ATTR_NOSUID  # a read-only mount would refuse writes to /dev/null on some kernels
+    attributes = struct.pack("QQQQ", flags, 0, 0, 0)
+    if libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes)) == 0:
+        return
+    # A user namespace may not drop the flags that the host set, so they are repeated.
+    kept = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
+    _mount(None, target, None, MS_REMOUNT | MS_BIND | kept | flags)
+
+
+# --- a lane: once for many workers ------------------------------------------------------------------------------------
+
+def enter_lane(plan):
+    """Run as the first process of a new pid namespace: it alone outlives its workers and ends what they leave."""
+    if plan["world"] == "namespaces":
+        unshare(["mount", "net"])
+        # Processes that a worker may not trace are hidden from it, this one among them.
+        _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
+        _loopback_up()
+    else:
+        _check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming a subreaper")
+    dumpable(0)
+
+
+def _loopback_up():
+    # A network of its own, empty but for loopback: programs that talk to themselves work, and nothing else is there.
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x41))  # SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
+
+
+# --- a worker: each one -----------------------------------------------------------------------------------------------
+
+def enter_worker(plan):
+    namespaces = plan["world"] == "namespaces"
+    if namespaces:
+        unshare(["mount", "ipc"])
+        _mount("tmpfs", plan["scratch"]["path"], "tmpfs", MS_NOSUID | MS_NODEV, plan["scratch"]["options"])
+        if plan["order"] == "root":
+            # Its own id on the host, other than the lane's: it may signal nothing that is not its own.
+            os.setresgid(plan["gid"], plan["gid"], plan["gid"])
+            os.setresuid(plan["uid"], plan["uid"], plan["uid"])
+    dumpable(1)
+    if namespaces:
+        # Last of the namespaces: a new user namespace owns neither the pid nor the mount namespace, so from here on
+        # nothing can be mounted; and it gives the worker a process count of its own for RLIMIT_NPROC.
+        inside_uid, inside_gid = os.getuid(), os.getgid()
+        unshare(["user"])
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", f"{plan['uid']} {inside_uid} 1")
+        _write("/proc/self/gid_map", f"{plan['gid']} {inside_gid} 1")
+    os.setsid()
+    for limit in plan["rlimits"]:
+        number, value = getattr(resource, limit["name"]), limit["value"]
+        _, hard = resource.getrlimit(number)
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)  # an operator's lower limit stays
+        resource.setrlimit(number, (value, value))
+    # All sets empty. The bounding set matters only to exec, which no_new_privs and the id keep from gaining anything.
+    libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
+    _check(libc.capset(header, bytes(24)), "dropping capabilities")
+    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
+
+
+def _write(path, text):
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.write(fd, text.encode())
+        finally:
+            os.close(fd)
+    except OSError as e:
+        raise ConfineError(f"writing {path}", e.strerror) from None
+
+
+def describe(error):
+    """Return what to tell Go of an exception on the way into confinement: (step, error)."""
+    if isinstance(error, ConfineError):
+        return error.step, error.error
+    return "confining", f"{type(error).__name__}: {error}"
+

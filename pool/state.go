@@ -1,0 +1,73 @@
+package pool
+
+import "fmt"
+
+// State is where a worker stands in its life. A worker that has run user code never becomes idle again.
+type State uint8
+
+// The states of a worker, in the order of its life.
+const (
+	StateBooting  State = iota // forked, confining and warming itself
+	StateIdle                  // parked, waiting for a request
+	StateLeased                // a request has it
+	StateDraining              // asked to end, not yet reaped
+	StateDead                  // reaped
+)
+
+// States lists every State.
+var States = []State{StateBooting, StateIdle, StateLeased, StateDraining, StateDead}
+
+var stateNames = [...]string{"booting", "idle", "leased", "draining", "dead"}
+
+func (s State) String() string {
+	if int(s) < len(stateNames) {
+		return stateNames[s]
+	}
+	return fmt.Sprintf("State(%d)", uint8(s))
+}
+
+// legal holds, for each state, the states that may follow it.
+var legal = [...][]State{
+	StateBooting:  {StateIdle, StateDraining, StateDead},
+	StateIdle:     {StateLeased, StateDraining, StateDead},
+	StateLeased:   {StateDraining, StateDead},
+	StateDraining: {StateDead},
+	StateDead:     nil,
+}
+
+// TransitionError reports a transition that the table of states does not have: a bug of ours.
+type TransitionError struct{ From, To State }
+
+func (e *TransitionError) Error() string {
+	return fmt.Sprintf("bug: a worker may not go from %s to %s", e.From, e.To)
+}
+
+// transition returns to, or an error when to may not follow from.
+func transition(from, to State) (State, error) {
+	for _, next := range legal[from] {
+		if next == to {
+			return to, nil
+		}
+	}
+	return from, &TransitionError{From: from, To: to}
+}
+
+// Reason says why a worker ended: the label of its metric.
+type Reason string
+
+// The reasons for which a worker ends.
+const (
+	ReasonServed      Reason = "served"       // its code ran to its own end
+	ReasonBootFailed  Reason = "boot_failed"  // it never became ready
+	ReasonCrashed     Reason = "crashed"      // it ended while parked, or with its template
+	ReasonTimeLimit   Reason = "time_limit"   // its code ran longer than its timeout
+	ReasonMemoryLimit Reason = "memory_limit" // its code held more memory than allowed
+	ReasonOutputLimit Reason = "output_limit" // its code wrote an absurd amount
+	ReasonCancelled   Reason = "cancelled"    // the caller went away
+	ReasonProtocol    Reason = "protocol"     // it said something that it may not say
+	ReasonShutdown    Reason = "shutdown"     // the pool closed
+)
+
+// Reasons lists every Reason.
+var Reasons = []Reason{ReasonServed, ReasonBootFailed, ReasonCrashed, ReasonTimeLimit, ReasonMemoryLimit,
+	ReasonOutputLimit, ReasonCancelled, ReasonProtocol, ReasonShutdown}
