@@ -116,7 +116,9 @@ func (l *lane) retire() { _ = l.control.conn.CloseWrite() }
 
 // kill ends the lane, and in a pid namespace everything in it. The handle makes sure that no other process is hit.
 func (l *lane) kill() {
-	_ = unix.PidfdSendSignal(int(l.pidfd.Fd()), unix.SIGKILL, nil, 0)
+	if raw, err := l.pidfd.SyscallConn(); err == nil { // refused once the handle is closed
+		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
+	}
 }
 
 func (l *lane) close() {

@@ -2,6 +2,13 @@ package pool
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -21,24 +28,361 @@ func newTestPool(t *testing.T, cfg Config) *Pool {
 	return p
 }
 
-func execute(t *testing.T, p *Pool, code string) Result {
+func execute(t *testing.T, p *Pool, code string, timeout time.Duration) Result {
 	t.Helper()
-	r, err := p.Execute(context.Background(), Request{Code: code, Timeout: 10 * time.Second})
+	r, err := p.Execute(context.Background(), Request{Code: code, Timeout: timeout})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return r
 }
 
-func TestExecuteRunsCodeInAFreshProcess(t *testing.T) {
+// eventually waits for a condition that other processes bring about.
+func eventually(t *testing.T, within time.Duration, what string, condition func() bool) {
+	t.Helper()
+	deadline := time.After(within)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		select {
+		case <-deadline:
+			t.Fatalf("not within %s: %s", within, what)
+		case <-tick.C:
+		}
+	}
+}
+
+func TestEachRunIsFresh(t *testing.T) {
 	t.Parallel()
-	p := newTestPool(t, Config{})
-	for range 3 {
-		r := execute(t, p, "import json, sys\nprint('hi', hasattr(json, 'x'), file=sys.stdout)\njson.x = 1")
-		if r.Stdout != "hi False\n" || r.Stderr != "" || r.Status != StatusOK {
+	p := newTestPool(t, Config{Idle: 1, Max: 1})
+	for range 5 {
+		r := execute(t, p, "import json, os\nprint(hasattr(json, 'x'), os.listdir('/tmp'))\njson.x = 1\nopen('/tmp/x', 'w')", 10*time.Second)
+		if r.Stdout != "False ['main.py']\n" || r.Stderr != "" || r.Status != StatusOK || r.ExitCode != 0 {
 			t.Fatalf("got %+v", r)
 		}
 	}
-	r := execute(t, p, "import os\nprint(os.getpid(), os.getuid(), sorted(os.listdir('/')), os.listdir('/proc')[-3:], os.listdir('.'), open('/proc/self/status').read())\n1/0")
-	t.Log(r.Stdout, r.Stderr, r.ExitCode, r.Status, r.Usage, r.ExecutionTime)
+}
+
+func TestWorkerIsConfined(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{})
+	for _, c := range []struct{ name, code, want string }{
+		{"ids", "import os; print(os.getresuid(), os.getresgid(), os.getgroups())", "(1000, 1000, 1000) (1000, 1000, 1000) []\n"},
+		{"capabilities and privileges", "print([l.split()[1].strip('0') for l in open('/proc/self/status') if l.startswith(('CapEff', 'CapPrm', 'CapInh', 'CapAmb', 'NoNewPrivs'))])", "['', '', '', '', '1']\n"},
+		{"only its own processes", "import os; print([p for p in os.listdir('/proc') if p.isdigit()] == [str(os.getpid())])", "True\n"},
+		{"no descriptors", "import os; print(sorted(map(int, os.listdir('/proc/self/fd')))[:-1])", "[0, 1, 2]\n"},
+		{"environment", "import os; print(sorted(os.environ.keys() - {'TZ', 'OPENBLAS_CORETYPE', 'OPENBLAS_L2_SIZE'}))",
+			"['HOME', 'LANG', 'LOGNAME', 'MKL_NUM_THREADS', 'NUMEXPR_NUM_THREADS', 'OMP_NUM_THREADS', 'OPENBLAS_NUM_THREADS', 'PATH', 'POLARS_MAX_THREADS', 'TMPDIR', 'USER']\n"},
+		{"no way out over the network", "import socket\ntry: socket.create_connection(('192.0.2.1', 80), 1)\nexcept OSError as e: print(type(e).__name__)", "OSError\n"},
+		{"loopback of its own", "import socket\ns = socket.create_server(('127.0.0.1', 0)); c = socket.create_connection(s.getsockname()); print(c.getpeername() == s.getsockname())", "True\n"},
+		{"read-only but for scratch", "import os\nfor d in ('/', '/usr', '/etc', '/dev', '/var', '/home'):\n  try: open(d + '/x', 'w'); print('wrote', d)\n  except OSError: pass\nprint('done')", "done\n"},
+		{"nobody's home", "import os\nprint([d for d in ('/root/.ssh', '/root/.bashrc', '/home') if os.path.exists(d) and os.listdir(d)])", "[]\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if r := execute(t, p, c.code, 10*time.Second); r.Stdout != c.want || r.Stderr != "" {
+				t.Errorf("got %q, %q, want %q", r.Stdout, r.Stderr, c.want)
+			}
+		})
+	}
+}
+
+func TestLimitsEndTheRunAndKeepItsOutput(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Memory: 128 * mib, OutputKill: 1 << 20})
+	for _, c := range []struct {
+		name, code string
+		timeout    time.Duration
+		status     Status
+		exit       int
+	}{
+		{"wall clock", "print('before', end=''); import time; time.sleep(60)", 300 * time.Millisecond, StatusTimeout, 124},
+		{"wall clock in C code", "print('before', end=''); 10 ** 10 ** 9", 300 * time.Millisecond, StatusTimeout, 124},
+		{"memory of a tree", "print('before', end='')\nimport os, time\nfor _ in range(4):\n  if os.fork() == 0: b = bytearray(60 << 20); time.sleep(60)\ntime.sleep(60)", 20 * time.Second, StatusMemoryLimit, 137},
+		{"memory", "print('before', end='')\nimport time; b = bytearray(200 << 20); time.sleep(60)", 20 * time.Second, StatusMemoryLimit, 137},
+		{"output", "print('before', end='')\nwhile True: print('x' * 10000)", 20 * time.Second, StatusOutputLimit, 137},
+		{"a signal of its own", "print('before', end=''); import os; os.kill(os.getpid(), 11)", 20 * time.Second, StatusKilled, 139},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			r := execute(t, p, c.code, c.timeout)
+			if r.Status != c.status || r.ExitCode != c.exit || !strings.HasPrefix(r.Stdout, "before") {
+				t.Errorf("got %s, %d, %.40q, %.200q", r.Status, r.ExitCode, r.Stdout, r.Stderr)
+			}
+		})
+	}
+	for _, c := range []struct{ name, code, want string }{
+		{"processes", "import os, time\nn = 0\ntry:\n  while n < 500:\n    if os.fork() == 0: time.sleep(60)\n    n += 1\nexcept BlockingIOError: print(n)", "63\n"},
+		{"open files", "import os\ntry:\n  while True: os.dup(1)\nexcept OSError as e: print(e.errno)", "24\n"},
+		{"file size and scratch", "try:\n  f = open('x', 'wb')\n  while True: f.write(bytes(1 << 20))\nexcept OSError as e: print(e.errno in (27, 28))", "True\n"},
+		{"no core", "import resource; print(resource.getrlimit(resource.RLIMIT_CORE))", "(0, 0)\n"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			if r := execute(t, p, c.code, 20*time.Second); r.Stdout != c.want {
+				t.Errorf("got %q, %q, want %q", r.Stdout, r.Stderr, c.want)
+			}
+		})
+	}
+}
+
+func TestPagesSharedWithTheTemplateAreNotCountedTwice(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Memory: 64 * mib})
+	r := execute(t, p, "import os, time\nfor _ in range(12):\n  if os.fork() == 0: time.sleep(.5); os._exit(0)\ntime.sleep(.5); print('alive')", 20*time.Second)
+	if r.Stdout != "alive\n" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestCallerGoneFreesTheWorker(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Idle: 1, Max: 1})
+	ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
+	defer cancel()
+	_, err := p.Execute(ctx, Request{Code: "import time; time.sleep(30)", Timeout: time.Minute})
+	if !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	begin := time.Now()
+	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" || time.Since(begin) > time.Second {
+		t.Errorf("got %+v after %s", r, time.Since(begin))
+	}
+}
+
+func TestQueueIsBoundedInLengthAndTime(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Idle: 1, Max: 1, Queue: 1, AcquireTimeout: 200 * time.Millisecond})
+	ctx, cancel := context.WithCancel(context.Background())
+	var blocker sync.WaitGroup
+	blocker.Go(func() { _, _ = p.Execute(ctx, Request{Code: "import time; time.sleep(60)", Timeout: time.Minute}) })
+	eventually(t, 5*time.Second, "a worker is leased", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+	waiting := make(chan error, 1)
+	go func() {
+		_, err := p.Execute(context.Background(), Request{Code: "print(1)", Timeout: time.Second})
+		waiting <- err
+	}()
+	eventually(t, 5*time.Second, "a request waits", func() bool { return p.Stat().QueueDepth == 1 })
+	if _, err := p.Execute(context.Background(), Request{Code: "print(1)", Timeout: time.Second}); !errors.Is(err, ErrQueueFull) {
+		t.Errorf("got %v, want a full queue", err)
+	}
+	if err := <-waiting; !errors.Is(err, ErrAcquireTimeout) {
+		t.Errorf("got %v, want a time-out", err)
+	}
+	cancel()
+	blocker.Wait()
+	if r := execute(t, p, "print(2)", 10*time.Second); r.Stdout != "2\n" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestWaitersAreServedInOrder(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Idle: 1, Max: 1})
+	ctx, cancel := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	all.Go(func() { _, _ = p.Execute(ctx, Request{Code: "import time; time.sleep(60)", Timeout: time.Minute}) })
+	eventually(t, 5*time.Second, "a worker is leased", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+	served := make(chan int, 8)
+	for i := range 8 {
+		all.Go(func() {
+			execute(t, p, "print(1)", 10*time.Second)
+			served <- i
+		})
+		eventually(t, 5*time.Second, "it waits", func() bool { return p.Stat().QueueDepth == i+1 })
+	}
+	cancel()
+	all.Wait()
+	// With one worker at a time, the order of service is the order of the channel.
+	for want := range 8 {
+		if got := <-served; got != want {
+			t.Fatalf("request %d was served in place %d", got, want)
+		}
+	}
+}
+
+// tree lists the Python processes below this test that belong to p.
+func tree(p *Pool) []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var pids []int
+	for _, t := range p.templates {
+		if t != nil {
+			pids = append(append(pids, t.cmd.Process.Pid), descendants(t.cmd.Process.Pid)...)
+		}
+	}
+	return pids
+}
+
+func gone(pids []int) bool {
+	for _, pid := range pids {
+		if text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil && !strings.Contains(string(text), ") Z ") {
+			return false
+		}
+	}
+	return true
+}
+
+func TestTemplatesComeBack(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Templates: 2, Idle: 3, Max: 4})
+	whole := func() bool { s := p.Stat(); return s.Templates == 2 && s.Workers[StateIdle] == 3 }
+	eventually(t, 10*time.Second, "the pool is whole", whole)
+	pids := tree(p)
+	p.mu.Lock()
+	for _, template := range p.templates {
+		_ = template.cmd.Process.Kill()
+	}
+	p.mu.Unlock()
+	eventually(t, 5*time.Second, "every process of the old templates is gone", func() bool { return gone(pids) })
+	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" {
+		t.Errorf("got %+v", r)
+	}
+	eventually(t, 10*time.Second, "the pool is whole again", whole)
+}
+
+func TestALostWorkerIsNotAResult(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := p.Execute(context.Background(), Request{Code: "import time; time.sleep(60)", Timeout: time.Minute})
+		failed <- err
+	}()
+	eventually(t, 5*time.Second, "it executes", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+	p.mu.Lock()
+	_ = p.templates[0].cmd.Process.Kill()
+	p.mu.Unlock()
+	if err := <-failed; !errors.Is(err, ErrWorkerLost) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCloseLetsRunsFinishAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []Isolation{IsolationStrict, IsolationNone} {
+		p, err := New(context.Background(), Config{Python: "/usr/bin/python3", Isolation: isolation, Idle: 3, Max: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan Result, 1)
+		go func() {
+			r, _ := p.Execute(context.Background(), Request{Code: "import time; time.sleep(.3); print('finished')", Timeout: time.Minute})
+			done <- r
+		}()
+		eventually(t, 5*time.Second, "it executes", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+		pids, dir := tree(p), p.scratchDir
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if r := <-done; r.Stdout != "finished\n" {
+			t.Errorf("%s: got %+v", isolation, r)
+		}
+		if !gone(pids) {
+			t.Errorf("%s: processes of %v are left", isolation, pids)
+		}
+		if _, err := os.Stat(dir); dir != "" && err == nil {
+			t.Errorf("%s: %s is left", isolation, dir)
+		}
+		if _, err := p.Execute(context.Background(), Request{Code: "1", Timeout: time.Second}); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestWithoutNamespacesTreesAreEndedToo(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone})
+	r := execute(t, p, "import os, time\nfor _ in range(3):\n  if os.fork() == 0: os.setsid(); time.sleep(60)\nopen('x', 'w'); print(os.getuid() != 0, os.listdir('.'))", 10*time.Second)
+	if r.Stdout != "True ['main.py', 'x']\n" && r.Stdout != "True ['x', 'main.py']\n" {
+		t.Errorf("got %+v", r)
+	}
+	if r.ExecutionTime > 5*time.Second {
+		t.Errorf("a grandchild held it for %s", r.ExecutionTime)
+	}
+	r = execute(t, p, "import signal, os, time\nsignal.signal(15, signal.SIG_IGN)\nfor _ in range(3): os.fork()\ntime.sleep(60)", 300*time.Millisecond)
+	if r.Status != StatusTimeout {
+		t.Errorf("got %+v", r)
+	}
+	eventually(t, 5*time.Second, "scratch directories of ended workers are gone", func() bool {
+		entries, err := os.ReadDir(p.scratchDir)
+		return err == nil && len(entries) <= p.cfg.Idle
+	})
+}
+
+func TestNewRefusesWithASentence(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	script := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	old := script("old", `echo '{"executable":"/usr/bin/python3.6","version":"3.6.9","major":3,"minor":6,"implementation":"cpython"}'`)
+	for _, c := range []struct {
+		name string
+		cfg  Config
+		want []string
+	}{
+		{"no such python", Config{Python: "/nowhere/python3"}, []string{"python", "/nowhere/python3", "3.10 or later"}},
+		{"too old", Config{Python: old}, []string{"3.6.9", "too old", "3.10 or later"}},
+		{"dies at start", Config{Python: script("dies", "echo broken >&2; exit 3")}, []string{"does not start", "broken"}},
+		{"not a python", Config{Python: script("other", "echo hello")}, []string{"does not answer as a Python"}},
+		{"preload is missing", Config{Preload: []string{"json", "nosuchmodule"}}, []string{"preload nosuchmodule", "ModuleNotFoundError", "take it out of preload"}},
+		{"memory", Config{Memory: 1024}, []string{"limits memory", "choose a value"}},
+		{"isolation", Config{Isolation: "total"}, []string{`"total"`, "strict, best_effort or none"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			p, err := New(context.Background(), c.cfg)
+			if err == nil {
+				_ = p.Close()
+				t.Fatal("it started")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q lacks %q", err, want)
+				}
+			}
+		})
+	}
+}
+
+func TestPreloadThatStartsAThreadIsRefused(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	code := "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
+	if err := os.WriteFile(filepath.Join(dir, "threaded.py"), []byte(code), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	_, err := New(context.Background(), Config{PythonPath: []string{dir}, Preload: []string{"threaded"}})
+	if err == nil || !strings.Contains(err.Error(), "take it out of preload") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestManyRunsAtOnceLeaveNothing(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{AcquireTimeout: time.Minute, Idle: 4, Max: 8})
+	var all sync.WaitGroup
+	for i := range 32 {
+		all.Go(func() {
+			for j := range 10 {
+				want := fmt.Sprintf("%d-%d\n", i, j)
+				if r, err := p.Execute(context.Background(), Request{Code: "print(" + strconv.Quote(want[:len(want)-1]) + ")", Timeout: time.Minute}); err != nil || r.Stdout != want {
+					t.Errorf("got %+v, %v, want %q", r, err, want)
+				}
+			}
+		})
+	}
+	all.Wait()
+	eventually(t, 10*time.Second, "only parked workers are left", func() bool {
+		s := p.Stat()
+		return s.Workers[StateIdle] == 4 && s.Workers[StateBooting]+s.Workers[StateLeased]+s.Workers[StateDraining] == 0
+	})
 }
