@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -56,11 +57,20 @@ func (c *control) send(m any, fds ...int) error {
 	if err != nil {
 		return err
 	}
+	return c.write(data, fds)
+}
+
+// say sends a word and a number, which is all that a lane is told.
+func (c *control) say(word string, number int, fds ...int) error {
+	return c.write(strconv.AppendInt([]byte(word+" "), int64(number), 10), fds)
+}
+
+func (c *control) write(data []byte, fds []int) error {
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	_, _, err = c.conn.WriteMsgUnix(data, rights, nil)
+	_, _, err := c.conn.WriteMsgUnix(data, rights, nil)
 	return err
 }
 

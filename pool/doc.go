@@ -23,14 +23,15 @@
 //	template -> Go  {"event":"lane","id"} + [pidfd]
 //
 //	lane -> Go      {"event":"ready"} | {"event":"failed","step","error"}
-//	Go -> lane      {"op":"boot","worker"} + [stdin, stdout, stderr, channel]
-//	Go -> lane      {"op":"kill","worker"}
+//	Go -> lane      boot N + [stdin, stdout, stderr, channel]     plain words; N numbers the lane's workers
+//	Go -> lane      kill N
 //	lane -> Go      {"event":"exit","worker","status","cpu_seconds","max_rss_bytes"}
 //
-// The channel of a worker is a stream of JSON lines:
+// The channel of a worker is a stream. It carries one JSON line, then the source as it is: parsing it as JSON would make
+// the worker touch dozens of pages that it shares with its lane, and each costs a copy.
 //
-//	worker -> Go    {"event":"ready"} | {"event":"failed","step","error"}
-//	Go -> worker    {"code"}
+//	worker -> Go    {"event":"ready"} | {"event":"failed","step","error"}, and a line feed
+//	Go -> worker    run, a line feed, the source, end of file | end of file: retire
 //
 // The worker closes its channel before the first byte of user code runs. What the code did is told by the pipes and by
 // the lane's wait4, so there is nothing for user code to forge. End of file on a control socket or channel means that

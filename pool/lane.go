@@ -98,7 +98,7 @@ func (l *lane) receive(onExit func(number int, e exit), onGone func()) {
 
 // endWorker asks the lane to kill its worker's whole tree; a lane that does not is killed with it.
 func (l *lane) endWorker(w *worker) {
-	if err := l.control.send(message{Op: "kill", Worker: w.number}); err != nil {
+	if err := l.control.say("kill", w.number); err != nil {
 		l.kill()
 		return
 	}

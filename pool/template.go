@@ -186,8 +186,8 @@ func (t *template) handshake(p plan) error {
 
 func (t *template) writeIDMaps() error {
 	line := fmt.Sprintf("0 %d %d", hostIDBase, hostIDs)
-	for _, name := range []string{"uid_map", "gid_map"} {
-		if err := os.WriteFile("/proc/"+strconv.Itoa(t.cmd.Process.Pid)+"/"+name, []byte(line), 0); err != nil {
+	for _, write := range [][2]string{{"setgroups", "deny"}, {"uid_map", line}, {"gid_map", line}} {
+		if err := os.WriteFile("/proc/"+strconv.Itoa(t.cmd.Process.Pid)+"/"+write[0], []byte(write[1]), 0); err != nil {
 			return err
 		}
 	}

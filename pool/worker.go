@@ -96,7 +96,7 @@ func (w *worker) closePipes() {
 
 // boot sends the descriptors to the lane and waits until the worker is parked.
 func (w *worker) boot(theirs []int) error {
-	err := w.lane.control.send(message{Op: "boot", Worker: w.number}, theirs...)
+	err := w.lane.control.say("boot", w.number, theirs...)
 	closeAll(theirs)
 	if err != nil {
 		return fmt.Errorf("asking for a worker: %w", err)
@@ -135,14 +135,8 @@ var errProtocol = errors.New("the worker broke the protocol")
 
 // start hands the request over; from its return on the worker has the code.
 func (w *worker) start(req Request) error {
-	line, err := json.Marshal(struct {
-		Code string `json:"code"`
-	}{req.Code})
-	if err != nil {
-		return err
-	}
 	_ = w.channel.SetWriteDeadline(time.Now().Add(bootTimeout))
-	if _, err := w.channel.Write(append(line, '\n')); err != nil {
+	if _, err := io.WriteString(w.channel, "run\n"+req.Code); err != nil {
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	_ = w.channel.Close()

@@ -17,8 +17,9 @@ libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
 CLONE = {"mount": 0x20000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 4, 38, 36, 47, 4
-CAPABILITY_VERSION_3 = 0x20080522
+PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 4, 38, 36
+CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
+NO_CAPABILITIES = bytes(24)
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 
@@ -64,9 +65,9 @@ def enter_template(plan, ask_for_map):
         if plan["order"] == "root":
             # The mounts above were made with full rights, so that an interpreter under a closed home is reached. From
             # here on the host's ids are unprivileged ones, which only the outside parent may map.
+            os.setgroups([])
             unshare(["user"])
             ask_for_map()
-            os.setgroups([])
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
             # The id change cleared it, and /proc/self/uid_map of the workers would be closed.
@@ -158,6 +159,19 @@ def enter_lane(plan):
     else:
         _check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming a subreaper")
     dumpable(0)
+    # What a worker inherits is set here once: none of it binds this process, which opens and runs nothing.
+    for limit in plan["rlimits"]:
+        if limit["name"] != "RLIMIT_NPROC":
+            _limit(limit)
+    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
+
+
+def _limit(limit):
+    number, value = getattr(resource, limit["name"]), limit["value"]
+    _, hard = resource.getrlimit(number)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)  # an operator's lower limit stays
+    resource.setrlimit(number, (value, value))
 
 
 def _loopback_up():
@@ -171,7 +185,7 @@ def _loopback_up():
 def enter_worker(plan):
     namespaces = plan["world"] == "namespaces"
     if namespaces:
-        unshare(["mount", "ipc"])
+        _check(libc.unshare(CLONE["mount"] | CLONE["ipc"]), "unsharing the mount and ipc namespaces")
         _mount("tmpfs", plan["scratch"]["path"], "tmpfs", MS_NOSUID | MS_NODEV, plan["scratch"]["options"])
         if plan["order"] == "root":
             # Its own id on the host, other than the lane's: it may signal nothing that is not its own.
@@ -180,31 +194,25 @@ def enter_worker(plan):
     dumpable(1)
     if namespaces:
         # Last of the namespaces: a new user namespace owns neither the pid nor the mount namespace, so from here on
-        # nothing can be mounted; and it gives the worker a process count of its own for RLIMIT_NPROC.
+        # nothing can be mounted; and it gives the worker a process count of its own for RLIMIT_NPROC, which therefore
+        # is set after it. setgroups is denied here since it is above.
         inside_uid, inside_gid = os.getuid(), os.getgid()
-        unshare(["user"])
-        _write("/proc/self/setgroups", "deny")
-        _write("/proc/self/uid_map", f"{plan['uid']} {inside_uid} 1")
-        _write("/proc/self/gid_map", f"{plan['gid']} {inside_gid} 1")
+        _check(libc.unshare(CLONE["user"]), "unsharing the user namespace")
+        _write("/proc/self/uid_map", b"%d %d 1" % (plan["uid"], inside_uid))
+        _write("/proc/self/gid_map", b"%d %d 1" % (plan["gid"], inside_gid))
     os.setsid()
     for limit in plan["rlimits"]:
-        number, value = getattr(resource, limit["name"]), limit["value"]
-        _, hard = resource.getrlimit(number)
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)  # an operator's lower limit stays
-        resource.setrlimit(number, (value, value))
-    # All sets empty. The bounding set matters only to exec, which no_new_privs and the id keep from gaining anything.
-    libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-    header = struct.pack("Ii", CAPABILITY_VERSION_3, 0)
-    _check(libc.capset(header, bytes(24)), "dropping capabilities")
-    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
+        if limit["name"] == "RLIMIT_NPROC":
+            _limit(limit)
+    # A new user namespace gave all of them; what the sets of exec hold no longer matters under no_new_privs.
+    _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
 
 
 def _write(path, text):
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
-            os.write(fd, text.encode())
+            os.write(fd, text)
         finally:
             os.close(fd)
     except OSError as e:

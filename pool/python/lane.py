@@ -1,10 +1,12 @@
 """A lane: the first process of a pid namespace. It forks one worker at a time, waits for it, and ends and reaps
 whatever the worker leaves before the next one is forked. It runs no user code and is told nothing of it."""
+import _signal  # the C module: signal.signal looks each number up among enums
 import os
 import select
 import shutil
 import signal
 import socket
+import struct
 
 import _sandbox_confine as confine
 import _sandbox_wire as wire
@@ -16,26 +18,6 @@ def wake_on_child():
     signal.signal(signal.SIGCHLD, lambda *_: None)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     return reader
-
-
-def drain(wake):
-    try:
-        while os.read(wake, 4096):
-            pass
-    except BlockingIOError:
-        pass
-
-
-def reap():
-    """Yield (pid, wait status, rusage) of each child that has ended."""
-    while True:
-        try:
-            pid, status, usage = os.wait4(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            return
-        yield pid, status, usage
 
 
 def adopt(fd):
@@ -57,35 +39,43 @@ def serve(control, plan):
     namespaces = plan["world"] == "namespaces"
     wake = wake_on_child()
     poll = select.poll()
-    poll.register(control, select.POLLIN)
     poll.register(wake, select.POLLIN)
+    poll.register(control, select.POLLIN)
+    control_fd = control.fileno()
     current, number, scratch = 0, 0, plan["scratch"]["path"]
     wire.send(control, {"event": "ready"})
+    # Plain words instead of JSON in this loop: after each fork every page that it touches is copied again.
     while True:
         for fd, _ in poll.poll():
-            if fd == wake:
-                drain(wake)
-                for pid, status, usage in reap():
+            if fd != control_fd:
+                os.read(wake, 4096)
+                while current:
+                    pid, status, usage = os.wait4(-1, os.WNOHANG)
+                    if pid == 0:
+                        break
                     if pid != current:
                         continue   # an orphan of the worker
                     end_all(namespaces)
-                    _remove(plan, scratch)
+                    if plan["scratch"]["own"]:
+                        _remove(scratch)
                     current = 0
-                    wire.send(control, {
-                        "event": "exit", "worker": number, "status": status,
-                        "cpu_seconds": usage.ru_utime + usage.ru_stime, "max_rss_bytes": usage.ru_maxrss << 10})
+                    control.send(b'{"event":"exit","worker":%d,"status":%d,"cpu_seconds":%f,"max_rss_bytes":%d}' % (
+                        number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10))
                 continue
-            message, fds = wire.receive(control)
-            if message is None:
+            data, ancillary, _, _ = control.recvmsg(64, 128, socket.MSG_CMSG_CLOEXEC)
+            if not data:
                 end_all(namespaces)
-                _remove(plan, scratch)
+                if plan["scratch"]["own"]:
+                    _remove(scratch)
                 os._exit(0)
-            if message["op"] == "kill":
-                if current and message["worker"] == number:
+            if data.startswith(b"kill "):
+                if current and int(data[5:]) == number:
                     signal_all(namespaces)
                 continue
-            number = message["worker"]
-            scratch = _make(plan, number)
+            number = int(data[5:])   # boot
+            fds = struct.unpack("4i", ancillary[0][2])
+            if plan["scratch"]["own"]:
+                scratch = _make(plan, number)
             current = os.fork()
             if current == 0:
                 return _adopt_worker(fds), scratch
@@ -95,27 +85,25 @@ def serve(control, plan):
 
 def _adopt_worker(fds):
     """In a new worker: descriptors 0, 1, 2 are user code's, 3 is the channel, and there are no others."""
-    signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number, fd in enumerate(fds):
-        os.dup2(fd, number, inheritable=number < 3)
+    _signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    stdin, stdout, stderr, channel = fds
+    os.dup2(stdin, 0)
+    os.dup2(stdout, 1)
+    os.dup2(stderr, 2)
+    os.dup2(channel, 3, False)
     os.closerange(4, 1 << 16)
     return 3
 
 
 def _make(plan, number):
-    """Return the worker's scratch directory: a mount of its own, or without namespaces a directory of its own."""
-    path = plan["scratch"]["path"]
-    if plan["scratch"]["own"]:
-        path = os.path.join(path, f"{os.getpid()}-{number}")
-        os.mkdir(path, 0o700)
+    """Make the scratch directory of a worker that has no mount of its own."""
+    path = os.path.join(plan["scratch"]["path"], f"{os.getpid()}-{number}")
+    os.mkdir(path, 0o700)
     return path
 
 
-def _remove(plan, path):
-    if not plan["scratch"]["own"] or path == plan["scratch"]["path"]:
-        return
-
+def _remove(path):
     def open_up(function, name, _):
         # User code may have closed a directory to itself, and so to us.
         try:
@@ -145,13 +133,13 @@ def signal_all(namespaces):
 
 def end_all(namespaces):
     """Kill and reap until this lane has no child. Orphans come to it, as pid 1 or as subreaper."""
-    while True:
-        try:
+    try:
+        while True:
             if os.waitpid(-1, os.WNOHANG)[0] == 0:
                 signal_all(namespaces)
                 os.waitpid(-1, 0)
-        except ChildProcessError:
-            return
+    except ChildProcessError:
+        pass
 
 
 def _descendants(pid):

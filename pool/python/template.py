@@ -68,9 +68,8 @@ def _serve(control, plan):
     while True:
         for fd, _ in poll.poll():
             if fd == wake:
-                lane.drain(wake)
-                for _ in lane.reap():
-                    pass   # Go sees a lane's end on the lane's own control socket
+                os.read(wake, 4096)
+                _reap()
                 continue
             message, fds = wire.receive(control)
             if message is None:
@@ -78,6 +77,15 @@ def _serve(control, plan):
             if _fork_lane(control, plan, message["id"]):
                 return lane.adopt(fds[0])
             os.close(fds[0])
+
+
+def _reap():
+    """Go sees a lane's end on the lane's own control socket; here it only stops being a zombie."""
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:
+        pass
 
 
 def _fork_lane(control, plan, number):

@@ -1,4 +1,5 @@
-"""One JSON message per packet on a control socket (SOCK_SEQPACKET), descriptors beside it (SCM_RIGHTS)."""
+"""One JSON message per packet on a control socket (SOCK_SEQPACKET), descriptors beside it (SCM_RIGHTS); and the
+worker's channel, a stream. doc.go has the protocol."""
 import json
 import os
 import socket
@@ -24,19 +25,13 @@ def receive(sock, max_fds=8):
     return json.loads(data), fds
 
 
-def read_line(fd, limit):
-    """Read one JSON line from a stream; None at end of file."""
-    parts, size = [], 0
-    while True:
-        part = os.read(fd, 1 << 16)
-        if not part:
-            return None
+def read_request(fd):
+    """Read "run", a line feed and the source, to the end of file; None when the worker is retired instead."""
+    parts = []
+    while part := os.read(fd, 1 << 16):
         parts.append(part)
-        size += len(part)
-        if part.endswith(b"\n"):
-            return json.loads(b"".join(parts))
-        if size > limit:
-            raise ValueError("line too long")
+    data = parts[0] if len(parts) == 1 else b"".join(parts)
+    return data[4:] if data.startswith(b"run\n") else None
 
 
 def write_line(fd, message):
