@@ -1,0 +1,81 @@
+package pool
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// describedSystem is a system with the given directories and links.
+func describedSystem(euid int, dirs []string, links map[string]string) system {
+	return system{
+		euid: euid, egid: euid,
+		isDir:  func(path string) bool { return slices.Contains(dirs, path) },
+		exists: func(path string) bool { return slices.Contains(dirs, path) },
+		readlink: func(path string) (string, bool) {
+			to, ok := links[path]
+			return to, ok
+		},
+		resolve: filepath.Clean,
+	}
+}
+
+func TestPlanBindsThePythonAndNothingOfTheHomeAroundIt(t *testing.T) {
+	t.Parallel()
+	cfg, err := Config{}.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dirs := []string{"/usr", "/sys", "/home/ann/py", "/home/ann/py/bin", "/home/ann/py/lib/python3.12", "/home/ann", "/lib64"}
+	python := Interpreter{Executable: "/home/ann/py/bin/python3", roots: []string{"/home/ann/py"}, paths: []string{"/home/ann/py/lib/python3.12", "/"}}
+	p := makePlan(cfg, python, describedSystem(1001, dirs, map[string]string{"/bin": "usr/bin", "/lib": "usr/lib"}), worldNamespaces, "")
+	var bound []string
+	for _, b := range p.Root.Binds {
+		if b.Dir {
+			bound = append(bound, b.Target)
+		}
+	}
+	if want := []string{"/home/ann/py", "/lib64", "/usr"}; !slices.Equal(bound, want) {
+		t.Errorf("binds %q, want %q", bound, want)
+	}
+	if p.Root.MountPoint != "/sys" || p.Order != orderUser || p.UID != sandboxUID {
+		t.Errorf("got %+v", p)
+	}
+}
+
+func TestPlanOfRootWithoutNamespacesTakesAnUnprivilegedID(t *testing.T) {
+	t.Parallel()
+	cfg, _ := Config{}.Normalize()
+	p := makePlan(cfg, Interpreter{Executable: "/usr/bin/python3"}, describedSystem(0, []string{"/usr"}, nil), worldProcess, "/tmp/x")
+	if p.UID < hostIDBase || p.GID < hostIDBase || !p.Scratch.Own || p.Scratch.Path != "/tmp/x" {
+		t.Errorf("got %+v", p)
+	}
+	for _, limit := range p.Rlimits {
+		if limit.Name == "RLIMIT_NPROC" {
+			t.Error("RLIMIT_NPROC would count every process of the id")
+		}
+	}
+}
+
+func TestEveryGuaranteeNamesItsLayersOrAReason(t *testing.T) {
+	t.Parallel()
+	for w := range layers {
+		for _, g := range makeGuarantees(w, "no layer here") {
+			if (len(g.Layers) == 0) != (g.Reason != "") {
+				t.Errorf("%s: %+v", w, g)
+			}
+		}
+	}
+}
+
+func TestEnvironmentIsAnAllowList(t *testing.T) {
+	t.Parallel()
+	env := environment(func(name string) (string, bool) { return "secret", true })
+	for _, entry := range env {
+		name, value, _ := strings.Cut(entry, "=")
+		if value == "secret" && !slices.Contains(templateEnv, name) {
+			t.Errorf("%s is taken from Caddy's environment", name)
+		}
+	}
+}
