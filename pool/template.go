@@ -136,6 +136,8 @@ func (t *template) spawn(python Interpreter, p plan, theirs *os.File) error {
 
 func environment(lookup func(string) (string, bool)) []string {
 	env := []string{
+		// Symbols are resolved before the forks, not in each of them. The template removes it from what user code sees.
+		"LD_BIND_NOW=1",
 		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=sandbox", "LOGNAME=sandbox",
 		// A fork server has one thread; numerical libraries start theirs on import unless told otherwise.
 		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "POLARS_MAX_THREADS=1",

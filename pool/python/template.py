@@ -36,6 +36,7 @@ def _start(control, plan):
 
     confine.enter_template(plan, ask_for_map)
     os.umask(0o022)
+    os.environ.pop("LD_BIND_NOW", None)
     sys.path[:0] = plan["python_path"]
     for name in plan["preload"]:
         try:
@@ -47,7 +48,7 @@ def _start(control, plan):
         # A thread does not survive fork, but a lock that it holds does.
         raise confine.ConfineError("preload", f"a preloaded module started {threads - 1} thread(s), and a process with "
                                    "threads cannot be forked safely; take it out of preload")
-    worker.rehearse()
+    worker.warm_up()
     gc.collect()
     gc.disable()   # in the workers it is on again
     gc.freeze()    # what is here now is never looked at again, so its pages stay shared

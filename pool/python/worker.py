@@ -6,6 +6,8 @@ import atexit
 import builtins
 import gc
 import os
+import random
+import resource
 import sys
 import threading
 import traceback  # noqa: F401  what a failing program needs is here before it fails
@@ -64,6 +66,27 @@ def rehearse():
     """Touch what the first lines of a program touch, so that the pages are this process's own before a request comes.
     It does no more than the smallest program does, so that it costs nothing over all."""
     exec(compile("str(1)", "main.py", "exec", dont_inherit=True), {"__name__": "__main__", "__builtins__": builtins})
+
+
+def warm_up():
+    """In the template: run what every worker will run until the interpreter has settled. It specializes bytecode and
+    fills caches of types and methods as it runs (PEP 659), and each such write in a worker would copy a page."""
+    for _ in range(32):
+        random.seed()
+        threading._after_fork()
+        rehearse()
+        main = types.ModuleType("__main__")
+        main.__file__ = os.path.join("/tmp", "main.py")
+        main.__builtins__ = builtins
+        exec(compile("print(end='')", "main.py", "exec", dont_inherit=True), main.__dict__)
+        _clear(main.__dict__)
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+        for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_CORE):
+            resource.setrlimit(limit, resource.getrlimit(limit))
+        confine.dumpable(1)
+        _reseed()
 
 
 def run(source, scratch):
