@@ -3,7 +3,6 @@ whatever the worker leaves before the next one is forked. It runs no user code a
 import _signal  # the C module: signal.signal looks each number up among enums
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -104,6 +103,8 @@ def _make(plan, number):
 
 
 def _remove(path):
+    import shutil   # its compression libraries would be mapped in every worker, and few systems come here
+
     def open_up(function, name, _):
         # User code may have closed a directory to itself, and so to us.
         try:

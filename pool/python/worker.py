@@ -6,10 +6,8 @@ import atexit
 import builtins
 import gc
 import os
-import random
 import resource
 import sys
-import threading
 import traceback  # noqa: F401  what a failing program needs is here before it fails
 import types
 
@@ -72,8 +70,6 @@ def warm_up():
     """In the template: run what every worker will run until the interpreter has settled. It specializes bytecode and
     fills caches of types and methods as it runs (PEP 659), and each such write in a worker would copy a page."""
     for _ in range(32):
-        random.seed()
-        threading._after_fork()
         rehearse()
         main = types.ModuleType("__main__")
         main.__file__ = os.path.join("/tmp", "main.py")
@@ -149,7 +145,11 @@ def _report(e):
 
 def _finish(main, status):
     """What Py_FinalizeEx does that a program can see; the rest of it would only touch every page of the preload."""
-    for step in (threading._shutdown, atexit._run_exitfuncs, lambda: _clear(main.__dict__)):
+    threading = sys.modules.get("threading")
+    steps = [atexit._run_exitfuncs, lambda: _clear(main.__dict__)]
+    if threading is not None:
+        steps.insert(0, threading._shutdown)
+    for step in steps:
         try:
             step()
         except BaseException as e:
