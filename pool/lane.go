@@ -92,8 +92,26 @@ func (l *lane) receive(onExit func(number int, e exit), onGone func()) {
 		onExit(m.Worker, exit{status: unix.WaitStatus(m.Status), cpu: time.Duration(m.CPUSeconds * float64(time.Second)), maxRSSBytes: m.MaxRSSBytes})
 	}
 	l.kill()
+	l.wait()
 	onGone()
 	l.close()
+}
+
+// wait returns when the process has ended: its handle becomes readable then (pidfd_open(2)). It has been killed, so
+// that is soon.
+func (l *lane) wait() {
+	raw, err := l.pidfd.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = raw.Control(func(fd uintptr) {
+		for {
+			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(killGrace.Milliseconds()))
+			if err != unix.EINTR { //nolint:errorlint // a bare errno
+				return
+			}
+		}
+	})
 }
 
 // endWorker asks the lane to kill its worker's whole tree; a lane that does not is killed with it.

@@ -41,7 +41,8 @@ type plan struct {
 	UID        int      `json:"uid"`
 	GID        int      `json:"gid"`
 	Scratch    scratch  `json:"scratch"`
-	Rlimits    []rlimit `json:"rlimits"`
+	Rlimits    []rlimit `json:"rlimits"`   // set in the lane, inherited by its workers
+	Processes  int      `json:"processes"` // RLIMIT_NPROC, set in the worker's own user namespace; 0 for none
 	Preload    []string `json:"preload"`
 	PythonPath []string `json:"python_path"`
 }
@@ -114,7 +115,7 @@ func thisSystem() system {
 
 // makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
 func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir string) plan {
-	p := plan{World: w, Order: orderUser, UID: sandboxUID, GID: sandboxUID, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
+	p := plan{World: w, Order: orderUser, UID: sandboxUID, GID: sandboxUID, Processes: cfg.Processes, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
 	if p.Preload == nil {
 		p.Preload = []string{}
 	}
@@ -124,7 +125,6 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 	if sys.euid == 0 {
 		p.Order = orderRoot
 	}
-	countProcesses := true
 	if w == worldNamespaces {
 		p.Root = makeRoot(cfg, python, sys)
 		// An inode costs the kernel about a KiB that size= does not count.
@@ -135,8 +135,7 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		if sys.euid == 0 {
 			p.UID, p.GID = hostIDBase+sandboxUID, hostIDBase+sandboxUID
 		}
-		// Every process of the id counts there, the operator's own too.
-		countProcesses = false
+		p.Processes = 0 // the limit counts every process of the id, the operator's own too
 	}
 	p.Rlimits = []rlimit{
 		{Name: "RLIMIT_CORE", Value: 0},
@@ -145,9 +144,6 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		// Counts reservations too, 8 MiB for the stack of each thread for one, so it stands above the limit that the
 		// monitor holds: it stops what grows faster than the monitor looks.
 		{Name: "RLIMIT_DATA", Value: 2 * cfg.Memory, AboveTemplate: true},
-	}
-	if countProcesses {
-		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes)})
 	}
 	return p
 }

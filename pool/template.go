@@ -140,7 +140,7 @@ func environment(lookup func(string) (string, bool)) []string {
 		"LD_BIND_NOW=1",
 		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=sandbox", "LOGNAME=sandbox",
 		// A fork server has one thread; numerical libraries start theirs on import unless told otherwise.
-		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1", "POLARS_MAX_THREADS=1",
+		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
 	}
 	for _, name := range templateEnv {
 		if value, ok := lookup(name); ok {

@@ -161,17 +161,16 @@ def enter_lane(plan):
     dumpable(0)
     # What a worker inherits is set here once: none of it binds this process, which opens and runs nothing.
     for limit in plan["rlimits"]:
-        if limit["name"] != "RLIMIT_NPROC":
-            _limit(limit)
+        number, value = getattr(resource, limit["name"]), limit["value"]
+        _, hard = resource.getrlimit(number)
+        if hard != resource.RLIM_INFINITY:
+            value = min(value, hard)  # an operator's lower limit stays
+        resource.setrlimit(number, (value, value))
+    if plan["processes"]:
+        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
+        if hard != resource.RLIM_INFINITY:
+            plan["processes"] = min(plan["processes"], hard)
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
-
-
-def _limit(limit):
-    number, value = getattr(resource, limit["name"]), limit["value"]
-    _, hard = resource.getrlimit(number)
-    if hard != resource.RLIM_INFINITY:
-        value = min(value, hard)  # an operator's lower limit stays
-    resource.setrlimit(number, (value, value))
 
 
 def _loopback_up():
@@ -181,6 +180,16 @@ def _loopback_up():
 
 
 # --- a worker: each one -----------------------------------------------------------------------------------------------
+
+def warm_up():
+    """In the template: resolve and call what every worker will call, in ways that change nothing."""
+    libc.unshare(0)
+    libc.mount(None, None, None, 0, None)   # EFAULT
+    libc.capset(None, None)                 # EFAULT
+    dumpable(1)
+    _write("/dev/null", b"%d %d 1" % (os.getuid(), os.getgid()))
+    resource.setrlimit(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC))
+
 
 def enter_worker(plan):
     namespaces = plan["world"] == "namespaces"
@@ -201,9 +210,8 @@ def enter_worker(plan):
         _write("/proc/self/uid_map", b"%d %d 1" % (plan["uid"], inside_uid))
         _write("/proc/self/gid_map", b"%d %d 1" % (plan["gid"], inside_gid))
     os.setsid()
-    for limit in plan["rlimits"]:
-        if limit["name"] == "RLIMIT_NPROC":
-            _limit(limit)
+    if plan["processes"]:
+        resource.setrlimit(resource.RLIMIT_NPROC, (plan["processes"], plan["processes"]))
     # A new user namespace gave all of them; what the sets of exec hold no longer matters under no_new_privs.
     _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
 

@@ -6,7 +6,6 @@ import atexit
 import builtins
 import gc
 import os
-import resource
 import sys
 import traceback  # noqa: F401  what a failing program needs is here before it fails
 import types
@@ -79,9 +78,8 @@ def warm_up():
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
-        for limit in (resource.RLIMIT_NPROC, resource.RLIMIT_CORE):
-            resource.setrlimit(limit, resource.getrlimit(limit))
-        confine.dumpable(1)
+        confine.warm_up()
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _reseed()
 
 
