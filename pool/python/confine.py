@@ -173,6 +173,14 @@ def enter_lane(plan):
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
 
 
+def fresh_scratch(plan):
+    """In a lane with no worker: put a new, empty tmpfs in the place of the last worker's. The mount namespace is the
+    lane's; a worker, in a user namespace below it, can change nothing there."""
+    path = os.fsencode(plan["scratch"]["path"])
+    libc.umount2(path, MNT_DETACH)   # fails the first time: nothing is there yet
+    _check(libc.mount(b"tmpfs", path, b"tmpfs", MS_NOSUID | MS_NODEV, plan["scratch"]["options"].encode()), "mounting scratch")
+
+
 def _loopback_up():
     # A network of its own, empty but for loopback: programs that talk to themselves work, and nothing else is there.
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
@@ -184,7 +192,6 @@ def _loopback_up():
 def warm_up():
     """In the template: resolve and call what every worker will call, in ways that change nothing."""
     libc.unshare(0)
-    libc.mount(None, None, None, 0, None)   # EFAULT
     libc.capset(None, None)                 # EFAULT
     dumpable(1)
     _write("/dev/null", b"%d %d 1" % (os.getuid(), os.getgid()))
@@ -194,8 +201,7 @@ def warm_up():
 def enter_worker(plan):
     namespaces = plan["world"] == "namespaces"
     if namespaces:
-        _check(libc.unshare(CLONE["mount"] | CLONE["ipc"]), "unsharing the mount and ipc namespaces")
-        _mount("tmpfs", plan["scratch"]["path"], "tmpfs", MS_NOSUID | MS_NODEV, plan["scratch"]["options"])
+        _check(libc.unshare(CLONE["ipc"]), "unsharing the ipc namespace")
         if plan["order"] == "root":
             # Its own id on the host, other than the lane's: it may signal nothing that is not its own.
             os.setresgid(plan["gid"], plan["gid"], plan["gid"])

@@ -31,6 +31,8 @@ def serve(control, plan):
     """Serve until the control socket closes. Returns (channel, scratch directory) in a worker."""
     try:
         confine.enter_lane(plan)
+        if plan["world"] == "namespaces":
+            confine.fresh_scratch(plan)
     except BaseException as e:
         step, error = confine.describe(e)
         wire.send(control, {"event": "failed", "step": step, "error": error})
@@ -60,6 +62,8 @@ def serve(control, plan):
                     current = 0
                     control.send(b'{"event":"exit","worker":%d,"status":%d,"cpu_seconds":%f,"max_rss_bytes":%d}' % (
                         number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10))
+                    if namespaces:
+                        confine.fresh_scratch(plan)   # waits for the kernel's readers, so after the answer
                 continue
             data, ancillary, _, _ = control.recvmsg(64, 128, socket.MSG_CMSG_CLOEXEC)
             if not data:
