@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -32,7 +33,7 @@ type Pool struct {
 	lanes       map[*lane]struct{}
 	laneStarts  int       // lanes under way
 	vacant      []*lane   // lanes without a worker
-	idle        []*worker // parked, the oldest first
+	idle        []*worker // parked, the youngest last
 	booting     int
 	leased      map[*worker]struct{}
 	waiters     list.List // of *waiter, the first to come first
@@ -140,8 +141,13 @@ func (p *Pool) refillLocked() {
 		time.AfterFunc(wait, p.refill)
 		return
 	}
-	want := p.cfg.Idle + min(p.waiters.Len(), p.cfg.Max-len(p.leased))
-	for missing := want - len(p.idle) - p.booting; missing > 0; missing-- {
+	wanted := min(p.waiters.Len(), p.cfg.Max-len(p.leased))
+	missing := p.cfg.Idle + wanted - len(p.idle) - p.booting
+	if len(p.leased) > 0 && wanted == 0 && len(p.idle) > p.cfg.Idle/2 {
+		return // a fork now would slow what executes; its end refills
+	}
+	// More forks at once than cores only get in each other's way.
+	for missing = min(missing, max(2, runtime.NumCPU())-p.booting); missing > 0; missing-- {
 		if n := len(p.vacant); n > 0 {
 			l := p.vacant[n-1]
 			p.vacant = p.vacant[:n-1]
@@ -280,6 +286,7 @@ func (p *Pool) parked(w *worker) {
 	p.setLocked(w, StateIdle)
 	p.idle = append(p.idle, w)
 	p.dispatchLocked()
+	p.refillLocked()
 }
 
 // dispatchLocked gives idle workers to waiters in the order in which they came.
@@ -290,10 +297,11 @@ func (p *Pool) dispatchLocked() {
 	}
 }
 
-// leaseLocked takes the oldest idle worker. Preconditions: there is one, and fewer than Max are leased.
+// leaseLocked takes the youngest idle worker, whose pages are still in the processor's caches. Preconditions: there is
+// one, and fewer than Max are leased.
 func (p *Pool) leaseLocked() *worker {
-	w := p.idle[0]
-	p.idle = append(p.idle[:0], p.idle[1:]...)
+	w := p.idle[len(p.idle)-1]
+	p.idle = p.idle[:len(p.idle)-1]
 	p.setLocked(w, StateLeased)
 	w.leasedAt = time.Now()
 	p.leased[w] = struct{}{}
