@@ -1,0 +1,171 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"reflect"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+type (
+	executeRequest  struct{ Body executeInput }
+	executeResponse struct{ Body executeOutput }
+	healthResponse  struct {
+		Status       int
+		CacheControl string `header:"Cache-Control"`
+		Body         healthOutput
+	}
+)
+
+// apiOptions is what the HTTP operations need to know.
+type apiOptions struct {
+	// DefaultTimeout and MaxTimeout bound an execution.
+	DefaultTimeout, MaxTimeout time.Duration
+	// MaxBody bounds a request's body, in bytes.
+	MaxBody int64
+	// Health is asked for each GET /health.
+	Health func(context.Context) (healthOutput, bool)
+	// InFlight counts requests from before their body is read until they are answered.
+	InFlight *atomic.Int64
+}
+
+// addAPI declares the HTTP operations and adds them to rs, with the OpenAPI document that the same declarations make.
+func (rs routes) addAPI(ex executor, o apiOptions) error {
+	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
+	schemas.RegisterTypeAlias(reflect.TypeFor[huma.ErrorModel](), reflect.TypeFor[problem]())
+	boundExecute(schemas, o)
+
+	format := huma.Format{Marshal: encodeTo, Unmarshal: decode}
+	api := huma.NewAPI(huma.Config{
+		OpenAPI: &huma.OpenAPI{
+			OpenAPI: "3.1.0",
+			Info: &huma.Info{
+				Title: "Python sandbox", Version: buildVersion(),
+				Description: "Runs Python, each time in a fresh, isolated process.",
+			},
+			Components: &huma.Components{Schemas: schemas},
+		},
+		Formats:       map[string]huma.Format{"application/json": format, "json": format},
+		DefaultFormat: "application/json",
+		Transformers:  []huma.Transformer{toProblem(o.MaxTimeout)},
+	}, &apiAdapter{routes: rs, maxBody: o.MaxBody, inFlight: o.InFlight})
+
+	huma.Register(api, huma.Operation{
+		OperationID: "execute_python",
+		Method:      http.MethodPost,
+		Path:        "/execute",
+		Summary:     "Run Python",
+		Description: "Runs Python source as a script in a fresh, isolated process and returns its output. Nothing is kept from one call to the next. A program that fails is a normal result: see status and exit_code.",
+		Errors: []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
+			http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable},
+		MaxBodyBytes: o.MaxBody + 1, // apiAdapter has the last word, and huma refuses the limit itself
+	}, func(ctx context.Context, in *executeRequest) (*executeResponse, error) {
+		out, err := ex.execute(ctx, in.Body)
+		if err != nil {
+			return nil, asProblem(err)
+		}
+		return &executeResponse{out}, nil
+	})
+
+	health := huma.Operation{
+		OperationID: "health",
+		Method:      http.MethodGet,
+		Path:        "/health",
+		Summary:     "Readiness and state",
+		Description: "Answers 200 when executions are taken, and 503 with the same body while starting, draining or without a working template.",
+		Responses:   map[string]*huma.Response{},
+	}
+	huma.Register(api, health, func(ctx context.Context, _ *struct{}) (*healthResponse, error) {
+		out := &healthResponse{Status: http.StatusOK, CacheControl: "no-store"}
+		var ready bool
+		if out.Body, ready = o.Health(ctx); !ready {
+			out.Status = http.StatusServiceUnavailable
+		}
+		return out, nil
+	})
+	responses := api.OpenAPI().Paths["/health"].Get.Responses
+	responses["503"] = &huma.Response{Description: "Not ready", Content: responses["200"].Content}
+
+	for _, schema := range schemas.Map() {
+		schema.AdditionalProperties = nil // clients must not break when answers grow
+	}
+	document, err := json.Marshal(api.OpenAPI())
+	if err != nil {
+		return fmt.Errorf("writing the OpenAPI document: %w", err)
+	}
+	rs.add(http.MethodGet, "/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "application/openapi+json")
+		w.Header().Set("Content-Length", strconv.Itoa(len(document)))
+		_, _ = w.Write(document) //nolint:errcheck // the client is gone
+	})
+	return nil
+}
+
+// boundExecute puts into the schema of executeInput what depends on the configuration.
+func boundExecute(schemas huma.Registry, o apiOptions) {
+	input := schemas.Schema(reflect.TypeFor[executeInput](), false, "")
+	input.AdditionalProperties = nil // clients send fields of their own, which are ignored
+	timeout := input.Properties["timeout"]
+	most := o.MaxTimeout.Seconds()
+	timeout.Maximum, timeout.Default = &most, o.DefaultTimeout.Seconds()
+	timeout.PrecomputeMessages()
+	input.Properties["stdin"].Default = ""
+	input.PrecomputeMessages()
+}
+
+// toProblem turns the errors that huma makes into ours, with words that a model can act on. huma's own would also echo
+// the value, which may be a megabyte of code.
+func toProblem(maxTimeout time.Duration) huma.Transformer {
+	rules := map[string]string{
+		"body.code":    codeRule,
+		"body.timeout": timeoutRule(maxTimeout),
+		"body.stdin":   "must be a string",
+	}
+	return func(_ huma.Context, _ string, v any) (any, error) {
+		model, ok := v.(*huma.ErrorModel)
+		if !ok {
+			return v, nil
+		}
+		p := newProblem(model.Status, kindMalformed, model.Detail)
+		switch {
+		case model.Status == http.StatusUnprocessableEntity:
+			p = invalid(fieldErrors(model.Errors, rules)...)
+		case len(model.Errors) > 0:
+			p.Detail = model.Errors[0].Message
+		case model.Status == http.StatusBadRequest: // the only thing that huma itself finds before it decodes
+			p.Detail = "the request body is empty: send a JSON object such as " + exampleBody
+		}
+		sandboxMetrics.failed(p)
+		return p, nil
+	}
+}
+
+const exampleBody = `{"code": "print(1)"}`
+
+// fieldErrors says what each field at fault must be, once for each field.
+func fieldErrors(details []*huma.ErrorDetail, rules map[string]string) []problemError {
+	var fields []problemError
+	said := map[string]bool{}
+	for _, detail := range details {
+		field := problemError{detail.Location, detail.Message}
+		switch rule, known := rules[field.Location]; {
+		case known:
+			field.Message = rule
+		case field.Location == "body" && detail.Message == "expected object":
+			field.Message = "must be a JSON object such as " + exampleBody
+		case field.Location == "body": // the one field that is required
+			field = problemError{"body.code", "is missing: send the Python source to run as a string"}
+		}
+		if !said[field.Location] {
+			said[field.Location] = true
+			fields = append(fields, field)
+		}
+	}
+	return fields
+}

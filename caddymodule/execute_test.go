@@ -1,0 +1,133 @@
+package caddymodule
+
+import (
+	"context"
+	"errors"
+	"math"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+func newOperation(runner runner, level zapcore.Level) (*operation, *observer.ObservedLogs) {
+	core, logs := observer.New(level)
+	return &operation{pool: runner, defaultTimeout: time.Second, maxTimeout: 2 * time.Second, log: zap.New(core)}, logs
+}
+
+func TestOneLinePerExecutionWithoutItsCode(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err     error
+		message string
+		level   zapcore.Level
+		fields  []string
+	}{
+		{nil, "executed", zapcore.InfoLevel, []string{"id", "status", "exit_code", "duration", "queue_time", "code_bytes", "stdout_bytes", "stderr_bytes"}},
+		{pool.ErrQueueFull, "not executed", zapcore.InfoLevel, []string{"id", "type", "code_bytes", "error"}},
+		{context.Canceled, "not executed", zapcore.InfoLevel, []string{"id", "type"}},
+		{errors.New("a bug"), "not executed", zapcore.ErrorLevel, []string{"id", "type", "error"}},
+	} {
+		op, logs := newOperation(&fakeRunner{err: c.err}, zapcore.InfoLevel)
+		_, err := op.execute(t.Context(), executeInput{Code: "secret code", Stdin: "secret output"})
+		if (err == nil) != (c.err == nil) {
+			t.Fatalf("got %v", err)
+		}
+		entries := logs.All()
+		if len(entries) != 1 || entries[0].Message != c.message || entries[0].Level != c.level {
+			t.Fatalf("%v: got %+v", c.err, entries)
+		}
+		fields := entries[0].ContextMap()
+		for _, name := range c.fields {
+			if _, ok := fields[name]; !ok {
+				t.Errorf("%v: %s is missing in %v", c.err, name, fields)
+			}
+		}
+		for name, value := range fields {
+			if text, ok := value.(string); ok && strings.Contains(text, "secret") {
+				t.Errorf("%v: %s shows %q", c.err, name, text)
+			}
+		}
+	}
+	op, logs := newOperation(&fakeRunner{}, zapcore.DebugLevel)
+	if _, err := op.execute(t.Context(), executeInput{Code: "secret code"}); err != nil {
+		t.Fatal(err)
+	}
+	if logs.FilterField(zap.String("code", "secret code")).FilterLevelExact(zapcore.DebugLevel).Len() != 1 {
+		t.Error("the code is not logged at debug level")
+	}
+}
+
+func TestOperationChecksWhatMCPSends(t *testing.T) {
+	t.Parallel()
+	op, logs := newOperation(&fakeRunner{}, zapcore.DebugLevel)
+	for _, timeout := range []float64{0, -1, 2.001, math.NaN(), math.Inf(1), math.Inf(-1)} {
+		_, err := op.execute(t.Context(), executeInput{Timeout: &timeout})
+		p, ok := errors.AsType[*problem](err)
+		if !ok || p.Status != 422 || len(p.Errors) != 1 || p.Errors[0].Location != "body.timeout" ||
+			!strings.HasSuffix(p.Errors[0].Message, "greater than 0 and at most 2 seconds") {
+			t.Errorf("%v: got %v", timeout, err)
+		}
+	}
+	for _, code := range []string{strings.Repeat("é", maxCodeBytes/2+1), "\xff"} {
+		_, err := op.execute(t.Context(), executeInput{Code: code})
+		if p, ok := errors.AsType[*problem](err); !ok || p.Status != 422 || p.Errors[0].Location != "body.code" {
+			t.Errorf("got %v", err)
+		}
+	}
+	if logs.Len() != 0 {
+		t.Errorf("what was refused before it is an execution is logged: %v", logs.All())
+	}
+}
+
+// Every error of the pool's API has a row of its own, and what waiting cures says so.
+func TestErrorTable(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err    error
+		status int
+		kind   kind
+		retry  bool
+	}{
+		{pool.ErrQueueFull, 503, kindQueueFull, true},
+		{pool.ErrAcquireTimeout, 503, kindAcquireTimeout, true},
+		{pool.ErrClosed, 503, kindShuttingDown, true},
+		{pool.ErrWorkerLost, 503, kindWorkerLost, true},
+		{context.Canceled, 499, kindClientGone, false},
+		{context.DeadlineExceeded, 499, kindClientGone, false},
+		{errors.New("unknown"), 500, kindInternal, false},
+		{&pool.TransitionError{}, 500, kindInternal, false},
+		{invalid(problemError{"body.code", "must be"}), 422, kindInvalid, false},
+	} {
+		p := asProblem(c.err)
+		if p.Status != c.status || p.kind != c.kind || (p.RetryAfter > 0) != c.retry || p.Detail == "" || p.Title == "" {
+			t.Errorf("%v: got %+v", c.err, p)
+		}
+		if c.retry != strings.Contains(p.Detail, "try again") {
+			t.Errorf("%v: got %q", c.err, p.Detail)
+		}
+	}
+}
+
+func TestLiveCoreFollowsTheNewestConfiguration(t *testing.T) {
+	t.Parallel()
+	oldCore, oldLogs := observer.New(zapcore.InfoLevel)
+	newCore, newLogs := observer.New(zapcore.DebugLevel)
+	live := newLiveCore(zap.New(oldCore))
+	log := zap.New(live).With(zap.String("worker", "7"))
+	log.Debug("hidden")
+	log.Info("first")
+	live.follow(zap.New(newCore))
+	log.Debug("second")
+	if oldLogs.Len() != 1 || newLogs.Len() != 1 {
+		t.Fatalf("got %v and %v", oldLogs.All(), newLogs.All())
+	}
+	if entry := newLogs.All()[0]; entry.Message != "second" || entry.ContextMap()["worker"] != "7" {
+		t.Errorf("got %+v", entry)
+	}
+}

@@ -1,0 +1,399 @@
+package caddymodule
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"github.com/mark3labs/mcp-go/mcp"
+	"github.com/mark3labs/mcp-go/server"
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+)
+
+// Bounds of the MCP front. They are variables of no configuration: a person who needs others has an unusual network,
+// and a test sets them on the front that it makes.
+const (
+	// mcpKeepAlive stays below the idle minute after which common proxies and clients give a silent stream up.
+	mcpKeepAlive = 15 * time.Second
+	// mcpSessionTTL is how long a streamable session may lie idle. Clients seldom end theirs with DELETE.
+	mcpSessionTTL = 30 * time.Minute
+	// mcpMaxSessions and mcpMaxStreams bound what anonymous strangers can make the server hold.
+	mcpMaxSessions = 4096
+	mcpMaxStreams  = 1024
+	// mcpCloseGrace is how long Close waits for calls that run.
+	mcpCloseGrace = 5 * time.Second
+)
+
+// mcpOptions is what the front needs to know about the sandbox that it serves.
+type mcpOptions struct {
+	Logger *zap.Logger
+	// DefaultTimeout and MaxTimeout are the execution's, as POST /execute has them.
+	DefaultTimeout, MaxTimeout time.Duration
+	// MaxBody bounds a message, in bytes.
+	MaxBody int64
+	// Python is the version that clients are told, such as "3.12.4"; empty when unknown.
+	Python string
+	// Preload lists the modules that clients are told are ready at no cost.
+	Preload []string
+	// MaxConcurrent bounds the calls that are in progress, waiting ones included; 0 means 256.
+	MaxConcurrent int
+
+	keepAlive, sessionTTL   time.Duration
+	maxSessions, maxStreams int
+}
+
+// mcpFront serves MCP over its two HTTP transports from one tool server:
+//
+//	GET  …/mcp/sse      opens a stream and says where to post      (2024-11-05)
+//	POST …/mcp/message  a message of that stream's session
+//	POST, GET, DELETE …/mcp                                        (2025-03-26 and later)
+//
+// It stands between Caddy and mcp-go and holds what mcp-go leaves to its host: media types, body size, bounds, who may
+// cancel what, and what ends with what.
+type mcpFront struct {
+	o        mcpOptions
+	sse      http.Handler
+	message  http.Handler
+	stream   http.Handler
+	tool     *mcpTool
+	sessions *mcpSessions
+
+	// ctx ends with Close: every stream and every call hangs from it.
+	ctx     context.Context
+	cancel  context.CancelFunc
+	closing atomic.Bool
+	closed  sync.Once
+	sweeper sync.WaitGroup
+	streams atomic.Int64
+}
+
+// newMCPFront makes a front whose calls enter ex. Its owner must Close it.
+func newMCPFront(ex executor, o mcpOptions) *mcpFront {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	orElse(&o.MaxBody, 10<<20)
+	orElse(&o.MaxConcurrent, 256)
+	orElse(&o.keepAlive, mcpKeepAlive)
+	orElse(&o.maxSessions, mcpMaxSessions)
+	orElse(&o.maxStreams, mcpMaxStreams)
+	// A session in use is never swept, yet one call should not outlive the patience for a silent client.
+	orElse(&o.sessionTTL, max(mcpSessionTTL, 2*o.MaxTimeout))
+
+	f := &mcpFront{o: o}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.sessions = newMCPSessions(f.ctx, o.maxSessions)
+	f.tool = newMCPTool(ex, f.sessions, o)
+
+	tools := server.NewMCPServer("python-sandbox", buildVersion(),
+		server.WithTitle("Python sandbox"),
+		server.WithInstructions(mcpInstructions(o)),
+		server.WithToolCapabilities(false))
+	tools.AddTool(f.tool.definition(), f.tool.call)
+
+	legacyOnly := mcp.LegacyProtocolVersions()
+	sse := server.NewSSEServer(tools,
+		server.WithDynamicBasePath(func(r *http.Request, _ string) string {
+			return strings.TrimSuffix(externalPath(r), "/sse")
+		}),
+		// A path alone is right behind TLS and proxies, and clients insist on their own scheme and host.
+		server.WithUseFullURLForMessageEndpoint(false),
+		server.WithSessionIDGenerator(func(ctx context.Context, _ *http.Request) (string, error) {
+			return sessionFrom(ctx).id, nil
+		}),
+		// 2026-07-28 has no such transport. Offered here, clients that probe would choose it and fail.
+		server.WithSSEContextFunc(func(ctx context.Context, _ *http.Request) context.Context {
+			return server.WithSupportedProtocolVersions(ctx, legacyOnly)
+		}))
+	f.sse, f.message = sse.SSEHandler(), sse.MessageHandler()
+	f.stream = server.NewStreamableHTTPServer(tools,
+		server.WithSessionIdManager(f.sessions),
+		server.WithStreamableHTTPLogger(slog.New(zapslog.NewHandler(o.Logger.Core()))))
+
+	f.sweeper.Go(f.sweep)
+	return f
+}
+
+// Close refuses new work, gives running calls a moment to answer, then ends every session and stream. It returns when
+// the front's own goroutines have ended; a second call waits for the first.
+func (f *mcpFront) Close() {
+	f.closed.Do(func() {
+		f.closing.Store(true)
+		if f.tool.wait(mcpCloseGrace) {
+			// The answer of an SSE call is queued for its stream when the call ends; let the stream write it.
+			time.Sleep(50 * time.Millisecond)
+		}
+		f.cancel()
+		f.sweeper.Wait()
+	})
+}
+
+// ServeHTTP dispatches by the end of the path. Requests of foreign origins have been refused before.
+func (f *mcpFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var methods string
+	var serve func(http.ResponseWriter, *http.Request)
+	switch p := r.URL.Path; {
+	case strings.HasSuffix(p, "/mcp/sse"):
+		methods = "GET"
+		serve = f.serveSSE
+	case strings.HasSuffix(p, "/mcp/message"):
+		methods = "POST"
+		serve = f.serveMessage
+	case strings.HasSuffix(p, "/mcp"):
+		methods = "GET, POST, DELETE"
+		serve = f.serveStreamable
+	default:
+		refuse(w, http.StatusNotFound, kindInvalid, "no MCP endpoint has this path: use /mcp, or /mcp/sse for the older transport")
+		return
+	}
+	if !strings.Contains(methods+",", r.Method+",") {
+		w.Header().Set("Allow", methods)
+		refuse(w, http.StatusMethodNotAllowed, kindMethod, "this endpoint takes "+methods)
+		return
+	}
+	serve(w, r)
+}
+
+// serveSSE holds one event stream open. The session lives as long as the stream, and its calls no longer.
+func (f *mcpFront) serveSSE(w http.ResponseWriter, r *http.Request) {
+	s, ok := f.openStream(w, kindSSE)
+	if !ok {
+		return
+	}
+	defer f.streams.Add(-1)
+	defer f.sessions.remove(s.id)
+	f.serveStream(f.sse, w, r.WithContext(withSession(r.Context(), s)), s)
+}
+
+// openStream admits one more stream with a session of its own.
+func (f *mcpFront) openStream(w http.ResponseWriter, kind string) (*mcpSession, bool) {
+	if !f.admitStream(w) {
+		return nil, false
+	}
+	s, ok := f.sessions.add(kind)
+	if !ok {
+		f.streams.Add(-1)
+		refuseBusy(w, kindQueueFull, "too many MCP sessions are open")
+	}
+	return s, ok
+}
+
+// admitStream counts one more stream in, or refuses it.
+func (f *mcpFront) admitStream(w http.ResponseWriter) bool {
+	if f.closing.Load() {
+		refuseBusy(w, kindShuttingDown, "the server is shutting down")
+		return false
+	}
+	if f.streams.Add(1) > int64(f.o.maxStreams) {
+		f.streams.Add(-1)
+		refuseBusy(w, kindQueueFull, "too many MCP event streams are open")
+		return false
+	}
+	return true
+}
+
+// serveStream runs h with a writer for event streams until the client, the session or the front is gone.
+func (f *mcpFront) serveStream(h http.Handler, w http.ResponseWriter, r *http.Request, s *mcpSession) {
+	ctx, cancel := context.WithCancel(r.Context())
+	defer cancel()
+	defer context.AfterFunc(s.ctx, cancel)()
+	liftDeadlines(w, r)
+	sw := newStreamWriter(w)
+	sw.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
+	defer sw.beat(f.o.keepAlive)()
+	h.ServeHTTP(sw, r.WithContext(ctx))
+}
+
+// serveMessage takes a message for the session of an open SSE stream; the answer travels on that stream.
+func (f *mcpFront) serveMessage(w http.ResponseWriter, r *http.Request) {
+	s, ok := f.sessions.get(r.URL.Query().Get("sessionId"))
+	if !ok || s.kind != kindSSE {
+		refuse(w, http.StatusNotFound, kindInvalid, "no stream is open for this sessionId: connect to /mcp/sse again")
+		return
+	}
+	if _, ok = f.readMessage(w, r); !ok {
+		return
+	}
+	f.message.ServeHTTP(newStreamWriter(w), r)
+}
+
+// serveStreamable serves the newer transport.
+func (f *mcpFront) serveStreamable(w http.ResponseWriter, r *http.Request) {
+	if r.Method == http.MethodPost {
+		f.servePost(w, r)
+		return
+	}
+	modern := mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
+	if modern {
+		f.stream.ServeHTTP(newStreamWriter(w), r) // answers that sessions are gone from this revision
+		return
+	}
+	id := r.Header.Get(server.HeaderKeySessionID)
+	if id == "" {
+		refuse(w, http.StatusBadRequest, kindInvalid, "the Mcp-Session-Id header is missing: initialize a session with POST first")
+		return
+	}
+	s, ok := f.sessions.get(id)
+	if !ok || s.kind != kindStreamable {
+		refuse(w, http.StatusNotFound, kindInvalid, "this MCP session does not exist or has ended: initialize a new one")
+		return
+	}
+	if r.Method == http.MethodDelete {
+		f.stream.ServeHTTP(newStreamWriter(w), r)
+		return
+	}
+	if !f.admitStream(w) {
+		return
+	}
+	defer f.streams.Add(-1)
+	defer s.use()()
+	f.serveStream(f.stream, w, r, s)
+}
+
+// servePost serves one message of the newer transport.
+func (f *mcpFront) servePost(w http.ResponseWriter, r *http.Request) {
+	m, ok := f.readMessage(w, r)
+	if !ok {
+		return
+	}
+	id := r.Header.Get(server.HeaderKeySessionID)
+	modern := mcp.IsModernProtocol(m.Params.Meta.Version) ||
+		mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
+	switch {
+	case m.malformed: // mcp-go says so in the protocol's own words
+	case m.Method == string(mcp.MethodNotificationCancelled) && (modern || id == ""):
+		// mcp-go finds calls by session and request id. Where there is no session the id alone would cancel a stranger's
+		// call; such a client ends its call by closing the request.
+		w.WriteHeader(http.StatusAccepted)
+		return
+	case modern:
+	case m.Method == string(mcp.MethodInitialize):
+		if f.closing.Load() {
+			refuseBusy(w, kindShuttingDown, "the server is shutting down")
+			return
+		}
+		if f.sessions.full() {
+			refuseBusy(w, kindQueueFull, "too many MCP sessions are open")
+			return
+		}
+	case id != "":
+		s, found := f.sessions.get(id)
+		if !found || s.kind != kindStreamable {
+			refuse(w, http.StatusNotFound, kindInvalid, "this MCP session does not exist or has ended: initialize a new one")
+			return
+		}
+		defer s.use()()
+	case m.Method == "" || len(m.ID) == 0:
+		w.WriteHeader(http.StatusAccepted) // an answer or a notification with no session has no addressee
+		return
+	default:
+		// A direct call. It gets a session of its own that ends with it, so that neither its id nor its notes can meet
+		// another client's.
+		s, admitted := f.sessions.add(kindAnonymous)
+		if !admitted {
+			refuseBusy(w, kindQueueFull, "too many MCP sessions are open")
+			return
+		}
+		defer f.sessions.remove(s.id)
+		r = r.Clone(r.Context())
+		r.Header.Set(server.HeaderKeySessionID, s.id)
+	}
+	f.stream.ServeHTTP(newStreamWriter(w), r)
+}
+
+// mcpEnvelope is what the front must know about a message. IDs and versions are looked at, never trusted.
+type mcpEnvelope struct {
+	ID     json.RawMessage `json:"id"`
+	Method string          `json:"method"`
+	Params struct {
+		Meta struct {
+			Version string `json:"io.modelcontextprotocol/protocolVersion"`
+		} `json:"_meta"`
+	} `json:"params"`
+
+	malformed bool
+}
+
+// readMessage checks the media type and the size, and puts the body back for mcp-go.
+func (f *mcpFront) readMessage(w http.ResponseWriter, r *http.Request) (mcpEnvelope, bool) {
+	var m mcpEnvelope
+	// Any other type can be posted by a web page without asking first.
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		refuse(w, http.StatusUnsupportedMediaType, kindInvalid, "MCP messages are sent with Content-Type: application/json")
+		return m, false
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			refuse(w, http.StatusRequestEntityTooLarge, kindTooLarge, "the message is larger than the server accepts")
+		} else {
+			refuse(w, http.StatusBadRequest, kindMalformed, "the message could not be read to its end")
+		}
+		return m, false
+	}
+	m.malformed = json.Unmarshal(body, &m) != nil
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
+	return m, true
+}
+
+// sweep ends streamable sessions that have lain idle. mcp-go's own sweeper is not used: it stamps sessions only when a
+// request starts, so it ends those of long calls, and it would remember each direct call for half an hour.
+func (f *mcpFront) sweep() {
+	tick := time.NewTicker(min(f.o.sessionTTL/4, time.Minute))
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.ctx.Done():
+			return
+		case <-tick.C:
+			for _, id := range f.sessions.expire(f.o.sessionTTL) {
+				f.forget(id)
+			}
+		}
+	}
+}
+
+// forget makes mcp-go drop what it holds for a session. DELETE is the only door that it has.
+func (f *mcpFront) forget(id string) {
+	r, err := http.NewRequestWithContext(f.ctx, http.MethodDelete, "http://localhost/mcp", http.NoBody)
+	if err != nil {
+		return
+	}
+	r.Header.Set(server.HeaderKeySessionID, id)
+	f.stream.ServeHTTP(&nullWriter{header: http.Header{}}, r)
+}
+
+// externalPath is the path as the client sent it, before handle_path or a rewrite cut it, behind the prefix that a
+// trusted proxy says it cut itself.
+func externalPath(r *http.Request) string {
+	p := r.URL.EscapedPath()
+	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && o.URL != nil {
+		p = o.URL.EscapedPath()
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		if prefix := strings.Trim(r.Header.Get("X-Forwarded-Prefix"), "/"); prefix != "" {
+			p = "/" + prefix + p
+		}
+	}
+	return p
+}
+
+func orElse[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}

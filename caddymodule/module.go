@@ -1,0 +1,319 @@
+// Package caddymodule is the Caddy side of the Python sandbox: the directive python_sandbox and its HTTP and MCP
+// surfaces. It is the only package that knows Caddy.
+package caddymodule
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+func init() {
+	caddy.RegisterModule(new(Handler))
+}
+
+// Handler runs Python that clients send, each time in a fresh, confined process that was forked ahead of demand. It
+// serves POST /execute, GET /health, GET /openapi.json and MCP at /mcp and /mcp/sse, relative to where it stands;
+// every other path goes to the next handler.
+type Handler struct {
+	// The Python interpreter: a path, or a name on PATH. Shims and virtual environments are resolved to the real
+	// interpreter. It must be CPython 3.10 or later. Default: python3
+	Python string `json:"python,omitempty"`
+
+	// Modules that are imported ahead, so that user code has them at no cost. They come from the interpreter above.
+	// Default: none
+	Preload []string `json:"preload,omitempty"`
+
+	// Directories that user code can import from besides the interpreter's own, absolute; it cannot write to them.
+	// Default: none
+	PythonPath []string `json:"python_path,omitempty"`
+
+	// How many processes are kept and how many requests wait.
+	Workers Workers `json:"workers,omitzero"`
+
+	// What one execution may use.
+	Limits Limits `json:"limits,omitzero"`
+
+	// How much confinement is insisted on. `strict` does not start unless every guarantee is held; `best_effort`
+	// takes what the system offers; `none` is for development. Default: strict
+	Isolation string `json:"isolation,omitempty"`
+
+	// Whether MCP is served. Default: true
+	MCP *bool `json:"mcp,omitempty"`
+
+	log        *zap.Logger
+	routes     routes
+	runtimeKey string       // "" without a reference to give back
+	frontKey   string       // likewise
+	inFlight   atomic.Int64 // requests of the HTTP operations
+}
+
+// Workers sizes the pool of processes. Zero means the default.
+type Workers struct {
+	// Workers that are parked and ready. Default: 2 for each core
+	Idle int `json:"idle,omitempty"`
+
+	// Requests that execute at once. Default: 4 for each core
+	Max int `json:"max,omitempty"`
+
+	// Requests that wait when `max` are executing; more are refused with 503. Default: 256
+	Queue int `json:"queue,omitempty"`
+
+	// How long a request waits for a worker before it is refused with 503. Default: 10s
+	AcquireTimeout caddy.Duration `json:"acquire_timeout,omitempty"`
+
+	// Fork servers that share the work. Default: one for each core, at most 4
+	Templates int `json:"templates,omitempty"`
+}
+
+// Limits bounds one execution. Zero means the default.
+type Limits struct {
+	// How long code may run when its caller does not say; lowered to `execute_timeout_max` when above it.
+	// Default: 30s
+	ExecuteTimeout caddy.Duration `json:"execute_timeout,omitempty"`
+
+	// The longest that a caller may ask for. Default: 120s, or `execute_timeout` when that is set and longer
+	ExecuteTimeoutMax caddy.Duration `json:"execute_timeout_max,omitempty"`
+
+	// Memory that all processes of an execution hold together, in bytes; at least 64 MiB. Default: 536870912 (512 MiB)
+	Memory int64 `json:"memory,omitempty"`
+
+	// Processes and threads. Default: 64
+	Processes int `json:"processes,omitempty"`
+
+	// Characters that are returned of stdout, and of stderr; the middle of longer output is left out. Default: 10000
+	Output int `json:"output,omitempty"`
+
+	// Files that an execution writes, in bytes; at least 1 MiB. Default: 268435456 (256 MiB)
+	Scratch int64 `json:"scratch,omitempty"`
+
+	// Open files of each process; at least 16. Default: 256
+	OpenFiles int `json:"open_files,omitempty"`
+
+	// Size of a request's body, in bytes. Default: 10485760 (10 MiB)
+	RequestBody int64 `json:"request_body,omitempty"`
+}
+
+// Defaults that the pool does not know. The pool has its own.
+const (
+	defaultExecuteTimeout    = 30 * time.Second
+	defaultExecuteTimeoutMax = 120 * time.Second
+	defaultRequestBody       = 10 << 20
+)
+
+// CaddyModule returns the Caddy module information.
+func (*Handler) CaddyModule() caddy.ModuleInfo {
+	return caddy.ModuleInfo{
+		ID:  "http.handlers.python_sandbox",
+		New: func() caddy.Module { return new(Handler) },
+	}
+}
+
+// Provision finds or starts the pool. It returns when the first template is ready; workers follow behind.
+func (h *Handler) Provision(ctx caddy.Context) error {
+	if err := h.Validate(); err != nil {
+		return err // before anything is started
+	}
+	h.log = ctx.Logger()
+	if err := sandboxMetrics.register(ctx.GetMetricsRegistry()); err != nil {
+		return err
+	}
+	cfg, err := h.poolConfig().Normalize()
+	if err != nil {
+		return err //nolint:wrapcheck // a sentence for the operator
+	}
+	rt, key, err := loadRuntime(ctx, cfg, h.log)
+	if err != nil {
+		return err
+	}
+	h.runtimeKey = key // only now is there something to give back
+
+	h.routes = routes{}
+	if err := h.addAPI(rt, cfg); err != nil {
+		return err
+	}
+	if h.MCP == nil || *h.MCP {
+		front, err := h.loadFront(cfg)
+		if err != nil {
+			return err
+		}
+		h.routes.addMCP(front)
+		h.closeOnExit(ctx, front)
+	}
+	return nil
+}
+
+func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
+	standard, most := h.executeTimeouts()
+	state := &health{stat: rt.pool.Stat, started: rt.started, limits: healthLimits{
+		ExecuteTimeout: standard.Seconds(), ExecuteTimeoutMax: most.Seconds(),
+		MemoryBytes: cfg.Memory, Processes: cfg.Processes, OutputCharacters: cfg.Output, ScratchBytes: cfg.Scratch,
+		OpenFiles: cfg.OpenFiles, RequestBodyBytes: h.maxBody(), CodeBytes: maxCodeBytes,
+	}}
+	return h.routes.addAPI(
+		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: h.log},
+		apiOptions{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.look, InFlight: &h.inFlight})
+}
+
+func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
+	own, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the settings of the handler: %w", err)
+	}
+	standard, most := h.executeTimeouts()
+	key := h.runtimeKey + string(own)
+	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) *mcpFront {
+		return newMCPFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: log}, mcpOptions{
+			Logger: log, DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(),
+			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	h.frontKey = key
+	return front, nil
+}
+
+// closeOnExit ends event streams when Caddy exits. Its servers wait for open requests first, so a stream that nobody
+// ends would keep the process alive. On a reload the streams go on, with the front.
+func (h *Handler) closeOnExit(ctx caddy.Context, front *sharedFront) {
+	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
+	if !ok {
+		return
+	}
+	server.RegisterOnShutdown(func() {
+		if caddy.Exiting() {
+			front.Close()
+		}
+	})
+}
+
+// Validate checks what needs no process. Provision calls it, too, before it starts one.
+func (h *Handler) Validate() error {
+	for _, bound := range []struct {
+		word  string
+		value caddy.Duration
+	}{
+		{"limits execute_timeout", h.Limits.ExecuteTimeout},
+		{"limits execute_timeout, its maximum,", h.Limits.ExecuteTimeoutMax},
+	} {
+		if d := time.Duration(bound.value); d < 0 || d > 24*time.Hour {
+			return fmt.Errorf("%s is %s: choose a duration above 0s and up to 24h", bound.word, d)
+		}
+	}
+	if h.Limits.RequestBody < 0 || h.Limits.RequestBody > 1<<30 {
+		return fmt.Errorf("limits request_body is %d bytes: choose a size from 1 to %d bytes (1 GiB)", h.Limits.RequestBody, 1<<30)
+	}
+	for _, dir := range h.PythonPath {
+		if !filepath.IsAbs(dir) {
+			return fmt.Errorf("python_path %q is not absolute: give the full path of the directory", dir)
+		}
+	}
+	_, err := h.poolConfig().Normalize()
+	return err //nolint:wrapcheck // a sentence for the operator
+}
+
+func (h *Handler) poolConfig() pool.Config {
+	return pool.Config{
+		Python: h.Python, Preload: h.Preload, PythonPath: h.PythonPath,
+		Idle: h.Workers.Idle, Max: h.Workers.Max, Queue: h.Workers.Queue,
+		AcquireTimeout: time.Duration(h.Workers.AcquireTimeout), Templates: h.Workers.Templates,
+		Memory: h.Limits.Memory, Processes: h.Limits.Processes, Output: h.Limits.Output,
+		Scratch: h.Limits.Scratch, OpenFiles: h.Limits.OpenFiles,
+		Isolation: pool.Isolation(h.Isolation),
+	}
+}
+
+// executeTimeouts returns the default and the maximum.
+func (h *Handler) executeTimeouts() (standard, most time.Duration) {
+	standard, most = time.Duration(h.Limits.ExecuteTimeout), time.Duration(h.Limits.ExecuteTimeoutMax)
+	if most == 0 {
+		most = max(defaultExecuteTimeoutMax, standard)
+	}
+	if standard == 0 {
+		standard = defaultExecuteTimeout
+	}
+	return min(standard, most), most
+}
+
+func (h *Handler) maxBody() int64 {
+	if h.Limits.RequestBody == 0 {
+		return defaultRequestBody
+	}
+	return h.Limits.RequestBody
+}
+
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
+	if h.routes.serve(w, r, h.log) {
+		return nil
+	}
+	return next.ServeHTTP(w, r) //nolint:wrapcheck // not ours
+}
+
+// Cleanup gives back what Provision got. It is right after any part of Provision, and twice.
+func (h *Handler) Cleanup() error {
+	runtimeKey, frontKey := h.runtimeKey, h.frontKey
+	h.runtimeKey, h.frontKey = "", ""
+	if caddy.Exiting() || h.routes == nil {
+		return release(runtimeKey, frontKey)
+	}
+	if runtimeKey == "" {
+		return nil
+	}
+	// On a reload requests are still on their way through the old handler, and draining takes its time, too.
+	go func() {
+		h.settle()
+		if err := release(runtimeKey, frontKey); err != nil {
+			h.log.Error("retiring a configuration", zap.Error(err))
+		}
+	}()
+	return nil
+}
+
+// How long a retired handler keeps its pool: long enough for connections that were accepted to reach it, and then for
+// its requests to end.
+const (
+	settleMin = 250 * time.Millisecond
+	settleMax = 30 * time.Second
+)
+
+func (h *Handler) settle() {
+	for waited := time.Duration(0); waited < settleMin || waited < settleMax && h.inFlight.Load() > 0; waited += settleMin {
+		time.Sleep(settleMin)
+	}
+}
+
+func release(runtimeKey, frontKey string) error {
+	var errs []error
+	if frontKey != "" {
+		_, err := fronts.Delete(frontKey)
+		errs = append(errs, err)
+	}
+	if runtimeKey != "" {
+		_, err := runtimes.Delete(runtimeKey)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// Interface guards
+var (
+	_ caddy.Module                = (*Handler)(nil)
+	_ caddy.Provisioner           = (*Handler)(nil)
+	_ caddy.Validator             = (*Handler)(nil)
+	_ caddy.CleanerUpper          = (*Handler)(nil)
+	_ caddyhttp.MiddlewareHandler = (*Handler)(nil)
+	_ caddyfile.Unmarshaler       = (*Handler)(nil)
+)

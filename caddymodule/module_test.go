@@ -1,0 +1,268 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, config, want string }{
+		{"defaults", `{}`, ""},
+		{"an impossible memory", `{"limits":{"memory":1024}}`, "limits memory is 1024 bytes: choose a value from"},
+		{"a negative count", `{"workers":{"idle":-1}}`, "workers idle is -1: choose"},
+		{"too few descriptors", `{"limits":{"open_files":3}}`, "limits open_files is 3: choose"},
+		{"a negative duration", `{"limits":{"execute_timeout":"-1s"}}`, "limits execute_timeout is -1s: choose"},
+		{"an endless maximum", `{"limits":{"execute_timeout_max":"48h"}}`, "limits execute_timeout, its maximum, is 48h"},
+		{"a negative body", `{"limits":{"request_body":-1}}`, "limits request_body is -1 bytes: choose"},
+		{"a relative directory", `{"python_path":["lib"]}`, `python_path "lib" is not absolute`},
+		{"an unknown isolation", `{"isolation":"loose"}`, `isolation "loose" is unknown: use strict`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := new(Handler)
+			if err := caddy.StrictUnmarshalJSON([]byte(c.config), h); err != nil {
+				t.Fatal(err)
+			}
+			err := h.Validate()
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if err == nil || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q in it", err, c.want)
+			}
+		})
+	}
+}
+
+func TestUnknownJSONFieldIsRefused(t *testing.T) {
+	t.Parallel()
+	if err := caddy.StrictUnmarshalJSON([]byte(`{"limits":{"timeout":3}}`), new(Handler)); err == nil {
+		t.Error("accepted")
+	}
+}
+
+func TestExecuteTimeouts(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ standard, most, wantStandard, wantMost time.Duration }{
+		{0, 0, 30 * time.Second, 120 * time.Second},
+		{5 * time.Second, 0, 5 * time.Second, 120 * time.Second},
+		{5 * time.Minute, 0, 5 * time.Minute, 5 * time.Minute},
+		{0, 10 * time.Second, 10 * time.Second, 10 * time.Second},
+		{30 * time.Second, 10 * time.Second, 10 * time.Second, 10 * time.Second},
+		{30 * time.Second, time.Hour, 30 * time.Second, time.Hour},
+	} {
+		h := &Handler{Limits: Limits{ExecuteTimeout: caddy.Duration(c.standard), ExecuteTimeoutMax: caddy.Duration(c.most)}}
+		if standard, most := h.executeTimeouts(); standard != c.wantStandard || most != c.wantMost {
+			t.Errorf("%s %s: got %s %s, want %s %s", c.standard, c.most, standard, most, c.wantStandard, c.wantMost)
+		}
+	}
+}
+
+// provision does what Caddy does with a module of a configuration.
+func provision(t *testing.T, config string) (*Handler, error) {
+	t.Helper()
+	ctx, cancel := caddy.NewContext(caddy.Context{Context: context.Background()})
+	t.Cleanup(cancel)
+	h := new(Handler)
+	if err := json.Unmarshal([]byte(config), h); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Provision(ctx); err != nil {
+		if cleanErr := h.Cleanup(); cleanErr != nil {
+			t.Error(cleanErr)
+		}
+		return h, err
+	}
+	return h, nil
+}
+
+func references(pool *caddy.UsagePool, key string) int {
+	n, _ := pool.References(key)
+	return n
+}
+
+// smallPool is a configuration that no other test has, so that keys do not meet.
+func smallPool(name string) string {
+	return `{"isolation":"best_effort","workers":{"idle":1,"max":1,"templates":1},"python_path":["/nonexistent/` + name + `"]`
+}
+
+func needPython(t *testing.T) {
+	t.Helper()
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("python3 is not installed")
+	}
+}
+
+// A reload provisions the new handler, then cleans the old one up. What did not change must survive that, and what
+// nobody has any more must end.
+func TestReloadKeepsWhatDidNotChange(t *testing.T) {
+	t.Parallel()
+	needPython(t)
+	same := smallPool("same")
+	first, err := provision(t, same+`}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtimeKey, frontKey := first.runtimeKey, first.frontKey
+	if n := references(runtimes, runtimeKey); n != 2 {
+		t.Errorf("got %d references to the pool, want 2: the handler's and its MCP front's", n)
+	}
+
+	// The same pool, but other settings: the MCP front is a new one.
+	second, err := provision(t, same+`,"limits":{"request_body":4096}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if second.runtimeKey != runtimeKey {
+		t.Error("a setting that shapes no process made a new pool")
+	}
+	if second.frontKey == frontKey {
+		t.Error("a setting of the front was ignored")
+	}
+	if err := first.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 2 })
+
+	// All the same: both are kept.
+	third, err := provision(t, same+`,"limits":{"request_body":4096}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	frontKey = second.frontKey
+	if third.frontKey != frontKey {
+		t.Error("the MCP front was not kept")
+	}
+	if err := second.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 1 && references(runtimes, runtimeKey) == 2 })
+
+	if err := third.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	if err := third.Cleanup(); err != nil {
+		t.Errorf("a second Cleanup: %v", err)
+	}
+	eventually(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 0 })
+}
+
+// A Provision that fails must not drop the reference of a handler that has the same key.
+func TestCleanupAfterFailedProvision(t *testing.T) {
+	t.Parallel()
+	needPython(t)
+	if err := new(Handler).Cleanup(); err != nil {
+		t.Errorf("Cleanup before Provision: %v", err)
+	}
+	for _, c := range []struct{ config, want string }{
+		{`{"python":"/nonexistent/python3"}`, `python "/nonexistent/python3" was not found`},
+		{smallPool("failing") + `,"preload":["no_such_module"]}`, "no_such_module"},
+		{`{"limits":{"memory":1}}`, "limits memory"},
+	} {
+		h, err := provision(t, c.config)
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("got %v, want %q in it", err, c.want)
+		}
+		if h.runtimeKey != "" || h.frontKey != "" {
+			t.Errorf("%s: a key was remembered", c.config)
+		}
+	}
+}
+
+func TestMCPOff(t *testing.T) {
+	t.Parallel()
+	needPython(t)
+	h, err := provision(t, smallPool("mcp-off")+`,"mcp":false}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := release(h.runtimeKey, h.frontKey); err != nil {
+			t.Error(err)
+		}
+	}()
+	if h.frontKey != "" || h.routes["/mcp"] != nil || h.routes["/mcp/sse"] != nil {
+		t.Error("MCP is on")
+	}
+	if h.routes["/execute"] == nil {
+		t.Error("/execute is missing")
+	}
+}
+
+// Two handlers of one configuration register the same collectors, and two configurations have a registry each.
+func TestMetricsRegisterTwice(t *testing.T) {
+	t.Parallel()
+	for range 2 {
+		registry := prometheus.NewRegistry()
+		for range 2 {
+			if err := sandboxMetrics.register(registry); err != nil {
+				t.Fatal(err)
+			}
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var names []string
+		for _, family := range families {
+			names = append(names, family.GetName())
+			if family.GetHelp() == "" || len(family.GetMetric()) == 0 {
+				t.Errorf("%s has no help or no series", family.GetName())
+			}
+		}
+		for _, want := range []string{"sandbox_executions_total", "sandbox_execution_duration_seconds", "sandbox_errors_total",
+			"sandbox_workers", "sandbox_worker_exits_total", "sandbox_queue_depth", "sandbox_acquire_duration_seconds",
+			"sandbox_worker_memory_bytes"} {
+			if !slices.Contains(names, want) {
+				t.Errorf("%s is missing among %v", want, names)
+			}
+		}
+	}
+}
+
+func TestSplitAddress(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		env, want map[string]string
+	}{
+		{nil, map[string]string{}},
+		{map[string]string{"SANDBOX_ADDRESS": ""}, map[string]string{}},
+		{map[string]string{"SANDBOX_ADDRESS": "127.0.0.1:9001"}, map[string]string{"SANDBOX_HOST": "127.0.0.1", "SANDBOX_PORT": "9001"}},
+		{map[string]string{"SANDBOX_ADDRESS": ":9001"}, map[string]string{"SANDBOX_HOST": "", "SANDBOX_PORT": "9001"}},
+		{map[string]string{"SANDBOX_ADDRESS": "[::1]:9001"}, map[string]string{"SANDBOX_HOST": "::1", "SANDBOX_PORT": "9001"}},
+		{map[string]string{"SANDBOX_ADDRESS": "nonsense"}, map[string]string{"SANDBOX_HOST": "", "SANDBOX_PORT": "nonsense"}},
+		{map[string]string{"SANDBOX_ADDRESS": "127.0.0.1:9001", "SANDBOX_PORT": "80"}, map[string]string{"SANDBOX_HOST": "127.0.0.1"}},
+	} {
+		got := map[string]string{}
+		splitAddress(func(name string) (string, bool) {
+			value, ok := c.env[name]
+			return value, ok
+		}, func(name, value string) error {
+			got[name] = value
+			return nil
+		})
+		if len(got) != len(c.want) {
+			t.Errorf("%v: got %v, want %v", c.env, got, c.want)
+		}
+		for name, want := range c.want {
+			if value, ok := got[name]; !ok || value != want {
+				t.Errorf("%v: got %v, want %v", c.env, got, c.want)
+			}
+		}
+	}
+}
+
+var _ http.Handler = (*sharedFront)(nil)

@@ -1,0 +1,75 @@
+package caddymodule
+
+import (
+	"net"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// A page on any web site can make a visitor's browser send requests to a server on the visitor's own machine. Without
+// these checks such a page would run code in the sandbox and read its answers.
+
+var crossOrigin = http.NewCrossOriginProtection()
+
+// checkOrigin refuses what a browser sends for another site. Clients that are no browsers send neither of the headers
+// that are looked at, and pass. sensitive says that the path matters even for a GET: an event stream hands out a
+// session.
+func checkOrigin(r *http.Request, sensitive bool) *problem {
+	if !fromBrowser(r) {
+		return nil
+	}
+	if !sensitive && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
+		return nil // the browser itself keeps the answer from the other site
+	}
+	// GET, HEAD and OPTIONS count as harmless there; these are not.
+	unsafe := *r
+	unsafe.Method = http.MethodPost
+	if err := crossOrigin.Check(&unsafe); err != nil {
+		return newProblem(http.StatusForbidden, kindCrossOrigin,
+			"the request was sent by a web page of another origin, which may not use this sandbox")
+	}
+	if reboundHost(r) {
+		return newProblem(http.StatusForbidden, kindCrossOrigin,
+			"a browser reached this machine's own address under the name "+hostOf(r)+
+				": use localhost or 127.0.0.1, or list the proxy in front under trusted_proxies")
+	}
+	return nil
+}
+
+func fromBrowser(r *http.Request) bool {
+	return r.Header.Get("Origin") != "" || r.Header.Get("Sec-Fetch-Site") != ""
+}
+
+// reboundHost recognises DNS rebinding: a site points its own name at 127.0.0.1, and to the browser the sandbox is then
+// the site's own origin. A server that is reached on a loopback address has no other name than localhost there, unless
+// a proxy that the operator trusts stands in front.
+func reboundHost(r *http.Request) bool {
+	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
+	if !ok {
+		return false
+	}
+	address, err := netip.ParseAddrPort(local.String())
+	if err != nil || !address.Addr().Unmap().IsLoopback() {
+		return false
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		return false
+	}
+	host := hostOf(r)
+	if ip, err := netip.ParseAddr(host); err == nil {
+		return !ip.Unmap().IsLoopback()
+	}
+	return host != "localhost" && !strings.HasSuffix(host, ".localhost")
+}
+
+// hostOf is the name that the request was sent to, without port.
+func hostOf(r *http.Request) string {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+}

@@ -1,0 +1,212 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+// fakeRunner stands for a pool: it answers with what it was asked, or fails with err.
+type fakeRunner struct {
+	err  error
+	last atomic.Pointer[pool.Request]
+	runs atomic.Int64
+}
+
+func (f *fakeRunner) Execute(ctx context.Context, req pool.Request) (pool.Result, error) {
+	f.runs.Add(1)
+	f.last.Store(&req)
+	switch req.Code {
+	case "panic":
+		panic("a bug with words of ours")
+	case "block":
+		<-ctx.Done()
+		return pool.Result{}, context.Cause(ctx)
+	}
+	return pool.Result{Stdout: req.Stdin, Status: pool.StatusOK, ExecutionTime: 1500 * time.Microsecond}, f.err
+}
+
+const testMaxBody = 3 << 20
+
+// newSite serves the HTTP operations on a loopback listener, with 418 for whatever is not ours.
+func newSite(t *testing.T, runner *fakeRunner, stat pool.Stat) *httptest.Server {
+	t.Helper()
+	state := &health{stat: func() pool.Stat { return stat }, started: time.Now().Add(-time.Hour)}
+	rs := routes{}
+	err := rs.addAPI(
+		&operation{pool: runner, defaultTimeout: 30 * time.Second, maxTimeout: 120 * time.Second, log: zap.NewNop()},
+		apiOptions{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, MaxBody: testMaxBody,
+			Health: state.look, InFlight: new(atomic.Int64)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	rs.addMCP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !rs.serve(w, r, zap.NewNop()) {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	}))
+	t.Cleanup(site.Close)
+	return site
+}
+
+// send makes one request and returns the status, the body and the headers.
+func send(t *testing.T, method, url string, body io.Reader, header map[string]string) (int, string, http.Header) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, url, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, value := range header {
+		if name == "Host" {
+			req.Host = value
+		}
+		req.Header.Set(name, value)
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	answer, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(answer), resp.Header
+}
+
+// checkProblem holds an answer to RFC 9457 and returns it.
+func checkProblem(t *testing.T, status int, body string, header http.Header) problem {
+	t.Helper()
+	if got := header.Get("Content-Type"); got != "application/problem+json" {
+		t.Errorf("got Content-Type %q", got)
+	}
+	var p problem
+	if err := json.Unmarshal([]byte(body), &p); err != nil {
+		t.Fatalf("%v: %s", err, body)
+	}
+	if p.Status != status || p.Type == "" || p.Title == "" || p.Detail == "" {
+		t.Errorf("incomplete: %s", body)
+	}
+	if strings.Contains(body, "$schema") || header.Get("Link") != "" {
+		t.Errorf("a schema link in %s %v", body, header)
+	}
+	return p
+}
+
+func TestPathsAndMethods(t *testing.T) {
+	t.Parallel()
+	site := newSite(t, &fakeRunner{}, pool.Stat{Ready: true})
+	for _, c := range []struct {
+		method, path string
+		status       int
+		allow        string
+	}{
+		{"GET", "/", http.StatusTeapot, ""},
+		{"POST", "/execute/", http.StatusTeapot, ""},
+		{"POST", "/app/execute", http.StatusTeapot, ""},
+		{"GET", "/docs", http.StatusTeapot, ""},
+		{"GET", "/openapi.yaml", http.StatusTeapot, ""},
+		{"GET", "/execute", 405, "POST"},
+		{"PUT", "/execute", 405, "POST"},
+		{"OPTIONS", "/execute", 405, "POST"},
+		{"BREW", "/execute", 405, "POST"},
+		{"POST", "/health", 405, "GET, HEAD"},
+		{"DELETE", "/openapi.json", 405, "GET, HEAD"},
+		{"PUT", "/mcp", 405, "GET, POST, DELETE"},
+		{"POST", "/mcp/sse", 405, "GET"},
+		{"GET", "/mcp/message", 405, "POST"},
+		{"GET", "/health", 200, ""},
+		{"HEAD", "/health", 200, ""},
+		{"GET", "/openapi.json", 200, ""},
+		{"POST", "/mcp", 204, ""},
+		{"GET", "/mcp/sse", 204, ""},
+	} {
+		t.Run(c.method+c.path, func(t *testing.T) {
+			t.Parallel()
+			status, body, header := send(t, c.method, site.URL+c.path, nil, nil)
+			if status != c.status || header.Get("Allow") != c.allow {
+				t.Errorf("got %d, Allow %q", status, header.Get("Allow"))
+			}
+			if status == 405 {
+				checkProblem(t, status, body, header)
+			}
+		})
+	}
+}
+
+func TestErrorsOfThePool(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err        error
+		status     int
+		retryAfter string
+		want       string
+	}{
+		{pool.ErrQueueFull, 503, "1", "try again"},
+		{pool.ErrAcquireTimeout, 503, "1", "try again"},
+		{pool.ErrClosed, 503, "1", "try again"},
+		{pool.ErrWorkerLost, 503, "1", "try again"},
+		{fmt.Errorf("acquiring: %w", pool.ErrQueueFull), 503, "1", "try again"},
+		{errors.New("secret words"), 500, "", "the sandbox failed on its side"},
+	} {
+		t.Run(c.err.Error(), func(t *testing.T) {
+			t.Parallel()
+			site := newSite(t, &fakeRunner{err: c.err}, pool.Stat{})
+			status, body, header := send(t, "POST", site.URL+"/execute", strings.NewReader(`{"code":"1"}`), nil)
+			if status != c.status || header.Get("Retry-After") != c.retryAfter {
+				t.Errorf("got %d, Retry-After %q", status, header.Get("Retry-After"))
+			}
+			p := checkProblem(t, status, body, header)
+			if !strings.Contains(p.Detail, c.want) || strings.Contains(body, "secret") {
+				t.Errorf("got %s", body)
+			}
+		})
+	}
+}
+
+func TestPanicIsA500WithoutWords(t *testing.T) {
+	t.Parallel()
+	site := newSite(t, &fakeRunner{}, pool.Stat{})
+	for range 2 {
+		status, body, header := send(t, "POST", site.URL+"/execute", strings.NewReader(`{"code":"panic"}`), nil)
+		if status != 500 || strings.Contains(body, "words of ours") {
+			t.Errorf("got %d %s", status, body)
+		}
+		checkProblem(t, status, body, header)
+	}
+}
+
+func TestClientGoneEndsTheExecution(t *testing.T) {
+	t.Parallel()
+	runner := &fakeRunner{}
+	site := newSite(t, runner, pool.Stat{})
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "POST", site.URL+"/execute", strings.NewReader(`{"code":"block"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		for runner.runs.Load() == 0 {
+			time.Sleep(time.Millisecond)
+		}
+		cancel()
+	}()
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		_ = resp.Body.Close()
+		t.Error("answered")
+	}
+	site.Close() // waits for the handler, which would block for ever
+}

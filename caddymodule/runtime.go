@@ -1,0 +1,106 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+// What lives longer than one configuration. A reload provisions the new handler before it cleans the old one up, so
+// whatever both have the same key for passes from one to the other: every warm worker, and every MCP session.
+var (
+	runtimes = caddy.NewUsagePool() // of *runtime, by the settings that shape processes
+	fronts   = caddy.NewUsagePool() // of *sharedFront, by all settings
+)
+
+// runtime is a pool with its log.
+type runtime struct {
+	pool    *pool.Pool
+	log     *liveCore
+	started time.Time
+}
+
+// loadRuntime returns the runtime for cfg, and starts it when no handler has it yet. Its caller owns one reference
+// under the key, to be given back with runtimes.Delete.
+func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*runtime, string, error) {
+	cfg, err := cfg.Normalize()
+	if err != nil {
+		return nil, "", err //nolint:wrapcheck // a sentence for the operator
+	}
+	encoded, err := json.Marshal(cfg)
+	if err != nil {
+		return nil, "", fmt.Errorf("encoding the settings of the pool: %w", err)
+	}
+	key := string(encoded)
+	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
+		rt := &runtime{log: newLiveCore(logger), started: time.Now()}
+		cfg.Logger = slog.New(zapslog.NewHandler(rt.log))
+		cfg.Metrics = sandboxMetrics
+		if rt.pool, err = pool.New(ctx, cfg); err != nil {
+			return nil, err //nolint:wrapcheck // a sentence for the operator
+		}
+		sandboxMetrics.pools.add(rt.pool)
+		return rt, nil
+	})
+	if err != nil {
+		return nil, "", err //nolint:wrapcheck // likewise
+	}
+	rt := value.(*runtime)
+	rt.log.follow(logger)
+	return rt, key, nil
+}
+
+// Destruct drains the pool and returns when its last process is gone.
+func (rt *runtime) Destruct() error {
+	defer sandboxMetrics.pools.remove(rt.pool)
+	return rt.pool.Close() //nolint:wrapcheck // names itself
+}
+
+// sharedFront is an MCP front with the reference to the runtime that its calls need: a front can outlive the handler
+// that made it.
+type sharedFront struct {
+	*mcpFront
+	log        *liveCore
+	runtimeKey string
+}
+
+// loadFront returns the front for key, and makes it when no handler has it yet. Its caller owns one reference under
+// key, and must own one under runtimeKey while it calls.
+func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) *mcpFront) (*sharedFront, error) {
+	value, _, err := fronts.LoadOrNew(key, func() (caddy.Destructor, error) {
+		held, _, err := runtimes.LoadOrNew(runtimeKey, func() (caddy.Destructor, error) {
+			return nil, fmt.Errorf("bug: the pool of an MCP front is not there")
+		})
+		if err != nil {
+			return nil, err
+		}
+		log := newLiveCore(logger)
+		return &sharedFront{mcpFront: build(held.(*runtime), zap.New(log)), log: log, runtimeKey: runtimeKey}, nil
+	})
+	if err != nil {
+		return nil, err //nolint:wrapcheck // names itself
+	}
+	front := value.(*sharedFront)
+	front.log.follow(logger)
+	return front, nil
+}
+
+// Destruct ends every MCP session and gives the runtime back.
+func (f *sharedFront) Destruct() error {
+	f.Close()
+	_, err := runtimes.Delete(f.runtimeKey)
+	return err //nolint:wrapcheck // names itself
+}
+
+var (
+	_ caddy.Destructor = (*runtime)(nil)
+	_ caddy.Destructor = (*sharedFront)(nil)
+)

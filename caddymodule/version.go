@@ -1,0 +1,30 @@
+package caddymodule
+
+import (
+	"runtime/debug"
+	"sync"
+)
+
+const modulePath = "github.com/caddy-python-sandbox/caddy-python-sandbox"
+
+// buildVersion is this module's version in the running binary, whether it is the main module or was added by xcaddy.
+var buildVersion = sync.OnceValue(func() string {
+	const unknown = "(devel)"
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return unknown
+	}
+	version := unknown
+	if info.Main.Path == modulePath {
+		version = info.Main.Version
+	}
+	for _, dep := range info.Deps {
+		if dep.Path == modulePath {
+			version = dep.Version
+		}
+	}
+	if version == "" {
+		return unknown
+	}
+	return version
+})

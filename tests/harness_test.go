@@ -1,0 +1,266 @@
+// Package tests runs the real Caddy, built once, against real clients and real Python. Nothing is mocked.
+package tests
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+var (
+	// caddyBinary is what is under test: $SANDBOX_TEST_CADDY, or built by TestMain.
+	caddyBinary string
+	// clientPython is the interpreter with tests/requirements.txt installed: $SANDBOX_TEST_PYTHON, or the one that
+	// `make test` makes. Empty when there is none.
+	clientPython string
+)
+
+func TestMain(m *testing.M) {
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "sandbox-tests-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	// Some tests run Caddy as another user.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	if caddyBinary = os.Getenv("SANDBOX_TEST_CADDY"); caddyBinary == "" {
+		caddyBinary = filepath.Join(dir, "caddy")
+		build := exec.Command("go", "build", "-p", "2", "-o", caddyBinary, "../cmd/caddy")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "building Caddy: %v\n%s", err, out)
+			return 1
+		}
+	}
+	clientPython = os.Getenv("SANDBOX_TEST_PYTHON")
+	if clientPython == "" {
+		if made := "../.venv-tests/bin/python"; exec.Command(made, "-c", "").Run() == nil {
+			clientPython = made
+		}
+	}
+	if clientPython != "" {
+		if clientPython, err = filepath.Abs(clientPython); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			return 1
+		}
+	}
+	return m.Run()
+}
+
+// need skips a test whose prerequisite is missing, except in CI, where everything must be there.
+func need(t *testing.T, ok bool, sentence string) {
+	t.Helper()
+	switch {
+	case ok:
+	case os.Getenv("CI") == "true":
+		t.Fatal(sentence)
+	default:
+		t.Skip(sentence)
+	}
+}
+
+// caddyOptions shape a Caddy under test. The zero value is the module's default.
+type caddyOptions struct {
+	// directive is what stands between the braces of python_sandbox.
+	directive string
+	// site is more directives of the site.
+	site string
+	// credential runs Caddy as another user, whose home directory is home.
+	credential *syscall.Credential
+	home       string
+}
+
+// caddy is a running Caddy.
+type caddy struct {
+	testing.TB
+	o          caddyOptions
+	dir        string // world-readable; TMPDIR of the server is its own directory below
+	addr, url  string
+	admin      string
+	configFile string
+	cmd        *exec.Cmd
+	log        *lockedBuffer
+	exited     chan struct{}
+	client     *http.Client
+}
+
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *lockedBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *lockedBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+// freeAddr returns a loopback address that nothing listens on.
+func freeAddr(t testing.TB) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	return l.Addr().String()
+}
+
+// sharedDir is a directory that other users may enter, unlike t.TempDir's.
+func sharedDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "sandbox-test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// prepare writes the configuration of a Caddy without starting it.
+func prepare(t testing.TB, o caddyOptions) *caddy {
+	t.Helper()
+	dir := sharedDir(t)
+	c := &caddy{
+		TB: t, o: o, dir: dir, addr: freeAddr(t), admin: freeAddr(t), log: &lockedBuffer{},
+		configFile: filepath.Join(dir, "Caddyfile"), exited: make(chan struct{}),
+		client: &http.Client{Timeout: 150 * time.Second, Transport: &http.Transport{MaxIdleConnsPerHost: 128}},
+	}
+	c.url = "http://" + c.addr
+	if c.o.home == "" {
+		c.o.home = filepath.Join(dir, "home")
+		mkdirFor(t, c.o.home, 0o755, o.credential)
+	}
+	mkdirFor(t, c.tmp(), 0o755, o.credential)
+	c.configure(o.directive, o.site)
+	return c
+}
+
+func (c *caddy) tmp() string { return filepath.Join(c.dir, "tmp") }
+
+func mkdirFor(t testing.TB, dir string, mode os.FileMode, who *syscall.Credential) {
+	t.Helper()
+	if err := os.Mkdir(dir, mode); err != nil {
+		t.Fatal(err)
+	}
+	if who != nil {
+		if err := os.Chown(dir, int(who.Uid), int(who.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// configure writes the Caddyfile: a site without a host name, as the shipped one, and a page for unknown paths.
+func (c *caddy) configure(directive, site string) {
+	c.Helper()
+	_, port, err := net.SplitHostPort(c.addr)
+	if err != nil {
+		c.Fatal(err)
+	}
+	text := fmt.Sprintf(`{
+	admin %s
+	persist_config off
+	auto_https off
+	storage file_system %s
+}
+http://:%s {
+	bind 127.0.0.1
+	%s
+	python_sandbox {
+		%s
+	}
+	respond "no such page" 404
+}
+`, c.admin, filepath.Join(c.o.home, "storage"), port, site, directive)
+	if err := os.WriteFile(c.configFile, []byte(text), 0o644); err != nil { //nolint:gosec // read by another user
+		c.Fatal(err)
+	}
+}
+
+// command is a caddy command line in the environment of the server.
+func (c *caddy) command(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, caddyBinary, args...)
+	cmd.Dir = c.dir
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.o.home, "TMPDIR=" + c.tmp(), "LANG=C.UTF-8"}
+	if c.o.credential != nil {
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.o.credential}
+	}
+	return cmd
+}
+
+// startCaddy starts a Caddy and waits until it is healthy. It is ended with the test.
+func startCaddy(t testing.TB, o caddyOptions) *caddy {
+	t.Helper()
+	c := prepare(t, o)
+	c.cmd = c.command(context.Background(), "run", "--config", c.configFile, "--adapter", "caddyfile")
+	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
+	if err := c.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		_ = c.cmd.Wait()
+		close(c.exited)
+	}()
+	t.Cleanup(c.stop)
+	c.waitHealthy(60 * time.Second)
+	return c
+}
+
+func (c *caddy) pid() int { return c.cmd.Process.Pid }
+
+func (c *caddy) stop() {
+	c.client.CloseIdleConnections()
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-c.exited:
+	case <-time.After(30 * time.Second):
+		c.Error("Caddy did not end within 30 s of SIGTERM")
+		_ = c.cmd.Process.Kill()
+		<-c.exited
+	}
+	if c.Failed() {
+		c.Logf("log of Caddy:\n%s", tail(c.log.String(), 8000))
+	}
+}
+
+func tail(s string, n int) string {
+	if len(s) > n {
+		return "…" + s[len(s)-n:]
+	}
+	return s
+}
+
+func eventually(t testing.TB, limit time.Duration, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !cond(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s: %s", limit, what)
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package tests
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// wholeWithin is how soon a pool is itself again after trouble.
+	wholeWithin = 5 * time.Second
+	manyRuns    = 2000
+	manyClients = 64
+)
+
+// storm runs many programs from many clients, each printing its own nonce. judge sees each answer.
+func (c *caddy) storm(runs int64, judge func(nonce string, a answer, err error)) {
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range manyClients {
+		wg.Go(func() {
+			for {
+				n := next.Add(1)
+				if n > runs {
+					return
+				}
+				nonce := fmt.Sprintf("nonce-%d-%d", n, time.Now().UnixNano())
+				a, err := c.execute(context.Background(), map[string]any{"code": "print('" + nonce + "')", "timeout": 60})
+				judge(nonce, a, err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// settled waits for a whole pool and returns what the server holds then.
+func (c *caddy) settled() footprint {
+	c.Helper()
+	c.waitHealth(wholeWithin, "a whole pool", func(h health) bool { return h.whole(1) && h.Workers["booting"] == 0 })
+	return c.footprint()
+}
+
+func TestNothingIsLeftAfterManyRuns(t *testing.T) {
+	c := startCaddy(t, caddyOptions{})
+	// The pool grows its lanes as far as they are used, and keeps them.
+	c.storm(10*manyClients, func(string, answer, error) {})
+	base := c.settled()
+	var wrong atomic.Int64
+	c.storm(manyRuns, func(nonce string, a answer, err error) {
+		if (err != nil || a.code != 200 || a.Stdout != nonce+"\n" || a.Status != "ok") && wrong.Add(1) < 5 {
+			t.Errorf("%s: %d %.300s %v", nonce, a.code, a.raw, err)
+		}
+	})
+	if n := wrong.Load(); n > 0 {
+		t.Errorf("%d of %d answers are wrong", n, manyRuns)
+	}
+	c.expectReturnTo(base)
+}
+
+func (c *caddy) expectReturnTo(base footprint) {
+	c.Helper()
+	var last footprint
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(50 * time.Millisecond) {
+		if last = c.footprint(); last.within(base) {
+			return
+		}
+		if time.Now().After(deadline) {
+			c.Fatalf("something is left: %+v, before %+v; processes %v", last, base, descendants(c, c.pid()))
+		}
+	}
+}
+
+// Templates die under load: every request is answered, right or with a 503 that says try again.
+func TestTemplatesKilledUnderLoad(t *testing.T) {
+	c := startCaddy(t, caddyOptions{})
+	c.storm(10*manyClients, func(string, answer, error) {})
+	base := c.settled()
+
+	quit, killed := make(chan struct{}), make(chan int)
+	go func() {
+		n := 0
+		defer func() { killed <- n }()
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-quit:
+				return
+			case <-tick.C:
+				// The oldest: it has been serving the longest.
+				templates := children(t, c.pid())
+				slices.SortFunc(templates, func(a, b process) int { return cmp.Compare(a.age(), b.age()) })
+				if len(templates) > 0 && syscall.Kill(templates[0].pid, syscall.SIGKILL) == nil {
+					n++
+				}
+			}
+		}
+	}()
+	var right, refused, wrong atomic.Int64
+	c.storm(manyRuns, func(nonce string, a answer, err error) {
+		switch {
+		case err == nil && a.code == 200 && a.Stdout == nonce+"\n" && a.Status == "ok":
+			right.Add(1)
+		case err == nil && a.code == 503 && a.header.Get("Retry-After") != "" && strings.Contains(strings.ToLower(a.Detail), "try again"):
+			refused.Add(1)
+		default:
+			if wrong.Add(1) < 5 {
+				t.Errorf("%s: %d %v %.300s %v", nonce, a.code, a.header, a.raw, err)
+			}
+		}
+	})
+	close(quit)
+	n := <-killed
+	took := c.waitHealth(wholeWithin, "a whole pool", func(h health) bool { return h.whole(1) })
+	t.Logf("%d templates killed, %d right, %d refused, whole again after %s", n, right.Load(), refused.Load(), took)
+	if n == 0 {
+		t.Error("no template was killed")
+	}
+	if wrong.Load() > 0 {
+		t.Errorf("%d answers are wrong", wrong.Load())
+	}
+	if right.Load() < manyRuns/4 {
+		t.Errorf("only %d of %d runs were served", right.Load(), manyRuns)
+	}
+	if took > time.Second {
+		t.Errorf("the pool was whole after %s, not within a second", took)
+	}
+	c.mustPrint("print(1)", "1\n")
+	c.expectReturnTo(base)
+}
+
+// leased is the number of requests at work.
+func leased(n int) func(health) bool {
+	return func(h health) bool { return h.Workers["leased"] == n }
+}
+
+func TestClientGoneFreesItsWorker(t *testing.T) {
+	c := startCaddy(t, caddyOptions{})
+	c.mustPrint("print(1)", "1\n")
+	for range 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			if a, err := c.execute(ctx, map[string]any{"code": "import time\nwhile True: time.sleep(1)", "timeout": 30}); err == nil {
+				t.Errorf("answered: %s", a.raw)
+			}
+		}()
+		c.waitHealth(400*time.Millisecond, "a worker at work", leased(1))
+		<-done
+		c.waitHealth(time.Second, "the worker free", leased(0))
+		cancel()
+	}
+	eventually(t, wholeWithin, "no program of the gone clients", func() bool {
+		h, err := c.health()
+		return err == nil && h.whole(1)
+	})
+}
+
+// kill -9: whatever was below Caddy ends with it, programs that run included.
+func TestNothingSurvivesCaddy(t *testing.T) {
+	c := startCaddy(t, caddyOptions{})
+	for range 3 {
+		go func() {
+			_, _ = c.execute(context.Background(), map[string]any{"code": "import os, time\nfor _ in range(3):\n    if os.fork() == 0: os.setsid()\ntime.sleep(60)"})
+		}()
+	}
+	c.waitHealth(wholeWithin, "three at work", leased(3))
+	// The programs need a moment to fork; counting until the number stands still is as good as being told.
+	below, same := descendants(t, c.pid()), 0
+	eventually(t, wholeWithin, "the tree stands still", func() bool {
+		now := descendants(t, c.pid())
+		if same++; len(now) != len(below) {
+			below, same = now, 0
+		}
+		return same > 20
+	})
+	if len(below) < 3*8 {
+		t.Fatalf("only %d processes below Caddy", len(below))
+	}
+	if err := c.cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	<-c.exited
+	eventually(t, time.Second, "no process is left", func() bool {
+		for _, p := range below {
+			if alive(t, p) {
+				return false
+			}
+		}
+		return true
+	})
+}

@@ -1,0 +1,147 @@
+package tests
+
+import (
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// process is a line of /proc/PID/stat.
+type process struct {
+	pid, parent int
+	name, state string
+	start       string // since boot, so that a reused pid is another process
+}
+
+// age orders processes by their start: the smallest is the oldest.
+func (p process) age() int {
+	ticks, _ := strconv.Atoi(p.start)
+	return ticks
+}
+
+func processes(t testing.TB) map[int]process {
+	t.Helper()
+	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := map[int]process{}
+	for _, path := range stats {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		// The name stands in parentheses and may hold any character.
+		open, end := strings.IndexByte(string(b), '('), strings.LastIndexByte(string(b), ')')
+		fields := strings.Fields(string(b[end+1:]))
+		pid, err := strconv.Atoi(strings.TrimSpace(string(b[:open])))
+		if err != nil || len(fields) < 20 {
+			continue
+		}
+		parent, err := strconv.Atoi(fields[1])
+		if err != nil {
+			continue
+		}
+		all[pid] = process{pid: pid, parent: parent, name: string(b[open+1 : end]), state: fields[0], start: fields[19]}
+	}
+	return all
+}
+
+// descendants returns the processes below pid, sorted by pid. Zombies count: somebody has to reap them.
+func descendants(t testing.TB, pid int) []process {
+	t.Helper()
+	all := processes(t)
+	var below []process
+	for _, p := range all {
+		for parent := p.parent; parent != 0; parent = all[parent].parent {
+			if parent == pid {
+				below = append(below, p)
+				break
+			}
+		}
+	}
+	slices.SortFunc(below, func(a, b process) int { return a.pid - b.pid })
+	return below
+}
+
+// children returns the direct children of pid. Those of Caddy are the templates.
+func children(t testing.TB, pid int) []process {
+	t.Helper()
+	return slices.DeleteFunc(descendants(t, pid), func(p process) bool { return p.parent != pid })
+}
+
+// alive says whether the very process still runs. A zombie does not.
+func alive(t testing.TB, p process) bool {
+	t.Helper()
+	now, ok := processes(t)[p.pid]
+	return ok && now.start == p.start && now.state != "Z" && now.state != "X"
+}
+
+// footprint is what a server holds and must give back.
+type footprint struct {
+	processes, descriptors, goroutines, files, mounts, hostMounts int
+}
+
+func (c *caddy) footprint() footprint {
+	c.Helper()
+	c.client.CloseIdleConnections()
+	dir := "/proc/" + strconv.Itoa(c.pid())
+	return footprint{
+		processes:   len(descendants(c, c.pid())),
+		descriptors: entries(c, dir+"/fd"),
+		goroutines:  c.goroutines(),
+		files:       entries(c, c.tmp()),
+		mounts:      lines(c, dir+"/mountinfo"),
+		hostMounts:  lines(c, "/proc/self/mountinfo"),
+	}
+}
+
+// within says whether f holds no more than base. Descriptors and goroutines get a little room, for connections that
+// the kernel or the scrape itself has open at the moment of the look.
+func (f footprint) within(base footprint) bool {
+	return f.processes <= base.processes && f.descriptors <= base.descriptors+2 && f.goroutines <= base.goroutines+4 &&
+		f.files <= base.files && f.mounts <= base.mounts && f.hostMounts <= base.hostMounts
+}
+
+func entries(t testing.TB, dir string) int {
+	t.Helper()
+	list, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
+}
+
+func lines(t testing.TB, path string) int {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(b), "\n")
+}
+
+// goroutines asks the admin listener: "goroutine profile: total 42".
+func (c *caddy) goroutines() int {
+	c.Helper()
+	resp, err := http.Get("http://" + c.admin + "/debug/pprof/goroutine?debug=1")
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err != nil {
+		c.Fatal(err)
+	}
+	first, _, _ := strings.Cut(string(b), "\n")
+	n, err := strconv.Atoi(first[strings.LastIndexByte(first, ' ')+1:])
+	if err != nil {
+		c.Fatalf("%q: %v", first, err)
+	}
+	return n
+}

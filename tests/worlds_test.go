@@ -1,0 +1,117 @@
+package tests
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// systemPython is an interpreter that every user may run.
+func systemPython(t testing.TB) string {
+	t.Helper()
+	for _, path := range []string{"/usr/bin/python3", "/usr/local/bin/python3", "/opt/homebrew/bin/python3"} {
+		if exec.Command(path, "-c", "import sys; sys.exit(sys.version_info < (3, 10))").Run() == nil {
+			return path
+		}
+	}
+	t.Skip("no python3 of version 3.10 or later under /usr: install one to test with an interpreter that every user may run")
+	return ""
+}
+
+// venv makes a virtual environment in dir with one module of its own, as the given user.
+func venv(t testing.TB, dir string, who *syscall.Credential) string {
+	t.Helper()
+	create := exec.Command(systemPython(t), "-m", "venv", "--without-pip", dir)
+	create.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+	create.Dir = "/"
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Skipf("python3 -m venv does not work here (%v): %s", err, out)
+	}
+	site, err := filepath.Glob(filepath.Join(dir, "lib", "python3*", "site-packages"))
+	if err != nil || len(site) != 1 {
+		t.Fatal(site, err)
+	}
+	module := filepath.Join(site[0], "only_in_this_venv.py")
+	if err := os.WriteFile(module, []byte("WORD = 'from the venv'\n"), 0o644); err != nil { //nolint:gosec // read by another user
+		t.Fatal(err)
+	}
+	return filepath.Join(dir, "bin", "python")
+}
+
+// stranger is an ordinary user that owns nothing here.
+func stranger(t testing.TB) *syscall.Credential {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("only root can start Caddy as another user; as you are, every other test runs as an ordinary user")
+	}
+	return &syscall.Credential{Uid: 65534, Gid: 65534}
+}
+
+// tryWorld checks that a sandbox works where it was started: it runs code, keeps what a program may have and nothing else.
+func tryWorld(t *testing.T, c *caddy) {
+	t.Helper()
+	c.mustPrint("print('Hello')", "Hello\n")
+	c.mustPrint("open('/tmp/x', 'w').write('1'); import os; print('x' in os.listdir('/tmp'))", "True\n")
+	c.mustPrint("import os; print('x' in os.listdir('/tmp'))", "False\n")
+	c.mustPrint("import os; print(os.geteuid() != 0 and os.getuid() != 0)", "True\n")
+	c.mustPrint("import subprocess, sys; print(subprocess.run([sys.executable, '-c', 'print(6*7)'], capture_output=True, text=True).stdout)", "42\n\n")
+	c.mustPrint("import ssl, sqlite3, ctypes, zoneinfo, multiprocessing; print('imported')", "imported\n")
+	c.mustPrint(`import socket
+try:
+    socket.create_connection(('`+strings.Replace(c.addr, ":", "', ", 1)+`), 1)
+    print('connected')
+except OSError:
+    print('no network')`, "no network\n")
+	c.mustPrint("import os; print([k for k in os.environ if 'XDG' in k or 'CADDY' in k])", "[]\n")
+	if a := c.run("import time; time.sleep(0.1); raise ValueError('x')"); a.ExitCode != 1 || !strings.Contains(a.Stderr, "ValueError: x") {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestWorldDefault(t *testing.T) {
+	t.Parallel()
+	tryWorld(t, startCaddy(t, caddyOptions{}))
+}
+
+func TestWorldSystemPython(t *testing.T) {
+	t.Parallel()
+	tryWorld(t, startCaddy(t, caddyOptions{directive: "python " + systemPython(t)}))
+}
+
+func TestWorldOrdinaryUser(t *testing.T) {
+	t.Parallel()
+	tryWorld(t, startCaddy(t, caddyOptions{directive: "python " + systemPython(t), credential: stranger(t)}))
+}
+
+func TestWorldVenv(t *testing.T) {
+	t.Parallel()
+	c := startCaddy(t, caddyOptions{directive: "python " + venv(t, filepath.Join(sharedDir(t), "venv"), nil)})
+	tryWorld(t, c)
+	c.mustPrint("import only_in_this_venv as v; print(v.WORD)", "from the venv\n")
+}
+
+// pyenv, uv, conda and most virtual environments live under a home that nobody else may enter.
+func TestWorldClosedHome(t *testing.T) {
+	t.Parallel()
+	t.Run("of the user who runs Caddy", func(t *testing.T) {
+		who := stranger(t)
+		home := filepath.Join(sharedDir(t), "home")
+		mkdirFor(t, home, 0o700, who)
+		python := venv(t, filepath.Join(home, "venv"), who)
+		c := startCaddy(t, caddyOptions{directive: "python " + python, credential: who, home: home})
+		tryWorld(t, c)
+		c.mustPrint("import only_in_this_venv as v; print(v.WORD)", "from the venv\n")
+	})
+	t.Run("Caddy is root", func(t *testing.T) {
+		who := stranger(t)
+		home := filepath.Join(sharedDir(t), "home")
+		mkdirFor(t, home, 0o700, who)
+		python := venv(t, filepath.Join(home, "venv"), who)
+		c := startCaddy(t, caddyOptions{directive: "python " + python})
+		tryWorld(t, c)
+		c.mustPrint("import only_in_this_venv as v; print(v.WORD)", "from the venv\n")
+	})
+}
