@@ -66,11 +66,15 @@ func findInterpreter(ctx context.Context, name string) (Interpreter, error) {
 		roots: found.Roots, paths: found.Paths, libraries: found.Libraries}, nil
 }
 
-// lastLine returns ": " and the last line of what a process said, or nothing.
+// lastLine returns ": " and the last line of what a process said, cut to a length that a sentence bears, or nothing.
 func lastLine(text string) string {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return ""
 	}
-	return ": " + text[strings.LastIndexByte(text, '\n')+1:]
+	line := []rune(text[strings.LastIndexByte(text, '\n')+1:])
+	if len(line) > 200 {
+		line = append(line[:200], '…')
+	}
+	return ": " + string(line)
 }

@@ -39,10 +39,13 @@ type Pool struct {
 	waiters     list.List // of *waiter, the first to come first
 	bootRetry   time.Time // no boots before, after one failed
 	bootFailed  int       // in a row
-	lastFailure string
+	refillLater bool // a refill is due within refillDelay
 	busy        chan struct{} // wakes the monitor; buffered(1)
 	memory      int64         // of leased workers at the monitor's last look
 }
+
+// refillDelay is how long forks wait for executions to end while enough workers are parked.
+const refillDelay = 20 * time.Millisecond
 
 // waiter is a request that waits for a worker.
 type waiter struct {
@@ -133,7 +136,26 @@ func (p *Pool) refill() {
 	p.refillLocked()
 }
 
+// refillLocked does so, but leaves the processor to what executes while enough are parked: most executions are over
+// before refillDelay, and their end refills.
 func (p *Pool) refillLocked() {
+	if len(p.leased) == 0 || p.waiters.Len() > 0 || len(p.idle) <= p.cfg.Idle/2 {
+		p.forkLocked()
+		return
+	}
+	if !p.refillLater {
+		p.refillLater = true
+		time.AfterFunc(refillDelay, func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.refillLater = false
+			p.forkLocked()
+		})
+	}
+}
+
+// forkLocked starts what is missing.
+func (p *Pool) forkLocked() {
 	if p.closed {
 		return
 	}
@@ -143,9 +165,6 @@ func (p *Pool) refillLocked() {
 	}
 	wanted := min(p.waiters.Len(), p.cfg.Max-len(p.leased))
 	missing := p.cfg.Idle + wanted - len(p.idle) - p.booting
-	if len(p.leased) > 0 && wanted == 0 && len(p.idle) > p.cfg.Idle/2 {
-		return // a fork now would slow what executes; its end refills
-	}
 	// More forks at once than cores only get in each other's way.
 	for missing = min(missing, max(2, runtime.NumCPU())-p.booting); missing > 0; missing-- {
 		if n := len(p.vacant); n > 0 {
@@ -269,7 +288,6 @@ func (p *Pool) bootLocked(l *lane) {
 // bootFailureLocked slows boots down while they fail.
 func (p *Pool) bootFailureLocked(err error) {
 	p.bootFailed++
-	p.lastFailure = err.Error()
 	p.bootRetry = time.Now().Add(min(5*time.Second, 20*time.Millisecond<<min(p.bootFailed, 16)))
 	p.log.Error("worker did not boot", "error", err, "in_a_row", p.bootFailed)
 }
@@ -282,7 +300,7 @@ func (p *Pool) parked(w *worker) {
 		return // it died, or the pool closed, meanwhile
 	}
 	p.booting--
-	p.bootFailed, p.lastFailure = 0, ""
+	p.bootFailed = 0
 	p.setLocked(w, StateIdle)
 	p.idle = append(p.idle, w)
 	p.dispatchLocked()

@@ -329,6 +329,7 @@ func TestNewRefusesWithASentence(t *testing.T) {
 		{"no such python", Config{Python: "/nowhere/python3"}, []string{"python", "/nowhere/python3", "3.10 or later"}},
 		{"too old", Config{Python: old}, []string{"3.6.9", "too old", "3.10 or later"}},
 		{"dies at start", Config{Python: script("dies", "echo broken >&2; exit 3")}, []string{"does not start", "broken"}},
+		{"a program that is no python", Config{Python: "/bin/ls"}, []string{"/bin/ls", "does not start"}},
 		{"not a python", Config{Python: script("other", "echo hello")}, []string{"does not answer as a Python"}},
 		{"preload is missing", Config{Preload: []string{"json", "nosuchmodule"}}, []string{"preload nosuchmodule", "ModuleNotFoundError", "take it out of preload"}},
 		{"memory", Config{Memory: 1024}, []string{"limits memory", "choose a value"}},
@@ -340,6 +341,9 @@ func TestNewRefusesWithASentence(t *testing.T) {
 			if err == nil {
 				_ = p.Close()
 				t.Fatal("it started")
+			}
+			if len(err.Error()) > 500 {
+				t.Errorf("no sentence: %s", err)
 			}
 			for _, want := range c.want {
 				if !strings.Contains(err.Error(), want) {
