@@ -36,10 +36,10 @@ type Pool struct {
 	idle        []*worker // parked, the youngest last
 	booting     int
 	leased      map[*worker]struct{}
-	waiters     list.List // of *waiter, the first to come first
-	bootRetry   time.Time // no boots before, after one failed
-	bootFailed  int       // in a row
-	refillLater bool // a refill is due within refillDelay
+	waiters     list.List     // of *waiter, the first to come first
+	bootRetry   time.Time     // no boots before, after one failed
+	bootFailed  int           // in a row
+	refillLater bool          // a refill is due within refillDelay
 	busy        chan struct{} // wakes the monitor; buffered(1)
 	memory      int64         // of leased workers at the monitor's last look
 }

@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -94,10 +93,9 @@ func TestTemplatesKilledUnderLoad(t *testing.T) {
 			case <-quit:
 				return
 			case <-tick.C:
-				// The oldest: it has been serving the longest.
-				templates := children(t, c.pid())
-				slices.SortFunc(templates, func(a, b process) int { return cmp.Compare(a.age(), b.age()) })
-				if len(templates) > 0 && syscall.Kill(templates[0].pid, syscall.SIGKILL) == nil {
+				// One that serves, which shows in lanes below it: one that has not come up yet serves nobody.
+				serving := slices.DeleteFunc(children(t, c.pid()), func(p process) bool { return len(children(t, p.pid)) == 0 })
+				if len(serving) > 0 && syscall.Kill(serving[n%len(serving)].pid, syscall.SIGKILL) == nil {
 					n++
 				}
 			}

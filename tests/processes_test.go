@@ -18,12 +18,6 @@ type process struct {
 	start       string // since boot, so that a reused pid is another process
 }
 
-// age orders processes by their start: the smallest is the oldest.
-func (p process) age() int {
-	ticks, _ := strconv.Atoi(p.start)
-	return ticks
-}
-
 func processes(t testing.TB) map[int]process {
 	t.Helper()
 	stats, err := filepath.Glob("/proc/[0-9]*/stat")
