@@ -95,10 +95,12 @@ func (c *caddy) footprint() footprint {
 	}
 }
 
-// within says whether f holds no more than base. Descriptors and goroutines get a little room, for connections that
-// the kernel or the scrape itself has open at the moment of the look.
-func (f footprint) within(base footprint) bool {
-	return f.processes <= base.processes && f.descriptors <= base.descriptors+2 && f.goroutines <= base.goroutines+4 &&
+// within says whether f holds no more than base. The pool may have grown lanes up to its bound meanwhile, each with its
+// descriptors and goroutines. Beyond that there is a little room for connections that the kernel or the look itself has
+// open at the moment.
+func (f footprint) within(base footprint, most int) bool {
+	grown := max(0, f.processes-base.processes)
+	return f.processes <= most && f.descriptors <= base.descriptors+2+4*grown && f.goroutines <= base.goroutines+4+2*grown &&
 		f.files <= base.files && f.mounts <= base.mounts && f.hostMounts <= base.hostMounts
 }
 

@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +18,7 @@ func systemPython(t testing.TB) string {
 			return path
 		}
 	}
-	t.Skip("no python3 of version 3.10 or later under /usr: install one to test with an interpreter that every user may run")
+	need(t, false, "no python3 of version 3.10 or later under /usr: install one to test with an interpreter that every user may run")
 	return ""
 }
 
@@ -25,10 +26,12 @@ func systemPython(t testing.TB) string {
 func venv(t testing.TB, dir string, who *syscall.Credential) string {
 	t.Helper()
 	create := exec.Command(systemPython(t), "-m", "venv", "--without-pip", dir)
-	create.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+	if who != nil {
+		create.SysProcAttr = &syscall.SysProcAttr{Credential: who}
+	}
 	create.Dir = "/"
 	if out, err := create.CombinedOutput(); err != nil {
-		t.Skipf("python3 -m venv does not work here (%v): %s", err, out)
+		need(t, false, fmt.Sprintf("python3 -m venv does not work here (%v): %s", err, out))
 	}
 	site, err := filepath.Glob(filepath.Join(dir, "lib", "python3*", "site-packages"))
 	if err != nil || len(site) != 1 {
@@ -41,11 +44,37 @@ func venv(t testing.TB, dir string, who *syscall.Credential) string {
 	return filepath.Join(dir, "bin", "python")
 }
 
-// stranger is an ordinary user that owns nothing here.
-func stranger(t testing.TB) *syscall.Credential {
+// interpreterDir is where the tests put interpreters. Temporary directories will not do: user code has its own in their
+// place.
+func interpreterDir(t testing.TB) string {
 	t.Helper()
+	under := []string{"/home", "/opt", "/srv"}
 	if os.Geteuid() != 0 {
-		t.Skip("only root can start Caddy as another user; as you are, every other test runs as an ordinary user")
+		home, err := os.UserHomeDir()
+		if err != nil {
+			need(t, false, "there is no home directory to put an interpreter in: "+err.Error())
+		}
+		under = []string{home}
+	}
+	for _, parent := range under {
+		dir, err := os.MkdirTemp(parent, "sandbox-test-")
+		if err != nil {
+			continue
+		}
+		t.Cleanup(func() { _ = os.RemoveAll(dir) })
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	need(t, false, fmt.Sprintf("none of %v can be written to, to put an interpreter there", under))
+	return ""
+}
+
+// ordinaryUser is a user that owns nothing here, when root runs the tests, and otherwise whoever does.
+func ordinaryUser() *syscall.Credential {
+	if os.Geteuid() != 0 {
+		return nil
 	}
 	return &syscall.Credential{Uid: 65534, Gid: 65534}
 }
@@ -83,12 +112,12 @@ func TestWorldSystemPython(t *testing.T) {
 
 func TestWorldOrdinaryUser(t *testing.T) {
 	t.Parallel()
-	tryWorld(t, startCaddy(t, caddyOptions{directive: "python " + systemPython(t), credential: stranger(t)}))
+	tryWorld(t, startCaddy(t, caddyOptions{directive: "python " + systemPython(t), credential: ordinaryUser()}))
 }
 
 func TestWorldVenv(t *testing.T) {
 	t.Parallel()
-	c := startCaddy(t, caddyOptions{directive: "python " + venv(t, filepath.Join(sharedDir(t), "venv"), nil)})
+	c := startCaddy(t, caddyOptions{directive: "python " + venv(t, filepath.Join(interpreterDir(t), "venv"), nil)})
 	tryWorld(t, c)
 	c.mustPrint("import only_in_this_venv as v; print(v.WORD)", "from the venv\n")
 }
@@ -97,8 +126,8 @@ func TestWorldVenv(t *testing.T) {
 func TestWorldClosedHome(t *testing.T) {
 	t.Parallel()
 	t.Run("of the user who runs Caddy", func(t *testing.T) {
-		who := stranger(t)
-		home := filepath.Join(sharedDir(t), "home")
+		who := ordinaryUser()
+		home := filepath.Join(interpreterDir(t), "home")
 		mkdirFor(t, home, 0o700, who)
 		python := venv(t, filepath.Join(home, "venv"), who)
 		c := startCaddy(t, caddyOptions{directive: "python " + python, credential: who, home: home})
@@ -106,8 +135,11 @@ func TestWorldClosedHome(t *testing.T) {
 		c.mustPrint("import only_in_this_venv as v; print(v.WORD)", "from the venv\n")
 	})
 	t.Run("Caddy is root", func(t *testing.T) {
-		who := stranger(t)
-		home := filepath.Join(sharedDir(t), "home")
+		if os.Geteuid() != 0 {
+			t.Skip("only root can start Caddy as root")
+		}
+		who := ordinaryUser()
+		home := filepath.Join(interpreterDir(t), "home")
 		mkdirFor(t, home, 0o700, who)
 		python := venv(t, filepath.Join(home, "venv"), who)
 		c := startCaddy(t, caddyOptions{directive: "python " + python})
