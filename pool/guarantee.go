@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -75,6 +77,10 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys system) (*template, error)
 	if sys.euid == 0 && !hasCapability(unix.CAP_SYS_ADMIN) {
 		return nil, &stepError{"creating namespaces", "root without CAP_SYS_ADMIN: run Caddy as an ordinary user, or give it the capability"}
 	}
+	if dir := coveredByScratch(p.cfg, p.python); dir != "" {
+		return nil, fmt.Errorf("%s lies under a directory that is each execution's own scratch: "+
+			"choose a python and python_path outside of /tmp and /var/tmp", dir)
+	}
 	p.plan = makePlan(p.cfg, p.python, sys, worldNamespaces, "")
 	return startTemplate(ctx, p.python, p.plan)
 }
@@ -115,10 +121,20 @@ func describeStart(err error) error {
 	if errors.As(err, &step) && strings.HasPrefix(step.step, "preload") {
 		return fmt.Errorf("%s failed: %s; install the module for this interpreter or take it out of preload", step.step, step.reason)
 	}
-	if err != nil {
+	if errors.As(err, &step) || errors.Is(err, errTemplateGone) {
 		return fmt.Errorf("python does not start in its confinement: %w", err)
 	}
-	return nil
+	return err
+}
+
+// coveredByScratch returns a directory that user code imports from and that the scratch mount would hide, or "".
+func coveredByScratch(cfg Config, python Interpreter) string {
+	for _, dir := range slices.Concat([]string{filepath.Dir(python.Executable)}, python.roots, cfg.PythonPath) {
+		if within(filepath.Clean(dir), "/tmp") || within(filepath.Clean(dir), "/var/tmp") {
+			return dir
+		}
+	}
+	return ""
 }
 
 // closedTo returns the first directory on the way to path that others may not enter, or "".

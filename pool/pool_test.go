@@ -310,6 +310,25 @@ func TestWithoutNamespacesTreesAreEndedToo(t *testing.T) {
 	})
 }
 
+// A lane that ends before it had a worker has nothing to remove, least of all what belongs to the others.
+func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone, Templates: 1, Idle: 1, Max: 1})
+	eventually(t, 10*time.Second, "a worker is parked", func() bool { return p.Stat().Workers[StateIdle] == 1 })
+	p.mu.Lock()
+	template := p.templates[0]
+	p.mu.Unlock()
+	l, err := startLane(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.retire()
+	l.receive(func(int, exit) {}, func() {})
+	if r := execute(t, p, "import os; print(os.listdir('.'))", 10*time.Second); r.Stdout != "['main.py']\n" {
+		t.Errorf("got %+v", r)
+	}
+}
+
 func TestNewRefusesWithASentence(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -357,16 +376,37 @@ func TestNewRefusesWithASentence(t *testing.T) {
 func TestPreloadThatStartsAThreadIsRefused(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	if err := os.Chmod(dir, 0o755); err != nil {
-		t.Fatal(err)
+	for path := dir; path != "/"; path = filepath.Dir(path) {
+		_ = os.Chmod(path, 0o755) // the sandbox's id is to read it; those above that are not ours stay
+		if path == os.TempDir() {
+			break
+		}
 	}
 	code := "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 	if err := os.WriteFile(filepath.Join(dir, "threaded.py"), []byte(code), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	_, err := New(context.Background(), Config{PythonPath: []string{dir}, Preload: []string{"threaded"}})
-	if err == nil || !strings.Contains(err.Error(), "take it out of preload") {
+	cfg := Config{Python: "/usr/bin/python3", PythonPath: []string{dir}, Preload: []string{"threaded"}}
+	if _, err := New(context.Background(), cfg); err == nil || !strings.Contains(err.Error(), "outside of /tmp") {
+		t.Errorf("a path that scratch hides: got %v", err)
+	}
+	cfg.Isolation = IsolationNone
+	if _, err := New(context.Background(), cfg); err == nil || !strings.Contains(err.Error(), "take it out of preload") {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestATemplateKilledWhileItStartsIsNoFaultOfThePython(t *testing.T) {
+	t.Parallel()
+	script := filepath.Join(t.TempDir(), "python")
+	for text, killed := range map[string]bool{"kill -9 $$": true, "exit 3": false} {
+		if err := os.WriteFile(script, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		_, err := startTemplate(context.Background(), Interpreter{Executable: script}, plan{World: worldProcess})
+		if err == nil || errors.Is(err, errTemplateGone) != killed {
+			t.Errorf("%s: got %v", text, err)
+		}
 	}
 }
 

@@ -46,7 +46,7 @@ func (p *Pool) supervise(slot int, t *template) {
 		t = nil
 		// One that was ready and died comes back soon, one that cannot start ever later.
 		longest := 300 * time.Millisecond
-		if err != nil {
+		if err != nil && !errors.Is(err, errTemplateGone) {
 			longest = 10 * time.Second
 		}
 		delay := min(longest, 10*time.Millisecond<<min(failures, 16))
@@ -139,16 +139,15 @@ func (p *Pool) growLocked(missing int) bool {
 func (p *Pool) grow(t *template) {
 	defer p.background.Done()
 	l, err := startLane(t)
+	if err != nil && t.endsSoon() {
+		err = errTemplateGone
+	}
 	p.mu.Lock()
 	p.laneStarts--
 	if err != nil {
-		if !p.closed {
-			select {
-			case <-t.exited: // its supervisor refills
-			default:
-				p.bootFailureLocked(err)
-				p.refillLocked()
-			}
+		if !p.closed && !errors.Is(err, errTemplateGone) { // then its supervisor refills
+			p.bootFailureLocked(err)
+			p.refillLocked()
 		}
 		p.mu.Unlock()
 		return
@@ -196,6 +195,7 @@ func (p *Pool) bootLocked(l *lane) {
 			return
 		}
 		if err := w.boot(theirs); err != nil {
+			lost := l.template.endsSoon()
 			p.mu.Lock()
 			reason := ReasonBootFailed
 			if errors.Is(err, errProtocol) {
@@ -203,7 +203,7 @@ func (p *Pool) bootLocked(l *lane) {
 			}
 			if w.state != StateDead {
 				p.endLocked(w, reason)
-				if _, alive := p.lanes[l]; alive && !p.closed {
+				if _, alive := p.lanes[l]; alive && !p.closed && !lost {
 					p.bootFailureLocked(err)
 				}
 			}

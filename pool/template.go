@@ -83,6 +83,9 @@ func startTemplate(ctx context.Context, python Interpreter, p plan) (*template, 
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("the template was not ready within %s; is a module of preload that slow?", templateStartTimeout)
 		}
+		if status, ok := t.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return nil, fmt.Errorf("%w: it was killed while it started (%s)", errTemplateGone, status.Signal())
+		}
 		return nil, fmt.Errorf("%s ended before it was ready (%s%s)", python.Executable, t.cmd.ProcessState, lastLine(t.stderr.String()))
 	}
 	go t.receive()
@@ -262,6 +265,16 @@ func (t *template) forkLane() (*control, *os.File, error) {
 		return nil, nil, started.err
 	}
 	return conn, started.pidfd, nil
+}
+
+// endsSoon says whether the template is ending, for which it waits a moment: what hangs from it sees that first.
+func (t *template) endsSoon() bool {
+	select {
+	case <-t.exited:
+		return true
+	case <-time.After(100 * time.Millisecond):
+		return false
+	}
 }
 
 // stop ends the template and everything below it, and waits for that: end of file, grace, SIGKILL.

@@ -43,7 +43,9 @@ def serve(control, plan):
     poll.register(wake, select.POLLIN)
     poll.register(control, select.POLLIN)
     control_fd = control.fileno()
-    current, number, scratch = 0, 0, plan["scratch"]["path"]
+    # Without a mount of its own a worker has a directory, and only that one may be removed.
+    own = plan["scratch"]["own"]
+    current, number, scratch = 0, 0, None if own else plan["scratch"]["path"]
     wire.send(control, {"event": "ready"})
     # Plain words instead of JSON in this loop: after each fork every page that it touches is copied again.
     while True:
@@ -57,8 +59,9 @@ def serve(control, plan):
                     if pid != current:
                         continue   # an orphan of the worker
                     end_all(namespaces)
-                    if plan["scratch"]["own"]:
+                    if own:
                         _remove(scratch)
+                        scratch = None
                     current = 0
                     control.send(b'{"event":"exit","worker":%d,"status":%d,"cpu_seconds":%f,"max_rss_bytes":%d}' % (
                         number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10))
@@ -68,7 +71,7 @@ def serve(control, plan):
             data, ancillary, _, _ = control.recvmsg(64, 128, socket.MSG_CMSG_CLOEXEC)
             if not data:
                 end_all(namespaces)
-                if plan["scratch"]["own"]:
+                if own and scratch:
                     _remove(scratch)
                 os._exit(0)
             if data.startswith(b"kill "):
@@ -77,7 +80,7 @@ def serve(control, plan):
                 continue
             number = int(data[5:])   # boot
             fds = struct.unpack("4i", ancillary[0][2])
-            if plan["scratch"]["own"]:
+            if own:
                 scratch = _make(plan, number)
             current = os.fork()
             if current == 0:
