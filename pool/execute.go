@@ -2,10 +2,15 @@ package pool
 
 import (
 	"context"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
 )
+
+// shortRun is how long a run's output may wait in its pipes, which hold 64 KiB: a program that is over by then has cost no
+// wake-up of ours. One that fills a pipe sooner waits for us that long, once.
+const shortRun = 3 * time.Millisecond
 
 // handOvers bounds how often a request is given to another worker because the one it got had died while parked.
 const handOvers = 3
@@ -114,26 +119,42 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	stdout, stderr := newCapture(p.cfg.Output), newCapture(p.cfg.Output)
 	var total atomic.Int64
 	var streams sync.WaitGroup
-	over := func() { p.end(w, ReasonOutputLimit) }
-	streams.Go(func() { drain(w.stdout, stdout, &total, p.cfg.OutputKill, over) })
-	streams.Go(func() { drain(w.stderr, stderr, &total, p.cfg.OutputKill, over) })
+	var out, errs *os.File // once the run is no longer a short one
 
 	timer := time.NewTimer(req.Timeout)
 	defer timer.Stop()
-	select {
-	case <-w.dead:
-	case <-timer.C:
-		p.end(w, ReasonTimeLimit)
-		<-w.dead // endWorker sees to it
-	case <-ctx.Done():
-		p.end(w, ReasonCancelled)
-		<-w.dead
+	short := time.NewTimer(shortRun)
+	defer short.Stop()
+	for ended := false; !ended; {
+		select {
+		case <-w.dead:
+			ended = true
+		case <-short.C:
+			over := func() { p.end(w, ReasonOutputLimit) }
+			out, errs = take(&w.stdout), take(&w.stderr)
+			defer out.Close()
+			defer errs.Close()
+			streams.Go(func() { drain(out, stdout, &total, p.cfg.OutputKill, over) })
+			streams.Go(func() { drain(errs, stderr, &total, p.cfg.OutputKill, over) })
+		case <-timer.C:
+			p.end(w, ReasonTimeLimit)
+			<-w.dead // endWorker sees to it
+		case <-ctx.Done():
+			p.end(w, ReasonCancelled)
+			<-w.dead
+		}
 	}
 	result.ExecutionTime = time.Since(begin)
-	deadline := time.Now().Add(drainGrace)
-	_ = w.stdout.SetReadDeadline(deadline)
-	_ = w.stderr.SetReadDeadline(deadline)
-	streams.Wait()
+	if out == nil {
+		collect(w.stdout, stdout)
+		collect(w.stderr, stderr)
+		total.Store(stdout.bytes + stderr.bytes)
+	} else {
+		deadline := time.Now().Add(drainGrace)
+		_ = out.SetReadDeadline(deadline)
+		_ = errs.SetReadDeadline(deadline)
+		streams.Wait()
+	}
 
 	var cutOut, cutErr bool
 	result.Stdout, cutOut = stdout.text()

@@ -167,8 +167,8 @@ func (p *Pool) exited(l *lane, number int, e exit) {
 	w.exit = e
 	close(w.dead)
 	p.cfg.Metrics.WorkerExited(w.reason)
-	if w.reason == ReasonBootFailed || w.reason == ReasonCrashed || w.reason == ReasonShutdown || w.reason == ReasonProtocol {
-		w.closePipes() // no request will
+	if w.leasedAt.IsZero() {
+		w.closePipes() // else its request does
 	}
 	if _, alive := p.lanes[l]; alive && !e.lost {
 		if p.closed {

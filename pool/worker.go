@@ -29,7 +29,9 @@ type worker struct {
 	state  State
 	reason Reason // why it is ending; the first one counts
 
-	stdin, stdout, stderr *os.File
+	// Our ends of user code's descriptors. Bare, since an os.File would wake us for every write of a program that is over
+	// in a millisecond. They belong to the request that leased the worker, or else to whoever takes its end.
+	stdin, stdout, stderr int
 	channel               *os.File
 	dead                  chan struct{}
 	exit                  exit
@@ -40,35 +42,28 @@ type worker struct {
 
 // newWorker makes the pipes of a worker and returns it with the other ends, in the order of the "boot" message.
 func newWorker(l *lane) (w *worker, theirs []int, err error) {
-	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{})}
+	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1}
 	defer func() {
 		if err != nil {
 			closeAll(theirs)
 			w.closePipes()
 		}
 	}()
-	pipe := func(ours **os.File, oursReads bool) {
-		if err != nil {
-			return
+	var p [3][2]int
+	for i := range p {
+		if err = unix.Pipe2(p[i][:], unix.O_CLOEXEC); err != nil {
+			return nil, nil, fmt.Errorf("making pipes: %w", err)
 		}
-		var p [2]int
-		if err = unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-			return
+		mine, other := p[i][0], p[i][1]
+		if i == 0 {
+			mine, other = other, mine
 		}
-		mine, other := p[1], p[0]
-		if oursReads {
-			mine, other = p[0], p[1]
-		}
-		// Only our end: user code expects blocking descriptors.
-		err = unix.SetNonblock(mine, true)
-		*ours = os.NewFile(uintptr(mine), "pipe")
+		*[]*int{&w.stdin, &w.stdout, &w.stderr}[i] = mine
 		theirs = append(theirs, other)
-	}
-	pipe(&w.stdin, false)
-	pipe(&w.stdout, true)
-	pipe(&w.stderr, true)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making pipes: %w", err)
+		// Only our end: user code expects blocking descriptors.
+		if err = unix.SetNonblock(mine, true); err != nil {
+			return nil, nil, fmt.Errorf("making pipes: %w", err)
+		}
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -87,11 +82,22 @@ func closeAll(fds []int) {
 }
 
 func (w *worker) closePipes() {
-	for _, f := range []*os.File{w.stdin, w.stdout, w.stderr, w.channel} {
-		if f != nil {
-			_ = f.Close()
+	for _, fd := range []*int{&w.stdin, &w.stdout, &w.stderr} {
+		if *fd >= 0 {
+			_ = unix.Close(*fd)
+			*fd = -1
 		}
 	}
+	if w.channel != nil {
+		_ = w.channel.Close()
+	}
+}
+
+// take turns one of the bare descriptors into a file, which then owns it.
+func take(fd *int) *os.File {
+	f := os.NewFile(uintptr(*fd), "pipe")
+	*fd = -1
+	return f
 }
 
 // boot sends the descriptors to the lane and waits until the worker is parked.
@@ -140,15 +146,31 @@ func (w *worker) start(req Request) error {
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	_ = w.channel.Close()
+	stdin := take(&w.stdin)
 	if req.Stdin == "" {
-		_ = w.stdin.Close()
+		_ = stdin.Close()
 		return nil
 	}
-	go func() { // ends when all is written or when closePipes closes the pipe
-		_, _ = io.WriteString(w.stdin, req.Stdin)
-		_ = w.stdin.Close()
+	go func() { // ends when all is written, or when the last reader of the pipe does
+		_, _ = io.WriteString(stdin, req.Stdin)
+		_ = stdin.Close()
 	}()
 	return nil
+}
+
+// collect reads what lies in the pipe of a program that has ended.
+func collect(fd int, into *capture) {
+	buffer := make([]byte, 4096)
+	for {
+		n, err := unix.Read(fd, buffer)
+		if n <= 0 {
+			if err == unix.EINTR { //nolint:errorlint // a bare errno
+				continue
+			}
+			return // end of file, or nothing more now
+		}
+		into.write(buffer[:n])
+	}
 }
 
 // drain reads one stream to its end. total counts the bytes of both streams, and over is called once it passes limit.
