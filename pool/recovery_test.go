@@ -1,0 +1,139 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// tree lists the Python processes below this test that belong to p.
+func tree(p *Pool) []int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var pids []int
+	for _, t := range p.templates {
+		if t != nil {
+			pids = append(append(pids, t.cmd.Process.Pid), descendants(t.cmd.Process.Pid)...)
+		}
+	}
+	return pids
+}
+
+func gone(pids []int) bool {
+	for _, pid := range pids {
+		if text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat"); err == nil && !strings.Contains(string(text), ") Z ") {
+			return false
+		}
+	}
+	return true
+}
+
+func TestTemplatesComeBack(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Templates: 2, Idle: 3, Max: 4})
+	whole := func() bool { s := p.Stat(); return s.Templates == 2 && s.Workers[StateIdle] == 3 }
+	eventually(t, 10*time.Second, "the pool is whole", whole)
+	pids := tree(p)
+	p.mu.Lock()
+	for _, template := range p.templates {
+		_ = template.cmd.Process.Kill()
+	}
+	p.mu.Unlock()
+	eventually(t, 5*time.Second, "every process of the old templates is gone", func() bool { return gone(pids) })
+	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" {
+		t.Errorf("got %+v", r)
+	}
+	eventually(t, 10*time.Second, "the pool is whole again", whole)
+}
+
+func TestALostWorkerIsNotAResult(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1})
+	failed := make(chan error, 1)
+	go func() {
+		_, err := p.Execute(context.Background(), Request{Code: "import time; time.sleep(60)", Timeout: time.Minute})
+		failed <- err
+	}()
+	eventually(t, 5*time.Second, "it executes", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+	p.mu.Lock()
+	_ = p.templates[0].cmd.Process.Kill()
+	p.mu.Unlock()
+	if err := <-failed; !errors.Is(err, ErrWorkerLost) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestCloseLetsRunsFinishAndLeavesNothing(t *testing.T) {
+	t.Parallel()
+	for _, isolation := range []Isolation{IsolationStrict, IsolationNone} {
+		p, err := New(context.Background(), Config{Python: "/usr/bin/python3", Isolation: isolation, Idle: 3, Max: 3})
+		if err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan Result, 1)
+		go func() {
+			r, _ := p.Execute(context.Background(), Request{Code: "import time; time.sleep(.3); print('finished')", Timeout: time.Minute})
+			done <- r
+		}()
+		eventually(t, 5*time.Second, "it executes", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+		pids, dir := tree(p), p.scratchDir
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
+		if r := <-done; r.Stdout != "finished\n" {
+			t.Errorf("%s: got %+v", isolation, r)
+		}
+		if !gone(pids) {
+			t.Errorf("%s: processes of %v are left", isolation, pids)
+		}
+		if _, err := os.Stat(dir); dir != "" && err == nil {
+			t.Errorf("%s: %s is left", isolation, dir)
+		}
+		if _, err := p.Execute(context.Background(), Request{Code: "1", Timeout: time.Second}); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	}
+}
+
+func TestWithoutNamespacesTreesAreEndedToo(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone})
+	r := execute(t, p, "import os, time\nfor _ in range(3):\n  if os.fork() == 0: os.setsid(); time.sleep(60)\nopen('x', 'w'); print(os.getuid() != 0, os.listdir('.'))", 10*time.Second)
+	if r.Stdout != "True ['main.py', 'x']\n" && r.Stdout != "True ['x', 'main.py']\n" {
+		t.Errorf("got %+v", r)
+	}
+	if r.ExecutionTime > 5*time.Second {
+		t.Errorf("a grandchild held it for %s", r.ExecutionTime)
+	}
+	r = execute(t, p, "import signal, os, time\nsignal.signal(15, signal.SIG_IGN)\nfor _ in range(3): os.fork()\ntime.sleep(60)", 300*time.Millisecond)
+	if r.Status != StatusTimeout {
+		t.Errorf("got %+v", r)
+	}
+	eventually(t, 5*time.Second, "scratch directories of ended workers are gone", func() bool {
+		entries, err := os.ReadDir(p.scratchDir)
+		return err == nil && len(entries) <= p.cfg.Idle
+	})
+}
+
+// A lane that ends before it had a worker has nothing to remove, least of all what belongs to the others.
+func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone, Templates: 1, Idle: 1, Max: 1})
+	eventually(t, 10*time.Second, "a worker is parked", func() bool { return p.Stat().Workers[StateIdle] == 1 })
+	p.mu.Lock()
+	template := p.templates[0]
+	p.mu.Unlock()
+	l, err := startLane(template)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.retire()
+	l.receive(func(int, exit) {}, func() {})
+	if r := execute(t, p, "import os; print(os.listdir('.'))", 10*time.Second); r.Stdout != "['main.py']\n" {
+		t.Errorf("got %+v", r)
+	}
+}
