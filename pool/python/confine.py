@@ -152,6 +152,7 @@ def _restrict(target, device):
 def enter_lane(plan):
     """Run as the first process of a new pid namespace: it alone outlives its workers and ends what they leave."""
     if plan["world"] == "namespaces":
+        plan["scratch"]["mount"] = os.fsencode(plan["scratch"]["path"]), plan["scratch"]["options"].encode()
         unshare(["mount", "net"])
         # Processes that a worker may not trace are hidden from it, this one among them.
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
@@ -176,9 +177,9 @@ def enter_lane(plan):
 def fresh_scratch(plan):
     """In a lane with no worker: put a new, empty tmpfs in the place of the last worker's. The mount namespace is the
     lane's; a worker, in a user namespace below it, can change nothing there."""
-    path = os.fsencode(plan["scratch"]["path"])
+    path, options = plan["scratch"]["mount"]
     libc.umount2(path, MNT_DETACH)   # fails the first time: nothing is there yet
-    _check(libc.mount(b"tmpfs", path, b"tmpfs", MS_NOSUID | MS_NODEV, plan["scratch"]["options"].encode()), "mounting scratch")
+    _check(libc.mount(b"tmpfs", path, b"tmpfs", MS_NOSUID | MS_NODEV, options), "mounting scratch")
 
 
 def _loopback_up():

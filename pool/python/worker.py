@@ -7,11 +7,13 @@ import builtins
 import gc
 import os
 import sys
-import traceback  # noqa: F401  what a failing program needs is here before it fails
 import types
 
 import _sandbox_confine as confine
 import _sandbox_wire as wire
+
+if sys.version_info >= (3, 13):
+    import traceback  # noqa: F401  from there on the interpreter shows uncaught exceptions with it
 
 
 def serve(channel, scratch, plan):
