@@ -2,6 +2,7 @@ package caddymodule
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -83,13 +84,13 @@ func newMCPFront(ex executor, o mcpOptions) *mcpFront {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	orElse(&o.MaxBody, 10<<20)
-	orElse(&o.MaxConcurrent, 256)
-	orElse(&o.keepAlive, mcpKeepAlive)
-	orElse(&o.maxSessions, mcpMaxSessions)
-	orElse(&o.maxStreams, mcpMaxStreams)
+	o.MaxBody = cmp.Or(o.MaxBody, 10<<20)
+	o.MaxConcurrent = cmp.Or(o.MaxConcurrent, 256)
+	o.keepAlive = cmp.Or(o.keepAlive, mcpKeepAlive)
+	o.maxSessions = cmp.Or(o.maxSessions, mcpMaxSessions)
+	o.maxStreams = cmp.Or(o.maxStreams, mcpMaxStreams)
 	// A session in use is never swept, yet one call should not outlive the patience for a silent client.
-	orElse(&o.sessionTTL, max(mcpSessionTTL, 2*o.MaxTimeout))
+	o.sessionTTL = cmp.Or(o.sessionTTL, max(mcpSessionTTL, 2*o.MaxTimeout))
 
 	f := &mcpFront{o: o}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
@@ -389,11 +390,4 @@ func externalPath(r *http.Request) string {
 		}
 	}
 	return p
-}
-
-func orElse[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

@@ -1,6 +1,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -82,8 +83,8 @@ type mcpBench struct {
 
 func newMCPBench(t *testing.T, ex *fakeExecutor, o mcpOptions) mcpBench {
 	t.Helper()
-	orElse(&o.DefaultTimeout, 30*time.Second)
-	orElse(&o.MaxTimeout, 120*time.Second)
+	o.DefaultTimeout = cmp.Or(o.DefaultTimeout, 30*time.Second)
+	o.MaxTimeout = cmp.Or(o.MaxTimeout, 120*time.Second)
 	front := newMCPFront(ex, o)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		front.ServeHTTP(plainWriter{w}, r)

@@ -1,6 +1,7 @@
 package pool
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"runtime"
@@ -71,20 +72,20 @@ const mib = 1 << 20
 // Normalize returns a copy with every default filled in, or an error that names the word at fault and the remedy.
 func (c Config) Normalize() (Config, error) {
 	cores := runtime.NumCPU()
-	defaultTo(&c.Python, "python3")
-	defaultTo(&c.Idle, 2*cores)
-	defaultTo(&c.Max, 4*cores)
-	defaultTo(&c.Queue, 256)
-	defaultTo(&c.AcquireTimeout, 10*time.Second)
-	defaultTo(&c.Templates, min(4, cores))
-	defaultTo(&c.Memory, 512*mib)
-	defaultTo(&c.Processes, 64)
-	defaultTo(&c.Output, 10_000)
-	defaultTo(&c.OutputKill, 64*mib)
-	defaultTo(&c.Scratch, 256*mib)
-	defaultTo(&c.OpenFiles, 256)
-	defaultTo(&c.Isolation, IsolationStrict)
-	defaultTo(&c.ShutdownGrace, 10*time.Second)
+	c.Python = cmp.Or(c.Python, "python3")
+	c.Idle = cmp.Or(c.Idle, 2*cores)
+	c.Max = cmp.Or(c.Max, 4*cores)
+	c.Queue = cmp.Or(c.Queue, 256)
+	c.AcquireTimeout = cmp.Or(c.AcquireTimeout, 10*time.Second)
+	c.Templates = cmp.Or(c.Templates, min(4, cores))
+	c.Memory = cmp.Or(c.Memory, 512*mib)
+	c.Processes = cmp.Or(c.Processes, 64)
+	c.Output = cmp.Or(c.Output, 10_000)
+	c.OutputKill = cmp.Or(c.OutputKill, 64*mib)
+	c.Scratch = cmp.Or(c.Scratch, 256*mib)
+	c.OpenFiles = cmp.Or(c.OpenFiles, 256)
+	c.Isolation = cmp.Or(c.Isolation, IsolationStrict)
+	c.ShutdownGrace = cmp.Or(c.ShutdownGrace, 10*time.Second)
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -119,11 +120,4 @@ func (c Config) Normalize() (Config, error) {
 		return c, fmt.Errorf("isolation %q is unknown: use strict, best_effort or none", string(c.Isolation))
 	}
 	return c, nil
-}
-
-func defaultTo[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

@@ -89,7 +89,6 @@ type rlimit struct {
 // system is what makePlan needs to know of the machine: a value, so that a test can describe any.
 type system struct {
 	euid, egid int
-	exists     func(path string) bool
 	isDir      func(path string) bool
 	readlink   func(path string) (string, bool) // false when path is no link
 	resolve    func(path string) string
@@ -98,8 +97,7 @@ type system struct {
 func thisSystem() system {
 	return system{
 		euid: os.Geteuid(), egid: os.Getegid(),
-		exists: func(path string) bool { _, err := os.Stat(path); return err == nil },
-		isDir:  func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
+		isDir: func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
 		readlink: func(path string) (string, bool) {
 			to, err := os.Readlink(path)
 			return to, err == nil

@@ -11,8 +11,7 @@ import (
 func describedSystem(euid int, dirs []string, links map[string]string) system {
 	return system{
 		euid: euid, egid: euid,
-		isDir:  func(path string) bool { return slices.Contains(dirs, path) },
-		exists: func(path string) bool { return slices.Contains(dirs, path) },
+		isDir: func(path string) bool { return slices.Contains(dirs, path) },
 		readlink: func(path string) (string, bool) {
 			to, ok := links[path]
 			return to, ok

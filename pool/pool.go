@@ -36,7 +36,7 @@ type Pool struct {
 	waiters     list.List     // of *waiter, the first to come first
 	bootRetry   time.Time     // no boots before, after one failed
 	bootFailed  int           // in a row
-	refillLater bool          // a refill is due within refillDelay
+	refillLater bool          // a timer will start what is missing
 	busy        chan struct{} // wakes the monitor; buffered(1)
 	memory      int64         // of leased workers at the monitor's last look
 }

@@ -73,15 +73,21 @@ func (p *Pool) refillLocked() {
 		p.forkLocked()
 		return
 	}
-	if !p.refillLater {
-		p.refillLater = true
-		time.AfterFunc(refillDelay, func() {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			p.refillLater = false
-			p.forkLocked()
-		})
+	p.forkLaterLocked(refillDelay)
+}
+
+// forkLaterLocked starts what is missing after a while. One such timer at a time is enough: it looks again itself.
+func (p *Pool) forkLaterLocked(delay time.Duration) {
+	if p.refillLater {
+		return
 	}
+	p.refillLater = true
+	time.AfterFunc(delay, func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.refillLater = false
+		p.forkLocked()
+	})
 }
 
 // forkLocked starts what is missing.
@@ -90,7 +96,7 @@ func (p *Pool) forkLocked() {
 		return
 	}
 	if wait := time.Until(p.bootRetry); wait > 0 {
-		time.AfterFunc(wait, p.refill)
+		p.forkLaterLocked(wait)
 		return
 	}
 	wanted := min(p.waiters.Len(), p.cfg.Max-len(p.leased))

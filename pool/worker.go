@@ -21,8 +21,8 @@ const (
 	drainGrace = 250 * time.Millisecond
 )
 
-// worker is one confined process. The pool's mutex guards state and reason; do is called once, by the request that
-// leased it; dead is closed when it is reaped, after which exit is set.
+// worker is one confined process. The pool's mutex guards state and reason; start is called once, by the request
+// that leased it; dead is closed when it is reaped, after which exit is set.
 type worker struct {
 	lane   *lane
 	number int // within the lane
@@ -183,7 +183,7 @@ func drain(f *os.File, into *capture, total *atomic.Int64, limit int64, over fun
 			over()
 		}
 		if err != nil {
-			return // end of file, or the deadline that finish sets
+			return // end of file, or the deadline that run sets
 		}
 		if n == len(buffer) && n < 1<<16 {
 			buffer = make([]byte, 1<<16) // a stream this fast is worth larger reads

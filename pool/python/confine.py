@@ -136,9 +136,8 @@ def _content(file):
 
 def _restrict(target, device):
     """Make a bind read-only, submounts included (mount_setattr(2), Linux 5.12; a plain remount before it)."""
-    flags = MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | (0 if device else MOUNT_ATTR_NODEV)
-    if device:
-        flags = MOUNT_ATTR_NOSUID  # a read-only mount would refuse writes to /dev/null on some kernels
+    # A read-only mount would refuse writes to /dev/null on some kernels.
+    flags = MOUNT_ATTR_NOSUID if device else MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
     attributes = struct.pack("QQQQ", flags, 0, 0, 0)
     if libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes)) == 0:
         return

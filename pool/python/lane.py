@@ -29,15 +29,15 @@ def adopt(fd):
 
 def serve(control, plan):
     """Serve until the control socket closes. Returns (channel, scratch directory) in a worker."""
+    namespaces = plan["world"] == "namespaces"
     try:
         confine.enter_lane(plan)
-        if plan["world"] == "namespaces":
+        if namespaces:
             confine.fresh_scratch(plan)
     except BaseException as e:
         step, error = confine.describe(e)
         wire.send(control, {"event": "failed", "step": step, "error": error})
         os._exit(1)
-    namespaces = plan["world"] == "namespaces"
     wake = wake_on_child()
     poll = select.poll()
     poll.register(wake, select.POLLIN)

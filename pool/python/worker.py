@@ -72,9 +72,7 @@ def warm_up():
     fills caches of types and methods as it runs (PEP 659), and each such write in a worker would copy a page."""
     for _ in range(32):
         rehearse()
-        main = types.ModuleType("__main__")
-        main.__file__ = os.path.join("/tmp", "main.py")
-        main.__builtins__ = builtins
+        main = _new_main("/tmp")
         exec(compile("print(end='')", "main.py", "exec", dont_inherit=True), main.__dict__)
         _clear(main.__dict__)
         for stream in (sys.stdout, sys.stderr):
@@ -85,12 +83,16 @@ def warm_up():
         _reseed()
 
 
-def run(source, scratch):
-    """Run source as __main__ and return the exit code that a shell would see."""
+def _new_main(scratch):
     main = types.ModuleType("__main__")
     main.__file__ = os.path.join(scratch, "main.py")
     main.__builtins__ = builtins
-    sys.modules["__main__"] = main
+    return main
+
+
+def run(source, scratch):
+    """Run source as __main__ and return the exit code that a shell would see."""
+    main = sys.modules["__main__"] = _new_main(scratch)
     status = 0
     try:
         # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
