@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,19 +14,13 @@ import (
 // maxMessage bounds a message on a control socket, in bytes.
 const maxMessage = 1 << 13
 
-// message is every message of a control socket; doc.go says which fields go together.
-type message struct {
-	Op     string `json:"op,omitempty"`
-	Event  string `json:"event,omitempty"`
-	ID     int    `json:"id,omitempty"`
-	Worker int    `json:"worker,omitempty"`
-
-	Step  string `json:"step,omitempty"`
-	Error string `json:"error,omitempty"`
-
-	Status      int     `json:"status,omitempty"` // as wait(2) has it
-	CPUSeconds  float64 `json:"cpu_seconds,omitempty"`
-	MaxRSSBytes int64   `json:"max_rss_bytes,omitempty"`
+// parseFailure reads the JSON with which a process says why it ends before it was ready.
+func parseFailure(packet []byte) error {
+	var m struct{ Event, Step, Error string }
+	if json.Unmarshal(packet, &m) != nil || m.Event != "failed" {
+		return errProtocol
+	}
+	return &stepError{m.Step, m.Error}
 }
 
 // control is Go's end of a control socket. Send may be called concurrently; receive by one goroutine.
@@ -52,20 +45,8 @@ func newControl() (*control, *os.File, error) {
 	return &control{conn: conn.(*net.UnixConn)}, theirs, nil
 }
 
-func (c *control) send(m any, fds ...int) error {
-	data, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	return c.write(data, fds)
-}
-
-// say sends a word and a number, which is all that a lane is told.
-func (c *control) say(word string, number int, fds ...int) error {
-	return c.write(strconv.AppendInt([]byte(word+" "), int64(number), 10), fds)
-}
-
-func (c *control) write(data []byte, fds []int) error {
+// write sends one packet with descriptors beside it.
+func (c *control) write(data []byte, fds ...int) error {
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
@@ -74,16 +55,15 @@ func (c *control) write(data []byte, fds []int) error {
 	return err
 }
 
-// receive returns the next message and the descriptor that came with it, or -1.
-func (c *control) receive() (message, int, error) {
-	var m message
-	data, oob := c.scratch[:], make([]byte, unix.CmsgSpace(4))
-	n, oobn, flags, _, err := c.conn.ReadMsgUnix(data, oob)
+// read returns the next packet, which the next call overwrites, and the descriptor that came with it, or -1.
+func (c *control) read() ([]byte, int, error) {
+	var oob [24]byte // one descriptor
+	n, oobn, flags, _, err := c.conn.ReadMsgUnix(c.scratch[:], oob[:])
 	if err != nil {
-		return m, -1, err
+		return nil, -1, err
 	}
 	if n == 0 {
-		return m, -1, io.EOF
+		return nil, -1, io.EOF
 	}
 	fd := -1
 	if oobn > 0 {
@@ -94,12 +74,9 @@ func (c *control) receive() (message, int, error) {
 		}
 	}
 	if flags&unix.MSG_TRUNC != 0 {
-		return m, fd, errors.New("message too long")
+		return nil, fd, errors.New("message too long")
 	}
-	if err := json.Unmarshal(data[:n], &m); err != nil {
-		return m, fd, fmt.Errorf("decoding a control message: %w", err)
-	}
-	return m, fd, nil
+	return c.scratch[:n], fd, nil
 }
 
 func (c *control) close() { _ = c.conn.Close() }

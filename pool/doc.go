@@ -8,29 +8,30 @@
 //	         └─ worker   confined, parked until a request comes; one request, then gone
 //
 // A lane exists because the first process of a pid namespace ignores signals that it has no handler for, so user code
-// cannot be that process; and because it outlives its workers, the pid and network namespaces and /proc are paid for
-// once per lane. Between two workers nothing but the lane is alive in it.
+// cannot be that process; and because it outlives its workers, whatever confines them is paid for once: namespaces, mounts,
+// ids, limits and capabilities are the lane's, and a worker inherits them. Between two workers nothing but the lane is alive
+// in it, its scratch is emptied, and a lane that finds more left behind than that ends, so that the kernel clears up.
 //
 // # Protocol
 //
-// Control sockets are SOCK_SEQPACKET pairs that carry one JSON message per packet, descriptors beside it.
+// Control sockets are SOCK_SEQPACKET pairs: a word or a few in each packet, descriptors beside it. A process that cannot go
+// on says {"event":"failed","step","error"} instead and ends.
 //
-//	Go -> template  {"sources", "plan"}                  first message, read by python/bootstrap.py
-//	template -> Go  {"event":"map"}                      write my id map (started as root)
-//	Go -> template  {"op":"mapped"}
-//	template -> Go  {"event":"ready"} | {"event":"failed","step","error"}
-//	Go -> template  {"op":"lane","id"} + [control]       fork a lane
-//	template -> Go  {"event":"lane","id"} + [pidfd]
+//	Go -> template  {"sources", "plan"}        first packet, read by python/bootstrap.py
+//	template -> Go  map                        write my id map (started as root)
+//	Go -> template  mapped
+//	template -> Go  ready
+//	Go -> template  lane N + [control]         fork a lane; N also picks its id
+//	template -> Go  lane N + [pidfd]
 //
-//	lane -> Go      {"event":"ready"} | {"event":"failed","step","error"}
-//	Go -> lane      boot N + [stdin, stdout, stderr, channel]     plain words; N numbers the lane's workers
-//	Go -> lane      kill N
-//	lane -> Go      {"event":"exit","worker","status","cpu_seconds","max_rss_bytes"}
+//	lane -> Go      ready
+//	Go -> lane      boot + [stdin, stdout, stderr, channel]
+//	lane -> Go      exit STATUS CPU RSS CLEAN  of its worker: wait(2)'s status, us, KiB, 0 when the lane ends too
 //
-// The channel of a worker is a stream. It carries one JSON line, then the source as it is: parsing it as JSON would make
-// the worker touch dozens of pages that it shares with its lane, and each costs a copy.
+// The channel of a worker is a stream. The source crosses as it is, not as JSON: parsing that would make the worker touch
+// dozens of pages that it shares with its lane, and each costs a copy.
 //
-//	worker -> Go    {"event":"ready"} | {"event":"failed","step","error"}, and a line feed
+//	worker -> Go    ready, a line feed              the kernel adds the sender's pid (SO_PASSCRED, unix(7))
 //	Go -> worker    run, a line feed, the source, end of file | end of file: retire
 //
 // The worker closes its channel before the first byte of user code runs. What the code did is told by the pipes and by

@@ -65,8 +65,9 @@ func (p *Pool) confine(ctx context.Context) (*template, error) {
 			return nil, fmt.Errorf("python %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
 				"choose an interpreter that everybody may read, such as /usr/bin/python3", p.python.Executable, dir)
 		}
-		if err := os.Chown(p.scratchDir, p.plan.UID, p.plan.GID); err != nil {
-			return nil, fmt.Errorf("giving the scratch directory away: %w", err)
+		// Each lane makes directories here, as an id of its own that cannot list or remove the others'.
+		if err := os.Chmod(p.scratchDir, 0o733|os.ModeSticky); err != nil {
+			return nil, fmt.Errorf("opening the scratch directory: %w", err)
 		}
 	}
 	t, err := startTemplate(ctx, p.python, p.plan)

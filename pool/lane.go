@@ -26,7 +26,6 @@ type lane struct {
 	pidfd    *os.File
 	pid      int // as Caddy sees it
 	current  *worker
-	number   int // of the last worker
 }
 
 // exit is what a lane's wait4 says of a worker.
@@ -46,9 +45,9 @@ func startLane(t *template) (*lane, error) {
 	l := &lane{template: t, control: conn, pidfd: pidfd}
 	if l.pid, err = pidOf(pidfd); err == nil {
 		_ = conn.conn.SetReadDeadline(time.Now().Add(laneStartTimeout))
-		var m message
-		if m, _, err = conn.receive(); err == nil && m.Event != "ready" {
-			err = &stepError{m.Step, m.Error}
+		var word []byte
+		if word, _, err = conn.read(); err == nil && string(word) != "ready" {
+			err = parseFailure(word)
 		}
 	}
 	if err != nil {
@@ -79,22 +78,44 @@ func pidOf(pidfd *os.File) (int, error) {
 	return 0, fmt.Errorf("no pid in the handle's fdinfo")
 }
 
-// receive reports each worker's exit to onExit until the lane is gone, then calls onGone.
-func (l *lane) receive(onExit func(number int, e exit), onGone func()) {
+// receive reports each worker's exit to onExit until the lane is gone, then calls onGone. last says that the lane will
+// take no other worker.
+func (l *lane) receive(onExit func(e exit, last bool), onGone func()) {
 	for {
-		m, fd, err := l.control.receive()
+		line, fd, err := l.control.read()
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
-		if err != nil || m.Event != "exit" {
+		if err != nil {
 			break
 		}
-		onExit(m.Worker, exit{status: unix.WaitStatus(m.Status), cpu: time.Duration(m.CPUSeconds * float64(time.Second)), maxRSSBytes: m.MaxRSSBytes})
+		e, last, err := parseExit(string(line))
+		if err != nil {
+			break
+		}
+		onExit(e, last)
 	}
 	l.kill()
 	l.wait()
 	onGone()
 	l.close()
+}
+
+// parseExit reads what a lane says when a worker has ended: "exit", wait(2)'s status, CPU time in us, peak resident
+// memory in KiB, and 1 when the lane is as it was before, 0 when it goes.
+func parseExit(line string) (e exit, last bool, err error) {
+	fields := strings.Split(line, " ")
+	if len(fields) != 5 || fields[0] != "exit" {
+		return e, false, errProtocol
+	}
+	var numbers [4]int64
+	for i := range numbers {
+		if numbers[i], err = strconv.ParseInt(fields[i+1], 10, 64); err != nil || numbers[i] < 0 {
+			return e, false, errProtocol
+		}
+	}
+	e = exit{status: unix.WaitStatus(numbers[0]), cpu: time.Duration(numbers[1]) * time.Microsecond, maxRSSBytes: numbers[2] << 10}
+	return e, numbers[3] == 0, nil
 }
 
 // wait returns when the process has ended: its handle becomes readable then (pidfd_open(2)). It has been killed, so
@@ -114,9 +135,9 @@ func (l *lane) wait() {
 	})
 }
 
-// endWorker asks the lane to kill its worker's whole tree; a lane that does not is killed with it.
+// endWorker kills its worker, and the lane then whatever is left of it. A lane that does not is killed with it.
 func (l *lane) endWorker(w *worker) {
-	if err := l.control.say("kill", w.number); err != nil {
+	if !w.kill() {
 		l.kill()
 		return
 	}
@@ -129,7 +150,7 @@ func (l *lane) endWorker(w *worker) {
 	}()
 }
 
-// retire asks the lane to end, with what it holds.
+// retire asks the lane to end once it has no worker.
 func (l *lane) retire() { _ = l.control.conn.CloseWrite() }
 
 // kill ends the lane, and in a pid namespace everything in it. The handle makes sure that no other process is hit.

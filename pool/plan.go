@@ -38,11 +38,12 @@ type plan struct {
 	World      world    `json:"world"`
 	Order      order    `json:"order"`
 	Root       rootPlan `json:"root"`
-	UID        int      `json:"uid"`
-	GID        int      `json:"gid"`
+	UID        int      `json:"uid"`    // the first of those that lanes and their workers get, as the template sees it
+	UIDs       int      `json:"uids"`   // how many there are; lanes take turns
+	Inside     int      `json:"inside"` // what user code sees in its user namespace
 	Scratch    scratch  `json:"scratch"`
 	Rlimits    []rlimit `json:"rlimits"`   // set in the lane, inherited by its workers
-	Processes  int      `json:"processes"` // RLIMIT_NPROC, set in the worker's own user namespace; 0 for none
+	Leftovers  []string `json:"leftovers"` // files whose content tells what a run has left in the kernel
 	Preload    []string `json:"preload"`
 	PythonPath []string `json:"python_path"`
 }
@@ -76,8 +77,7 @@ type bind struct {
 
 type scratch struct {
 	Path    string `json:"path"`
-	Options string `json:"options"`
-	Own     bool   `json:"own"` // each worker makes a directory of its own under Path, for want of a mount
+	Options string `json:"options"` // of the mount; without namespaces each worker makes a directory under Path instead
 }
 
 type rlimit struct {
@@ -113,7 +113,7 @@ func thisSystem() system {
 
 // makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
 func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir string) plan {
-	p := plan{World: w, Order: orderUser, UID: sandboxUID, GID: sandboxUID, Processes: cfg.Processes, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
+	p := plan{World: w, Order: orderUser, UID: sys.euid, UIDs: 1, Inside: sandboxUID, Leftovers: []string{}, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
 	if p.Preload == nil {
 		p.Preload = []string{}
 	}
@@ -121,19 +121,17 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		p.PythonPath = []string{}
 	}
 	if sys.euid == 0 {
-		p.Order = orderRoot
+		p.Order, p.UID, p.UIDs = orderRoot, sandboxUID, 60_000
 	}
 	if w == worldNamespaces {
 		p.Root = makeRoot(cfg, python, sys)
 		// An inode costs the kernel about a KiB that size= does not count.
 		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", cfg.Scratch, 4096+cfg.Scratch/4096)}
 	} else {
-		p.Scratch = scratch{Path: scratchDir, Own: true}
-		p.UID, p.GID = sys.euid, sys.egid
+		p.Scratch = scratch{Path: scratchDir}
 		if sys.euid == 0 {
-			p.UID, p.GID = hostIDBase+sandboxUID, hostIDBase+sandboxUID
+			p.UID += hostIDBase
 		}
-		p.Processes = 0 // the limit counts every process of the id, the operator's own too
 	}
 	p.Rlimits = []rlimit{
 		{Name: "RLIMIT_CORE", Value: 0},
@@ -142,6 +140,13 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		// Counts reservations too, 8 MiB for the stack of each thread for one, so it stands above the limit that the
 		// monitor holds: it stops what grows faster than the monitor looks.
 		{Name: "RLIMIT_DATA", Value: 2 * cfg.Memory, AboveTemplate: true},
+		{Name: "RLIMIT_MSGQUEUE", Value: 0}, // POSIX queues outlive a process
+	}
+	if w == worldNamespaces {
+		// Counted in each lane's own user namespace, the lane included. Elsewhere the limit counts every process of the id,
+		// the operator's own too.
+		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes) + 1})
+		//p.Leftovers = []string{"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/key-users"}
 	}
 	return p
 }

@@ -38,7 +38,7 @@ func TestPlanBindsThePythonAndNothingOfTheHomeAroundIt(t *testing.T) {
 	if want := []string{"/home/ann/py", "/lib64", "/usr"}; !slices.Equal(bound, want) {
 		t.Errorf("binds %q, want %q", bound, want)
 	}
-	if p.Root.MountPoint != "/sys" || p.Order != orderUser || p.UID != sandboxUID {
+	if p.Root.MountPoint != "/sys" || p.Order != orderUser || p.Inside != sandboxUID {
 		t.Errorf("got %+v", p)
 	}
 }
@@ -47,10 +47,10 @@ func TestPlanOfRootWithoutNamespacesTakesAnUnprivilegedID(t *testing.T) {
 	t.Parallel()
 	cfg, _ := Config{}.Normalize()
 	p := makePlan(cfg, Interpreter{Executable: "/usr/bin/python3"}, describedSystem(0, []string{"/usr"}, nil), worldProcess, "/tmp/x")
-	if p.UID < hostIDBase || p.GID < hostIDBase || !p.Scratch.Own || p.Scratch.Path != "/tmp/x" {
+	if p.UID < hostIDBase || p.UIDs < 2 || p.Scratch.Path != "/tmp/x" {
 		t.Errorf("got %+v", p)
 	}
-	if p.Processes != 0 {
+	if slices.ContainsFunc(p.Rlimits, func(l rlimit) bool { return l.Name == "RLIMIT_NPROC" }) {
 		t.Error("RLIMIT_NPROC would count every process of the id")
 	}
 }

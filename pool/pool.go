@@ -143,12 +143,13 @@ func (p *Pool) endLocked(w *worker, reason Reason) {
 	p.setLocked(w, StateDraining)
 }
 
-// exited takes the end of a worker: whatever it left is ended too, and its lane is free for the next.
-func (p *Pool) exited(l *lane, number int, e exit) {
+// exited takes the end of a lane's worker: whatever it left is ended too. Unless it was the lane's last, the lane is free
+// for the next.
+func (p *Pool) exited(l *lane, e exit, last bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := l.current
-	if w == nil || w.number != number {
+	if w == nil {
 		return
 	}
 	reason := ReasonCrashed
@@ -170,7 +171,7 @@ func (p *Pool) exited(l *lane, number int, e exit) {
 	if w.leasedAt.IsZero() {
 		w.closePipes() // else its request does
 	}
-	if _, alive := p.lanes[l]; alive && !e.lost {
+	if _, alive := p.lanes[l]; alive && !last {
 		if p.closed {
 			l.retire()
 		} else {
@@ -191,9 +192,8 @@ func (p *Pool) laneGone(l *lane) {
 			break
 		}
 	}
-	number := l.number
 	p.mu.Unlock()
-	p.exited(l, number, exit{lost: true})
+	p.exited(l, exit{lost: true}, true)
 	p.refill()
 }
 
@@ -221,13 +221,18 @@ func (p *Pool) Close() error {
 	case <-time.After(p.cfg.ShutdownGrace):
 	}
 	p.mu.Lock()
+	var remaining []*worker
 	for l := range p.lanes {
-		if l.current != nil {
-			p.endLocked(l.current, ReasonShutdown)
+		if w := l.current; w != nil {
+			p.endLocked(w, ReasonShutdown)
+			remaining = append(remaining, w)
 		}
 		l.retire()
 	}
 	p.mu.Unlock()
+	for _, w := range remaining {
+		w.lane.endWorker(w)
+	}
 	p.cancel() // the supervisors stop their templates
 	// Lanes end when asked to, or with their template's namespace; without namespaces a stuck one needs this.
 	last := time.AfterFunc(killGrace, func() {

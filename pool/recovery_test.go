@@ -132,7 +132,7 @@ func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.retire()
-	l.receive(func(int, exit) {}, func() {})
+	l.receive(func(exit, bool) {}, func() {})
 	if r := execute(t, p, "import os; print(os.listdir('.'))", 10*time.Second); r.Stdout != "['main.py']\n" {
 		t.Errorf("got %+v", r)
 	}

@@ -162,7 +162,7 @@ func (p *Pool) grow(t *template) {
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		l.receive(func(number int, e exit) { p.exited(l, number, e) }, func() { p.laneGone(l) })
+		l.receive(func(e exit, last bool) { p.exited(l, e, last) }, func() { p.laneGone(l) })
 	}()
 	if p.closed {
 		l.retire()
@@ -190,14 +190,12 @@ func (p *Pool) bootLocked(l *lane) {
 			return
 		}
 		p.mu.Lock()
-		l.number++
-		w.number = l.number
 		l.current = w
 		_, alive := p.lanes[l]
 		p.mu.Unlock()
 		if !alive {
 			closeAll(theirs)
-			p.exited(l, w.number, exit{lost: true})
+			p.exited(l, exit{lost: true}, true)
 			return
 		}
 		if err := w.boot(theirs); err != nil {

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -10,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -20,7 +22,7 @@ import (
 var pythonSources embed.FS
 
 // templateModules are sent to each template, in the order of their imports.
-var templateModules = []string{"wire", "confine", "lane", "worker", "template"}
+var templateModules = []string{"wire", "confine", "worker", "lane", "template"}
 
 // templateEnv names the variables of Caddy's own environment that templates, and so user code, may see.
 var templateEnv = []string{"TZ", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
@@ -41,8 +43,10 @@ type template struct {
 
 	mu    sync.Mutex
 	lanes map[int]chan<- laneStart // requests that the template has not answered yet
-	next  int
 }
+
+// laneNumbers counts the lanes of this process. The number picks a lane's id, so that no two pools' lanes share one.
+var laneNumbers atomic.Int64
 
 type laneStart struct {
 	pidfd *os.File
@@ -163,28 +167,30 @@ func (t *template) handshake(p plan) error {
 		}
 		sources = append(sources, [2]string{"_sandbox_" + name, string(source)})
 	}
-	if err := t.control.send(map[string]any{"sources": sources, "plan": p}); err != nil {
+	boot, err := json.Marshal(map[string]any{"sources": sources, "plan": p})
+	if err != nil {
+		return err
+	}
+	if err := t.control.write(boot); err != nil {
 		return err
 	}
 	for {
-		m, _, err := t.control.receive()
+		word, _, err := t.control.read()
 		if err != nil {
 			return err
 		}
-		switch m.Event {
+		switch string(word) {
 		case "ready":
 			return nil
-		case "failed":
-			return &stepError{m.Step, m.Error}
 		case "map":
 			if err := t.writeIDMaps(); err != nil {
 				return &stepError{"mapping ids", err.Error()}
 			}
-			if err := t.control.send(message{Op: "mapped"}); err != nil {
+			if err := t.control.write([]byte("mapped")); err != nil {
 				return err
 			}
 		default:
-			return fmt.Errorf("unexpected event %q", m.Event)
+			return parseFailure(word)
 		}
 	}
 }
@@ -203,20 +209,22 @@ func (t *template) writeIDMaps() error {
 func (t *template) receive() {
 	defer t.control.close()
 	for {
-		m, fd, err := t.control.receive()
+		word, fd, err := t.control.read()
 		if err != nil {
 			break
 		}
-		if m.Event != "lane" || fd < 0 { // a lane's end is seen on its own control socket
+		number, isLane := strings.CutPrefix(string(word), "lane ")
+		id, err := strconv.Atoi(number)
+		if !isLane || err != nil || fd < 0 {
 			if fd >= 0 {
 				_ = unix.Close(fd)
 			}
-			continue
+			break
 		}
 		handle := os.NewFile(uintptr(fd), "pidfd")
 		t.mu.Lock()
-		answer := t.lanes[m.ID]
-		delete(t.lanes, m.ID)
+		answer := t.lanes[id]
+		delete(t.lanes, id)
 		t.mu.Unlock()
 		if answer == nil {
 			_ = handle.Close()
@@ -251,11 +259,10 @@ func (t *template) forkLane() (*control, *os.File, error) {
 		conn.close()
 		return nil, nil, errTemplateGone
 	}
-	t.next++
-	id := t.next
+	id := int(laneNumbers.Add(1))
 	t.lanes[id] = answer
 	t.mu.Unlock()
-	if err := t.control.send(message{Op: "lane", ID: id}, int(theirs.Fd())); err != nil {
+	if err := t.control.write([]byte("lane "+strconv.Itoa(id)), int(theirs.Fd())); err != nil {
 		conn.close()
 		return nil, nil, fmt.Errorf("asking for a lane: %w", err)
 	}

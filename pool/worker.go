@@ -2,11 +2,12 @@ package pool
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -25,7 +26,7 @@ const (
 // that leased it; dead is closed when it is reaped, after which exit is set.
 type worker struct {
 	lane   *lane
-	number int // within the lane
+	pid    atomic.Int32 // as Caddy sees it; 0 until it is parked
 	state  State
 	reason Reason // why it is ending; the first one counts
 
@@ -70,7 +71,10 @@ func newWorker(l *lane) (w *worker, theirs []int, err error) {
 		return nil, nil, fmt.Errorf("making a channel: %w", err)
 	}
 	theirs = append(theirs, pair[1])
-	err = unix.SetNonblock(pair[0], true)
+	if err = unix.SetNonblock(pair[0], true); err == nil {
+		// The kernel itself then says who wrote what comes (unix(7)).
+		err = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
+	}
 	w.channel = os.NewFile(uintptr(pair[0]), "channel")
 	return w, theirs, err
 }
@@ -102,7 +106,7 @@ func take(fd *int) *os.File {
 
 // boot sends the descriptors to the lane and waits until the worker is parked.
 func (w *worker) boot(theirs []int) error {
-	err := w.lane.control.say("boot", w.number, theirs...)
+	err := w.lane.control.write([]byte("boot"), theirs...)
 	closeAll(theirs)
 	if err != nil {
 		return fmt.Errorf("asking for a worker: %w", err)
@@ -113,20 +117,16 @@ func (w *worker) boot(theirs []int) error {
 		if n == len(line) {
 			return errProtocol
 		}
-		read, err := w.channel.Read(line[n:])
+		read, err := w.receive(line[n:])
 		n += read
 		if end := bytes.IndexByte(line[:n], '\n'); end >= 0 {
-			var m message
-			switch err := json.Unmarshal(line[:end], &m); {
-			case err != nil || end != n-1:
-				return errProtocol
-			case m.Event == "failed":
-				return &stepError{m.Step, m.Error}
-			case m.Event != "ready":
+			if end != n-1 || w.pid.Load() <= 0 {
 				return errProtocol
 			}
-			_ = w.channel.SetReadDeadline(time.Time{})
-			return nil
+			if string(line[:end]) == "ready" {
+				return w.channel.SetReadDeadline(time.Time{})
+			}
+			return parseFailure(line[:end])
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -137,12 +137,65 @@ func (w *worker) boot(theirs []int) error {
 	}
 }
 
+// receive reads from the channel, and takes the worker's pid from the credentials that come with it.
+func (w *worker) receive(into []byte) (n int, err error) {
+	raw, err := w.channel.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
+	var oobn int
+	var readErr error
+	err = raw.Read(func(fd uintptr) bool {
+		n, oobn, _, _, readErr = unix.Recvmsg(int(fd), into, oob, unix.MSG_CMSG_CLOEXEC)
+		return readErr != unix.EAGAIN && readErr != unix.EINTR //nolint:errorlint // bare errnos
+	})
+	switch {
+	case err != nil:
+		return 0, err
+	case readErr != nil:
+		return 0, readErr
+	case n == 0:
+		return 0, io.EOF
+	}
+	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) > 0 {
+		if sender, err := unix.ParseUnixCredentials(&messages[0]); err == nil {
+			w.pid.Store(sender.Pid)
+		}
+	}
+	return n, nil
+}
+
+// kill ends the worker's first process; false when that cannot be done safely. Its pid may have been given to another by
+// now, so it is made sure that the handle is on a child of our lane.
+func (w *worker) kill() bool {
+	pid := int(w.pid.Load())
+	if pid <= 0 {
+		return false
+	}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return err == unix.ESRCH //nolint:errorlint // a bare errno; then it has ended, and its lane will say so
+	}
+	defer unix.Close(pidfd)
+	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return os.IsNotExist(err)
+	}
+	// The name, in parentheses, may hold anything; after it come the state and the parent.
+	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
+	if len(fields) < 2 || fields[1] != strconv.Itoa(w.lane.pid) {
+		return true
+	}
+	return unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) == nil
+}
+
 var errProtocol = errors.New("the worker broke the protocol")
 
 // start hands the request over; from its return on the worker has the code.
 func (w *worker) start(req Request) error {
 	_ = w.channel.SetWriteDeadline(time.Now().Add(bootTimeout))
-	if _, err := io.WriteString(w.channel, "run\n"+req.Code); err != nil {
+	if _, err := io.WriteString(w.channel, "run\n"+strings.TrimPrefix(req.Code, "\ufeff")); err != nil {
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	_ = w.channel.Close()

@@ -4,20 +4,21 @@ The order of the steps is the point; each says why it stands where it does. See 
 user_namespaces(7), pid_namespaces(7), capabilities(7).
 """
 import ctypes
-import fcntl
 import os
 import resource
-import socket
 import struct
+
+import _socket
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+prctl, kill = libc.prctl, libc.kill
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
 CLONE = {"mount": 0x20000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
-PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS, PR_SET_CHILD_SUBREAPER = 4, 38, 36
+PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
 CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
 NO_CAPABILITIES = bytes(24)
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
@@ -74,12 +75,9 @@ def enter_template(plan, ask_for_map):
             dumpable(1)
             # After the user namespace, so that it owns them.
             unshare(["mount", "net", "ipc", "uts"])
-        socket.sethostname("sandbox")
-    elif plan["uid"] != os.getuid():
+        _socket.sethostname("sandbox")
+    elif plan["order"] == "root":
         os.setgroups([])
-        os.setresgid(plan["gid"], plan["gid"], plan["gid"])
-        os.setresuid(plan["uid"], plan["uid"], plan["uid"])
-        dumpable(1)
     os.chdir("/")
 
 
@@ -148,78 +146,77 @@ def _restrict(target, device):
 
 # --- a lane: once for many workers ------------------------------------------------------------------------------------
 
-def enter_lane(plan):
-    """Run as the first process of a new pid namespace: it alone outlives its workers and ends what they leave."""
+def enter_lane(plan, number):
+    """Run as the first process of a new pid namespace. Everything that a worker inherits is set here, once."""
+    own_id = plan["uid"] + number % plan["uids"]
     if plan["world"] == "namespaces":
-        plan["scratch"]["mount"] = os.fsencode(plan["scratch"]["path"]), plan["scratch"]["options"].encode()
-        unshare(["mount", "net"])
+        unshare(["mount", "net", "ipc"])
         # Processes that a worker may not trace are hidden from it, this one among them.
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
         _loopback_up()
+        scratch = plan["scratch"]
+        _mount("tmpfs", scratch["path"], "tmpfs", MS_NOSUID | MS_NODEV, scratch["options"])
+        if plan["order"] == "root":
+            # An id of the host's that no other lane has. The scratch directory itself stays the template's.
+            _become(own_id)
+        # Last of the namespaces: a new user namespace owns none of the others, so from here on nothing can be mounted;
+        # and it gives this lane a process count of its own for RLIMIT_NPROC. setgroups is denied here since it is above.
+        outside_uid, outside_gid = os.getuid(), os.getgid()
+        unshare(["user"])
+        _write("/proc/self/uid_map", b"%d %d 1" % (plan["inside"], outside_uid))
+        _write("/proc/self/gid_map", b"%d %d 1" % (plan["inside"], outside_gid))
     else:
         _check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming a subreaper")
-    dumpable(0)
-    # What a worker inherits is set here once: none of it binds this process, which opens and runs nothing.
+        if plan["order"] == "root":
+            _become(own_id)
     for limit in plan["rlimits"]:
         number, value = getattr(resource, limit["name"]), limit["value"]
         _, hard = resource.getrlimit(number)
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)  # an operator's lower limit stays
         resource.setrlimit(number, (value, value))
-    if plan["processes"]:
-        _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
-        if hard != resource.RLIM_INFINITY:
-            plan["processes"] = min(plan["processes"], hard)
+    # The user namespace gave all capabilities. What an exec could give must go first, while one of them is there.
+    for capability in range(64):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break   # the kernel knows no further, or this process never had any
+    _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
+    # Workers have this process's id. They can neither trace it nor read its memory; a worker makes itself dumpable again.
+    dumpable(0)
 
 
-def fresh_scratch(plan):
-    """In a lane with no worker: put a new, empty tmpfs in the place of the last worker's. The mount namespace is the
-    lane's; a worker, in a user namespace below it, can change nothing there."""
-    path, options = plan["scratch"]["mount"]
-    libc.umount2(path, MNT_DETACH)   # fails the first time: nothing is there yet
-    _check(libc.mount(b"tmpfs", path, b"tmpfs", MS_NOSUID | MS_NODEV, options), "mounting scratch")
+def _become(number):
+    os.setresgid(number, number, number)
+    os.setresuid(number, number, number)
+    dumpable(1)   # the id change cleared it, and /proc/self/uid_map would be closed
 
 
 def _loopback_up():
     # A network of its own, empty but for loopback: programs that talk to themselves work, and nothing else is there.
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
-        fcntl.ioctl(s, 0x8914, struct.pack("16sh14x", b"lo", 0x41))  # SIOCSIFFLAGS, IFF_UP | IFF_RUNNING
+    s = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    _check(libc.ioctl(s.fileno(), 0x8914, struct.pack("16sh14x", b"lo", 0x41)), "setting loopback up")  # SIOCSIFFLAGS
+    s.close()
+    # A port that one run has closed must be free for the next one.
+    _write("/proc/sys/net/ipv4/tcp_max_tw_buckets", b"0")
+
+
+def kill_all():
+    """In a lane of its own pid namespace: SIGKILL everything else there, in one step; negative when there is nothing. Not
+    os.kill: an exception at the end of each run costs more than the rest of it."""
+    return kill(-1, 9)
 
 
 # --- a worker: each one -----------------------------------------------------------------------------------------------
 
 def warm_up():
     """In the template: resolve and call what every worker will call, in ways that change nothing."""
-    libc.unshare(0)
-    libc.capset(None, None)                 # EFAULT
     dumpable(1)
-    _write("/dev/null", b"%d %d 1" % (os.getuid(), os.getgid()))
-    resource.setrlimit(resource.RLIMIT_NPROC, resource.getrlimit(resource.RLIMIT_NPROC))
+    kill(0, 0)
 
 
-def enter_worker(plan):
-    namespaces = plan["world"] == "namespaces"
-    if namespaces:
-        _check(libc.unshare(CLONE["ipc"]), "unsharing the ipc namespace")
-        if plan["order"] == "root":
-            # Its own id on the host, other than the lane's: it may signal nothing that is not its own.
-            os.setresgid(plan["gid"], plan["gid"], plan["gid"])
-            os.setresuid(plan["uid"], plan["uid"], plan["uid"])
-    dumpable(1)
-    if namespaces:
-        # Last of the namespaces: a new user namespace owns neither the pid nor the mount namespace, so from here on
-        # nothing can be mounted; and it gives the worker a process count of its own for RLIMIT_NPROC, which therefore
-        # is set after it. setgroups is denied here since it is above.
-        inside_uid, inside_gid = os.getuid(), os.getgid()
-        _check(libc.unshare(CLONE["user"]), "unsharing the user namespace")
-        _write("/proc/self/uid_map", b"%d %d 1" % (plan["uid"], inside_uid))
-        _write("/proc/self/gid_map", b"%d %d 1" % (plan["gid"], inside_gid))
-    os.setsid()
-    if plan["processes"]:
-        resource.setrlimit(resource.RLIMIT_NPROC, (plan["processes"], plan["processes"]))
-    # A new user namespace gave all of them; what the sets of exec hold no longer matters under no_new_privs.
-    _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
+def enter_worker():
+    """All that is left to do: everything else came from the lane."""
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
 
 def _write(path, text):

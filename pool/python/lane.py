@@ -1,153 +1,216 @@
-"""A lane: the first process of a pid namespace. It forks one worker at a time, waits for it, and ends and reaps
-whatever the worker leaves before the next one is forked. It runs no user code and is told nothing of it."""
+"""A lane: the first process of a pid namespace. It forks one worker at a time, waits for it, and ends, reaps and removes
+whatever the worker leaves before the next one is forked. It runs no user code and is told nothing of it.
+
+What can be confined once is confined here, before the first fork; a worker inherits it and has next to nothing to do.
+After a fork each page that either side writes to is copied, and that is most of what a run costs: so the loop blocks
+where it can, speaks in plain words instead of JSON, and calls few functions."""
 import _signal  # the C module: signal.signal looks each number up among enums
 import os
-import select
-import signal
-import socket
 import struct
+import sys
+
+import _socket
 
 import _sandbox_confine as confine
 import _sandbox_wire as wire
+import _sandbox_worker as worker
 
-
-def wake_on_child():
-    """Return a descriptor that becomes readable when a child ends."""
-    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    return reader
+SIGKILL = int(_signal.SIGKILL)
 
 
 def adopt(fd):
     """In a new lane: keep its control socket and nothing else of the template's."""
-    signal.set_wakeup_fd(-1)
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
     os.dup2(fd, 3, inheritable=False)
     os.closerange(4, 1 << 16)
-    return socket.socket(fileno=3)
+    return _socket.socket(fileno=3)
 
 
-def serve(control, plan):
-    """Serve until the control socket closes. Returns (channel, scratch directory) in a worker."""
-    namespaces = plan["world"] == "namespaces"
+def serve(control, plan, number):
+    """Serve until the control socket closes. In each fork the worker takes over for good: a return from here would free
+    what this frame holds, and copy every page of it."""
     try:
-        confine.enter_lane(plan)
-        if namespaces:
-            confine.fresh_scratch(plan)
+        room = Namespace(plan) if plan["world"] == "namespaces" else Tree(plan, control)
+        confine.enter_lane(plan, number)
+        room.enter()
     except BaseException as e:
-        step, error = confine.describe(e)
-        wire.send(control, {"event": "failed", "step": step, "error": error})
+        wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
-    wake = wake_on_child()
-    poll = select.poll()
-    poll.register(wake, select.POLLIN)
-    poll.register(control, select.POLLIN)
-    control_fd = control.fileno()
-    # Without a mount of its own a worker has a directory, and only that one may be removed.
-    own = plan["scratch"]["own"]
-    current, number, scratch = 0, 0, None if own else plan["scratch"]["path"]
-    wire.send(control, {"event": "ready"})
-    # Plain words instead of JSON in this loop: after each fork every page that it touches is copied again.
+    begin, end, clear, serve_worker = room.begin, room.end, room.clear, worker.serve
+    receive, send, fork, wait4, close, unpack = control.recvmsg, control.send, os.fork, os.wait4, os.close, struct.unpack
+    dup2, closerange, cloexec = os.dup2, os.closerange, _socket.MSG_CMSG_CLOEXEC
+    for name in ("wire", "confine", "lane", "worker", "template"):   # user code is to find nothing of ours
+        del sys.modules["_sandbox_" + name]
+    wire.send(control, b"ready")
     while True:
-        for fd, _ in poll.poll():
-            if fd != control_fd:
-                os.read(wake, 4096)
-                while current:
-                    pid, status, usage = os.wait4(-1, os.WNOHANG)
-                    if pid == 0:
-                        break
-                    if pid != current:
-                        continue   # an orphan of the worker
-                    end_all(namespaces)
-                    if own:
-                        _remove(scratch)
-                        scratch = None
-                    current = 0
-                    control.send(b'{"event":"exit","worker":%d,"status":%d,"cpu_seconds":%f,"max_rss_bytes":%d}' % (
-                        number, status, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10))
-                    if namespaces:
-                        confine.fresh_scratch(plan)   # waits for the kernel's readers, so after the answer
-                continue
-            data, ancillary, _, _ = control.recvmsg(64, 128, socket.MSG_CMSG_CLOEXEC)
-            if not data:
-                end_all(namespaces)
-                if own and scratch:
-                    _remove(scratch)
-                os._exit(0)
-            if data.startswith(b"kill "):
-                if current and int(data[5:]) == number:
-                    signal_all(namespaces)
-                continue
-            number = int(data[5:])   # boot
-            fds = struct.unpack("4i", ancillary[0][2])
-            if own:
-                scratch = _make(plan, number)
-            current = os.fork()
-            if current == 0:
-                return _adopt_worker(fds), scratch
-            for fd in fds:
-                os.close(fd)
+        word, ancillary, _, _ = receive(16, 64, cloexec)
+        if not word:
+            os._exit(0)
+        fds = unpack("4i", ancillary[0][2])   # "boot"
+        scratch = begin()
+        child = fork()
+        if child == 0:
+            room.leave()
+            # Descriptors 0, 1, 2 are user code's, 3 is the channel, and there are no others.
+            dup2(fds[0], 0)
+            dup2(fds[1], 1)
+            dup2(fds[2], 2)
+            dup2(fds[3], 3, False)
+            closerange(4, 65536)
+            serve_worker(3, scratch)
+        for fd in fds:
+            close(fd)
+        pid = 0
+        while pid != child:   # others are orphans of the worker
+            pid, status, usage = wait4(-1, 0)
+        end()
+        clean = clear()
+        send(b"exit %d %d %d %d" % (status, int((usage[0] + usage[1]) * 1e6), usage[2], clean))
+        if not clean:
+            os._exit(0)
 
 
-def _adopt_worker(fds):
-    """In a new worker: descriptors 0, 1, 2 are user code's, 3 is the channel, and there are no others."""
-    _signal.set_wakeup_fd(-1)
-    _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    stdin, stdout, stderr, channel = fds
-    os.dup2(stdin, 0)
-    os.dup2(stdout, 1)
-    os.dup2(stderr, 2)
-    os.dup2(channel, 3, False)
-    os.closerange(4, 1 << 16)
-    return 3
+class Namespace:
+    """The room of a worker when the lane is the first process of a pid namespace and has mounts of its own."""
 
+    def __init__(self, plan):
+        self.scratch = plan["scratch"]["path"]
+        self.watched = plan["leftovers"]
 
-def _make(plan, number):
-    """Make the scratch directory of a worker that has no mount of its own."""
-    path = os.path.join(plan["scratch"]["path"], f"{os.getpid()}-{number}")
-    os.mkdir(path, 0o700)
-    return path
+    def enter(self):
+        os.chdir(self.scratch)
+        about = os.stat(self.scratch)
+        self.own, self.mode = about.st_uid == os.getuid(), about.st_mode   # else a worker cannot change it
+        self.found = self._read_watched()
 
+    def begin(self):
+        return self.scratch
 
-def _remove(path):
-    import shutil   # its compression libraries would be mapped in every worker, and few systems come here
-
-    def open_up(function, name, _):
-        # User code may have closed a directory to itself, and so to us.
-        try:
-            os.chmod(os.path.dirname(name), 0o700)
-            os.chmod(name, 0o700)
-            function(name)
-        except OSError:
-            pass
-
-    shutil.rmtree(path, onerror=open_up)
-
-
-def signal_all(namespaces):
-    """SIGKILL everything that descends from this lane. In a pid namespace one call reaches all, atomically."""
-    if namespaces:
-        try:
-            os.kill(-1, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        return
-    for pid in _descendants(os.getpid()):
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-
-
-def end_all(namespaces):
-    """Kill and reap until this lane has no child. Orphans come to it, as pid 1 or as subreaper."""
-    try:
-        while True:
-            if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                signal_all(namespaces)
-                os.waitpid(-1, 0)
-    except ChildProcessError:
+    def leave(self):
         pass
+
+    def end(self):
+        if confine.kill_all() < 0:
+            return   # nobody is left
+        try:
+            while True:
+                os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+
+    def clear(self):
+        """Empty scratch. False when that is much work, or when something else is not as it was: then the lane goes, and
+        the kernel takes its mounts and namespaces apart."""
+        path = self.scratch
+        try:
+            names = os.listdir(path)
+            if len(names) == 1 and names[0] == "main.py":
+                os.unlink("main.py")
+            elif not empty(path, 2000):
+                return False
+            if self.own and (os.stat(path).st_mode != self.mode or os.listxattr(path)):
+                return False
+            return not self.watched or self._read_watched() == self.found
+        except OSError:
+            return False
+
+    def _read_watched(self):
+        found = []
+        for path in self.watched:
+            with open(path, "rb") as f:
+                found.append(f.read())
+        return found
+
+
+class Tree:
+    """The room of a worker when there are no namespaces: the lane adopts orphans as a subreaper, and each worker has a
+    directory of its own."""
+
+    def __init__(self, plan, control):
+        self.parent, self.control = plan["scratch"]["path"], control
+        self.scratch, self.number = None, 0
+
+    def enter(self):
+        # The server's death shows as end of file, while this process waits for a worker that may never end.
+        import fcntl
+        _signal.signal(_signal.SIGIO, self._look)
+        fcntl.fcntl(self.control.fileno(), fcntl.F_SETOWN, os.getpid())
+        flags = fcntl.fcntl(self.control.fileno(), fcntl.F_GETFL)
+        fcntl.fcntl(self.control.fileno(), fcntl.F_SETFL, flags | os.O_ASYNC)
+        self._look()
+
+    def _look(self, *_):
+        try:
+            gone = not self.control.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
+        except OSError:
+            return
+        if gone:
+            self.end()
+            self.clear()
+            os._exit(0)
+
+    def begin(self):
+        self.number += 1
+        self.scratch = os.path.join(self.parent, f"{os.getpid()}-{self.number}")
+        os.mkdir(self.scratch, 0o700)
+        return self.scratch
+
+    def leave(self):
+        _signal.signal(_signal.SIGIO, _signal.SIG_DFL)
+        os.chdir(self.scratch)
+        os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
+        worker.settle(self.scratch)
+
+    def end(self):
+        try:
+            while True:
+                if os.waitpid(-1, os.WNOHANG)[0] == 0:
+                    for pid in _descendants(os.getpid()):
+                        try:
+                            os.kill(pid, SIGKILL)
+                        except ProcessLookupError:
+                            pass
+                    os.waitpid(-1, 0)
+        except ChildProcessError:
+            pass
+
+    def clear(self):
+        if self.scratch:
+            try:
+                empty(self.scratch, sys.maxsize)
+                os.rmdir(self.scratch)
+            except OSError:
+                return False
+            self.scratch = None
+        return True
+
+
+def empty(top, budget):
+    """Remove what lies in top; False when that is more than budget entries. User code may have nested directories without
+    end and closed them to itself, and so to us: each is opened and moved up to top, so no path grows long."""
+    queue, moved = [top], 0
+    while queue:
+        path = queue.pop()
+        os.chmod(path, 0o700) if path is not top else None
+        for name in os.listdir(path):
+            budget -= 1
+            if budget < 0:
+                return False
+            entry = f"{path}/{name}"
+            try:
+                os.unlink(entry)
+                continue
+            except (IsADirectoryError, PermissionError):   # what unlink(2) of a directory says on Linux, and by POSIX
+                os.chmod(entry, 0o700)
+            if path is not top:
+                moved += 1
+                target = f"{top}/.moved-{os.urandom(8).hex()}-{moved}"
+                os.rename(entry, target)
+                entry = target
+            queue.append(entry)
+        if path is not top:
+            os.rmdir(path)
+    return True
 
 
 def _descendants(pid):

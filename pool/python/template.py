@@ -1,9 +1,7 @@
 """The template: a fork server that imports once and runs no user code, ever. It forks lanes; lanes fork workers."""
+import _signal
 import gc
-import importlib
 import os
-import select
-import signal
 import sys
 
 import _sandbox_confine as confine
@@ -16,22 +14,19 @@ def main(control, plan):
     """Serve until the control socket closes. Also the bottom frame of every lane and worker forked from here."""
     try:
         # Only Python's own signals differ from the defaults; a terminal's ^C is for Caddy, not for us.
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
         _start(control, plan)
     except BaseException as e:
-        step, error = confine.describe(e)
-        wire.send(control, {"event": "failed", "step": step, "error": error[-4000:]})
+        wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
-    control = _serve(control, plan)                # returns in a lane
-    channel, scratch = lane.serve(control, plan)   # returns in a worker
-    worker.serve(channel, scratch, plan)           # never returns
+    control, number = _serve(control, plan)   # returns in a lane
+    lane.serve(control, plan, number)         # never returns
 
 
 def _start(control, plan):
     def ask_for_map():
-        wire.send(control, {"event": "map"})
-        message, _ = wire.receive(control)
-        if message is None:
+        wire.send(control, b"map")
+        if not wire.receive(control)[0]:
             os._exit(0)
 
     confine.enter_template(plan, ask_for_map)
@@ -40,7 +35,7 @@ def _start(control, plan):
     sys.path[:0] = plan["python_path"]
     for name in plan["preload"]:
         try:
-            importlib.import_module(name)
+            __import__(name)
         except BaseException as e:
             raise confine.ConfineError(f"preload {name}", f"{type(e).__name__}: {e}") from None
     threads = len(os.listdir("/proc/self/task"))
@@ -48,7 +43,9 @@ def _start(control, plan):
         # A thread does not survive fork, but a lock that it holds does.
         raise confine.ConfineError("preload", f"a preloaded module started {threads - 1} thread(s), and a process with "
                                    "threads cannot be forked safely; take it out of preload")
-    worker.warm_up()
+    sys.argv[:] = ["main.py"]
+    worker.warm_up(plan["scratch"]["path"])
+    share_page_tables()
     gc.collect()
     gc.disable()   # in the workers it is on again
     gc.freeze()    # what is here now is never looked at again, so its pages stay shared
@@ -57,36 +54,40 @@ def _start(control, plan):
     for limit in plan["rlimits"]:
         if limit["above_template"]:
             limit["value"] += data_bytes   # what the template holds already is not the worker's to pay for
-    wire.send(control, {"event": "ready"})
+    wire.send(control, b"ready")
+
+
+def share_page_tables():
+    """Make fork copy the page tables of large mappings of files. It leaves them out of one that was never written to
+    (vma_needs_copy in the kernel's mm/memory.c), and a child then takes a fault for every 64 KiB of code that it runs. So
+    one byte of each is written, with the value that it has. Where that is forbidden, forks are slower and that is all."""
+    try:
+        with open("/proc/self/maps") as f:
+            maps = [line.split(None, 5) for line in f]
+        with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            for fields in maps:
+                start, end = (int(address, 16) for address in fields[0].split("-"))
+                if fields[-1].startswith("/") and fields[1] in ("r-xp", "r--p") and end - start >= 1 << 18:
+                    memory.seek(start)
+                    byte = memory.read(1)
+                    memory.seek(start)
+                    memory.write(byte)
+    except OSError:
+        pass
 
 
 def _serve(control, plan):
-    """Fork a lane for each message. Returns the control socket of a lane, in the lane."""
-    wake = lane.wake_on_child()
-    poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(wake, select.POLLIN)
+    """Fork a lane for each message. Returns its control socket and number, in the lane."""
+    # Go sees a lane's end on the lane's own control socket; here it must only not stay a zombie (wait(2), NOTES).
+    _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     while True:
-        for fd, _ in poll.poll():
-            if fd == wake:
-                os.read(wake, 4096)
-                _reap()
-                continue
-            message, fds = wire.receive(control)
-            if message is None:
-                os._exit(0)   # Caddy is gone: this ends the pid namespace, and every lane and worker with it
-            if _fork_lane(control, plan, message["id"]):
-                return lane.adopt(fds[0])
-            os.close(fds[0])
-
-
-def _reap():
-    """Go sees a lane's end on the lane's own control socket; here it only stops being a zombie."""
-    try:
-        while os.waitpid(-1, os.WNOHANG)[0]:
-            pass
-    except ChildProcessError:
-        pass
+        words, fds = wire.receive(control)   # "lane", number
+        if not words:
+            os._exit(0)   # Caddy is gone: this ends the pid namespace, and every lane and worker with it
+        number = int(words[1])
+        if _fork_lane(control, plan, number):
+            return lane.adopt(fds[0]), number
+        os.close(fds[0])
 
 
 def _fork_lane(control, plan, number):
@@ -101,7 +102,7 @@ def _fork_lane(control, plan, number):
     if pid == 0:
         return True
     handle = os.pidfd_open(pid)
-    wire.send(control, {"event": "lane", "id": number}, [handle])
+    wire.send(control, b"lane %d" % number, handle)
     if namespaces:
         os._exit(0)
     os.close(handle)

@@ -1,38 +1,24 @@
-"""One JSON message per packet on a control socket (SOCK_SEQPACKET), descriptors beside it (SCM_RIGHTS); and the
-worker's channel, a stream. doc.go has the protocol."""
-import json
-import os
-import socket
+"""What the control sockets (SOCK_SEQPACKET, descriptors beside a packet as SCM_RIGHTS) and a worker's channel carry: words
+and numbers, and JSON for the failure that ends a process. doc.go has the protocol."""
+import struct
 
-MAX_MESSAGE = 1 << 16
+import _socket  # the C module: the one around it brings selectors and enum, which every fork would copy
 
-
-def send(sock, message, fds=()):
-    data = json.dumps(message).encode()
-    if fds:
-        socket.send_fds(sock, [data], fds)
-    else:
-        sock.send(data)
+MAX_MESSAGE = 64
 
 
-def receive(sock, max_fds=8):
-    """Return (message, descriptors), or (None, []) when the other side is gone."""
-    data, fds, _, _ = socket.recv_fds(sock, MAX_MESSAGE, max_fds, socket.MSG_CMSG_CLOEXEC)
-    if not data:
-        for fd in fds:
-            os.close(fd)
-        return None, []
-    return json.loads(data), fds
+def send(sock, word, fd=None):
+    rights = [] if fd is None else [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))]
+    sock.sendmsg([word], rights)
 
 
-def read_request(fd):
-    """Read "run", a line feed and the source, to the end of file; None when the worker is retired instead."""
-    parts = []
-    while part := os.read(fd, 1 << 16):
-        parts.append(part)
-    data = parts[0] if len(parts) == 1 else b"".join(parts)
-    return data[4:] if data.startswith(b"run\n") else None
+def receive(sock):
+    """Return (words, descriptors), or ([], ()) when the other side is gone."""
+    data, ancillary, _, _ = sock.recvmsg(MAX_MESSAGE, 64, _socket.MSG_CMSG_CLOEXEC)
+    return data.split(), struct.unpack(f"{len(ancillary[0][2]) // 4}i", ancillary[0][2]) if ancillary else ()
 
 
-def write_line(fd, message):
-    os.write(fd, json.dumps(message).encode() + b"\n")
+def failure(step, error):
+    import json   # no user code has run yet
+
+    return json.dumps({"event": "failed", "step": step, "error": error[-4000:]}).encode()

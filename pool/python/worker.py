@@ -1,5 +1,8 @@
 """A worker: confined, reseeded and warmed before it is parked; it takes one request, runs it as __main__, and ends
-as `python main.py` would. It says nothing after it has the code: what user code did, the lane and the pipes tell."""
+as `python main.py` would. It says nothing after it has the code: what user code did, the lane and the pipes tell.
+
+Each object that is used in a fork is counted, which writes to it and so copies its page. So names are looked up here
+once, the module that becomes __main__ is made ahead, and the way to user code is one function."""
 import _signal  # the C module: signal.signal looks each number up among enums
 import _thread
 import atexit
@@ -7,7 +10,7 @@ import builtins
 import gc
 import os
 import sys
-import types
+from os import _exit, close, open as open_file, read, setsid, write
 
 import _sandbox_confine as confine
 import _sandbox_wire as wire
@@ -15,99 +18,95 @@ import _sandbox_wire as wire
 if sys.version_info >= (3, 13):
     import traceback  # noqa: F401  from there on the interpreter shows uncaught exceptions with it
 
+MAIN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+MAX_READ = 1 << 16
+SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
+enable_collector = gc.enable
+main = type(sys)("__main__")
+main.__builtins__ = builtins
 
-def serve(channel, scratch, plan):
+
+def serve(channel, scratch):
     try:
-        _prepare(plan, scratch)
-        os.write(channel, b'{"event":"ready"}\n')
-        request = wire.read_request(channel)
+        confine.enter_worker()
+        setsid()
+        sys.path.insert(0, scratch)
+        set_handler(SIGINT, on_interrupt)
+        if random_states:
+            _reseed()
+        rehearse()
+        enable_collector()
+        write(channel, b"ready\n")
+        request = read(channel, MAX_READ)
+        while part := read(channel, MAX_READ):
+            request += part
     except BaseException as e:
-        step, error = confine.describe(e)
         try:
-            wire.write_line(channel, {"event": "failed", "step": step, "error": error[-2000:]})
+            write(channel, wire.failure(*confine.describe(e)) + b"\n")
         finally:
-            os._exit(1)
-    if request is None:
-        os._exit(0)                # retired before a request came
-    os.close(channel)              # user code shares this process: nothing is said from here on
-    for name in ("wire", "confine", "lane", "worker", "template"):
-        sys.modules.pop("_sandbox_" + name, None)
-    os._exit(run(request, scratch))
+            _exit(1)
+    if request[:4] != b"run\n":
+        _exit(0)         # retired before a request came
+    close(channel)       # user code shares this process: nothing is said from here on
+    source = request[4:]
+    status = 0
+    try:
+        # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
+        file = open_file("main.py", MAIN_FLAGS, 0o644)
+        write(file, source)
+        close(file)
+        exec(compile(source.decode(), "main.py", "exec", 0, True), main.__dict__)
+    except SystemExit as e:
+        status = _exit_code(e)
+    except BaseException as e:
+        status = _report(e)
+    _exit(_finish(status))
 
 
-def _prepare(plan, scratch):
-    confine.enter_worker(plan)
-    os.chdir(scratch)
-    if plan["scratch"]["own"]:
-        os.environ["HOME"] = os.environ["TMPDIR"] = scratch
-    sys.path.insert(0, scratch)
-    sys.argv[:] = ["main.py"]
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    _reseed()
-    rehearse()
-    gc.enable()
+random_states = ()
 
 
 def _reseed():
     """Give this worker random state of its own. Python reseeds `random` itself after a fork; these it does not."""
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-    ssl = sys.modules.get("ssl")
-    if ssl is not None:
-        ssl.RAND_add(os.urandom(32), 32.0)
-    process = sys.modules.get("multiprocessing.process")
-    if process is not None:
-        process.current_process().authkey = os.urandom(32)
+    for module in random_states:
+        if module.__name__ == "numpy.random":
+            module.seed()
+        elif module.__name__ == "ssl":
+            module.RAND_add(os.urandom(32), 32.0)
+        else:   # multiprocessing.process
+            module.current_process().authkey = os.urandom(32)
 
 
 def rehearse():
     """Touch what the first lines of a program touch, so that the pages are this process's own before a request comes.
     It does no more than the smallest program does, so that it costs nothing over all."""
-    exec(compile("str(1)", "main.py", "exec", dont_inherit=True), {"__name__": "__main__", "__builtins__": builtins})
+    exec(compile("str(1)", "main.py", "exec", 0, True), {"__name__": "__main__", "__builtins__": builtins})
 
 
-def warm_up():
+def warm_up(scratch):
     """In the template: run what every worker will run until the interpreter has settled. It specializes bytecode and
     fills caches of types and methods as it runs (PEP 659), and each such write in a worker would copy a page."""
+    global random_states
+    random_states = [sys.modules[n] for n in ("numpy.random", "ssl", "multiprocessing.process") if n in sys.modules]
     for _ in range(32):
         rehearse()
-        main = _new_main("/tmp")
-        exec(compile("print(end='')", "main.py", "exec", dont_inherit=True), main.__dict__)
+        exec(compile("print(end='')", "main.py", "exec", 0, True), main.__dict__)
         _clear(main.__dict__)
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
                 stream.flush()
         confine.warm_up()
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        set_handler(SIGINT, _signal.SIG_DFL)
         _reseed()
+    main.__dict__.clear()
+    main.__dict__.update(type(sys)("__main__").__dict__, __builtins__=builtins)
+    settle(scratch)
+    sys.modules["__main__"] = main
 
 
-def _new_main(scratch):
-    main = types.ModuleType("__main__")
-    main.__file__ = os.path.join(scratch, "main.py")
-    main.__builtins__ = builtins
-    return main
-
-
-def run(source, scratch):
-    """Run source as __main__ and return the exit code that a shell would see."""
-    main = sys.modules["__main__"] = _new_main(scratch)
-    status = 0
-    try:
-        # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
-        fd = os.open("main.py", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, source)
-        finally:
-            os.close(fd)
-        code = source.decode("utf-8").removeprefix("\ufeff")
-        exec(compile(code, "main.py", "exec", dont_inherit=True), main.__dict__)
-    except SystemExit as e:
-        status = _exit_code(e)
-    except BaseException as e:
-        status = _report(e)
-    return _finish(main, status)
+def settle(scratch):
+    """Set what a program finds of where it lies."""
+    main.__file__ = scratch + "/main.py"
 
 
 def _exit_code(e):
@@ -145,7 +144,7 @@ def _report(e):
     return status
 
 
-def _finish(main, status):
+def _finish(status):
     """What Py_FinalizeEx does that a program can see; the rest of it would only touch every page of the preload."""
     threading = sys.modules.get("threading")
     steps = [atexit._run_exitfuncs, lambda: _clear(main.__dict__)]
