@@ -12,54 +12,52 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// guaranteeNames are the promises about user code, in the order of the documentation.
-var guaranteeNames = []string{
-	"reads only what Python needs",
-	"writes only its own scratch, bounded",
-	"no network, no host sockets",
-	"cannot see, signal or trace another process",
-	"gains no privilege",
-	"bounded memory, processes, files, CPU time, output",
-	"leaves nothing behind for the next run",
-}
-
-// layers says which layers hold each guarantee in a world, in the order of guaranteeNames.
-var layers = map[world][][]string{
-	worldNamespaces: {
-		{"namespaces"}, {"namespaces", "rlimits"}, {"namespaces"}, {"namespaces"}, {"namespaces", "no_new_privs"},
-		{"rlimits", "monitor"}, {"namespaces"},
-	},
-	worldProcess: {nil, nil, nil, nil, nil, nil, nil},
-}
-
 // confine starts the first template in the strongest world that the system offers and the configuration accepts, and
 // leaves p.plan and p.guarantees set.
-func (p *Pool) confine(ctx context.Context) (*template, error) {
-	sys := thisSystem()
-	var reason string
-	if p.cfg.Isolation != IsolationNone {
-		t, err := p.tryNamespaces(ctx, sys)
-		if err == nil {
-			p.guarantees = makeGuarantees(worldNamespaces, "")
-			return t, nil
+func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
+	if p.cfg.Isolation == IsolationNone {
+		const reason = "isolation is none"
+		p.log.Warn("user code is not confined", "isolation", string(p.cfg.Isolation), "reason", reason)
+		sys.landlock, sys.seccomp = 0, false
+		p.guarantees = makeGuarantees(sys, worldProcess, reason)
+		for i := range p.guarantees {
+			p.guarantees[i] = Guarantee{Name: p.guarantees[i].Name, Layers: []string{}, Reason: reason}
 		}
-		if reason = lackOfNamespaces(err, sys.euid); reason == "" {
-			return nil, describeStart(err)
-		}
-		if p.cfg.Isolation == IsolationStrict {
-			return nil, fmt.Errorf("isolation strict: the guarantee %q and others cannot be held, since %s; "+
-				"allow user namespaces for Caddy, or set isolation best_effort to start without them", guaranteeNames[0], reason)
-		}
-	} else {
-		reason = "isolation is none"
+		return p.withoutNamespaces(ctx, sys)
 	}
-	p.log.Warn("user code is not confined", "isolation", string(p.cfg.Isolation), "reason", reason)
-	p.guarantees = makeGuarantees(worldProcess, reason)
+	t, err := p.tryNamespaces(ctx, sys)
+	if err == nil {
+		p.guarantees = makeGuarantees(sys, worldNamespaces, "")
+		return t, nil
+	}
+	lack := lackOfNamespaces(err, sys.euid)
+	if lack == "" {
+		return nil, describeStart(err)
+	}
+	p.guarantees = makeGuarantees(sys, worldProcess, lack)
+	if gap := firstGap(p.guarantees); gap != nil {
+		if p.cfg.Isolation == IsolationStrict {
+			return nil, fmt.Errorf("isolation strict: the guarantee %q cannot be held, since %s; "+
+				"allow user namespaces for Caddy or run it on a newer kernel, or set isolation best_effort to start without the guarantee", gap.Name, gap.Reason)
+		}
+		for _, g := range p.guarantees {
+			if len(g.Layers) == 0 {
+				p.log.Warn("a guarantee about user code is not held", "isolation", string(p.cfg.Isolation), "guarantee", g.Name, "reason", g.Reason)
+			}
+		}
+	}
+	return p.withoutNamespaces(ctx, sys)
+}
+
+// withoutNamespaces starts the first template where processes are all that there is.
+func (p *Pool) withoutNamespaces(ctx context.Context, sys system) (*template, error) {
 	var err error
 	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
 		return nil, fmt.Errorf("making a scratch directory: %w", err)
 	}
-	p.plan = makePlan(p.cfg, p.python, sys, worldProcess, p.scratchDir)
+	if p.plan, err = makePlan(p.cfg, p.python, sys, worldProcess, p.scratchDir); err != nil {
+		return nil, err
+	}
 	if sys.euid == 0 {
 		if dir := closedTo(p.python.Executable); dir != "" {
 			return nil, fmt.Errorf("python %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
@@ -82,19 +80,11 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys system) (*template, error)
 		return nil, fmt.Errorf("%s lies under a directory that is each execution's own scratch: "+
 			"choose a python and python_path outside of /tmp and /var/tmp", dir)
 	}
-	p.plan = makePlan(p.cfg, p.python, sys, worldNamespaces, "")
-	return startTemplate(ctx, p.python, p.plan)
-}
-
-func makeGuarantees(w world, reason string) []Guarantee {
-	guarantees := make([]Guarantee, len(guaranteeNames))
-	for i, name := range guaranteeNames {
-		guarantees[i] = Guarantee{Name: name, Layers: append([]string{}, layers[w][i]...)}
-		if len(layers[w][i]) == 0 {
-			guarantees[i].Reason = reason
-		}
+	var err error
+	if p.plan, err = makePlan(p.cfg, p.python, sys, worldNamespaces, ""); err != nil {
+		return nil, err
 	}
-	return guarantees
+	return startTemplate(ctx, p.python, p.plan)
 }
 
 // lackOfNamespaces returns why the system refuses namespaces, or "" when err is something else.

@@ -1,9 +1,11 @@
 package pool
 
 import (
+	"encoding/hex"
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -35,17 +37,19 @@ const (
 
 // plan is the whole confinement of a template and of what it forks: decided here, applied by python/confine.py.
 type plan struct {
-	World      world    `json:"world"`
-	Order      order    `json:"order"`
-	Root       rootPlan `json:"root"`
-	UID        int      `json:"uid"`    // the first of those that lanes and their workers get, as the template sees it
-	UIDs       int      `json:"uids"`   // how many there are; lanes take turns
-	Inside     int      `json:"inside"` // what user code sees in its user namespace
-	Scratch    scratch  `json:"scratch"`
-	Rlimits    []rlimit `json:"rlimits"`   // set in the lane, inherited by its workers
-	Leftovers  []string `json:"leftovers"` // files whose content tells what a run has left in the kernel
-	Preload    []string `json:"preload"`
-	PythonPath []string `json:"python_path"`
+	World      world        `json:"world"`
+	Order      order        `json:"order"`
+	Root       rootPlan     `json:"root"`
+	UID        int          `json:"uid"`    // the first of those that lanes and their workers get, as the template sees it
+	UIDs       int          `json:"uids"`   // how many there are; lanes take turns
+	Inside     int          `json:"inside"` // what user code sees in its user namespace
+	Scratch    scratch      `json:"scratch"`
+	Rlimits    []rlimit     `json:"rlimits"` // set in the lane, inherited by its workers
+	Landlock   landlockPlan `json:"landlock"`
+	Seccomp    string       `json:"seccomp"`   // a program in hexadecimal; "" for none
+	Leftovers  []string     `json:"leftovers"` // files whose content tells what a run has left in the kernel
+	Preload    []string     `json:"preload"`
+	PythonPath []string     `json:"python_path"`
 }
 
 type rootPlan struct {
@@ -89,6 +93,9 @@ type rlimit struct {
 // system is what makePlan needs to know of the machine: a value, so that a test can describe any.
 type system struct {
 	euid, egid int
+	landlock   int // its ABI; 0 for none
+	seccomp    bool
+	goarch     string
 	isDir      func(path string) bool
 	readlink   func(path string) (string, bool) // false when path is no link
 	resolve    func(path string) string
@@ -96,8 +103,9 @@ type system struct {
 
 func thisSystem() system {
 	return system{
-		euid: os.Geteuid(), egid: os.Getegid(),
-		isDir: func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
+		euid: os.Geteuid(), egid: os.Getegid(), landlock: landlockABI(), goarch: runtime.GOARCH,
+		seccomp: hasSeccomp() && seccompArches[runtime.GOARCH] != nil,
+		isDir:   func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
 		readlink: func(path string) (string, bool) {
 			to, err := os.Readlink(path)
 			return to, err == nil
@@ -112,7 +120,7 @@ func thisSystem() system {
 }
 
 // makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
-func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir string) plan {
+func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir string) (plan, error) {
 	p := plan{World: w, Order: orderUser, UID: sys.euid, UIDs: 1, Inside: sandboxUID, Leftovers: []string{}, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
 	if p.Preload == nil {
 		p.Preload = []string{}
@@ -123,16 +131,6 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 	if sys.euid == 0 {
 		p.Order, p.UID, p.UIDs = orderRoot, sandboxUID, 60_000
 	}
-	if w == worldNamespaces {
-		p.Root = makeRoot(cfg, python, sys)
-		// An inode costs the kernel about a KiB that size= does not count.
-		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", cfg.Scratch, 4096+cfg.Scratch/4096)}
-	} else {
-		p.Scratch = scratch{Path: scratchDir}
-		if sys.euid == 0 {
-			p.UID += hostIDBase
-		}
-	}
 	p.Rlimits = []rlimit{
 		{Name: "RLIMIT_CORE", Value: 0},
 		{Name: "RLIMIT_FSIZE", Value: cfg.Scratch},
@@ -142,13 +140,35 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		{Name: "RLIMIT_DATA", Value: 2 * cfg.Memory, AboveTemplate: true},
 		{Name: "RLIMIT_MSGQUEUE", Value: 0}, // POSIX queues outlive a process
 	}
+	root, sockets := makeRoot(cfg, python, sys), socketsOwnNetwork
 	if w == worldNamespaces {
-		// Counted in each lane's own user namespace, the lane included. Elsewhere the limit counts every process of the id,
-		// the operator's own too.
-		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes) + 1})
-		//p.Leftovers = []string{"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/key-users"}
+		p.Root = root
+		// An inode costs the kernel about a KiB that size= does not count.
+		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", cfg.Scratch, 4096+cfg.Scratch/4096)}
+	} else {
+		sockets = socketsNone
+		p.Scratch = scratch{Path: scratchDir}
+		if sys.euid == 0 {
+			p.UID += hostIDBase
+		}
 	}
-	return p
+	if w == worldNamespaces || sys.euid == 0 {
+		// Counted for an id and user namespace that only one lane has, the lane included. Elsewhere the limit would count
+		// every process of Caddy's user; there the monitor counts.
+		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes) + 1})
+	}
+	p.Landlock = makeLandlock(sys.landlock, w, root)
+	if sys.seccomp {
+		program, err := seccompProgram(sys.goarch, sockets)
+		if err != nil {
+			return plan{}, err
+		}
+		p.Seccomp = hex.EncodeToString(program)
+	} else if w == worldNamespaces {
+		// What the filter would have refused to make is looked for after each run.
+		p.Leftovers = []string{"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/key-users"}
+	}
+	return p, nil
 }
 
 // makeRoot lists what a worker's file system is made of: the system's programs and libraries, the interpreter and what

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -48,7 +50,9 @@ type waiter struct {
 
 // New starts a pool and returns once its first template is ready; the workers come behind it. The error is a sentence
 // for the operator. ctx bounds the start only.
-func New(ctx context.Context, cfg Config) (*Pool, error) {
+func New(ctx context.Context, cfg Config) (*Pool, error) { return newPool(ctx, cfg, thisSystem()) }
+
+func newPool(ctx context.Context, cfg Config, sys system) (*Pool, error) {
 	cfg, err := cfg.Normalize()
 	if err != nil {
 		return nil, err
@@ -57,7 +61,7 @@ func New(ctx context.Context, cfg Config) (*Pool, error) {
 	if p.python, err = findInterpreter(ctx, cfg.Python); err != nil {
 		return nil, err
 	}
-	first, err := p.confine(ctx)
+	first, err := p.confine(ctx, sys)
 	if err != nil {
 		_ = p.removeScratch()
 		return nil, err
@@ -193,6 +197,9 @@ func (p *Pool) laneGone(l *lane) {
 		}
 	}
 	p.mu.Unlock()
+	if p.scratchDir != "" {
+		_ = os.RemoveAll(filepath.Join(p.scratchDir, strconv.Itoa(l.pid))) // the lane has tried
+	}
 	p.exited(l, exit{lost: true}, true)
 	p.refill()
 }

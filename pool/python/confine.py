@@ -6,6 +6,7 @@ user_namespaces(7), pid_namespaces(7), capabilities(7).
 import ctypes
 import os
 import resource
+import stat
 import struct
 
 import _socket
@@ -19,6 +20,9 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVA
 MNT_DETACH = 2
 CLONE = {"mount": 0x20000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
+PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
+SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
+LANDLOCK_RULE_PATH_BENEATH = 1
 CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
 NO_CAPABILITIES = bytes(24)
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
@@ -165,9 +169,11 @@ def enter_lane(plan, number):
         unshare(["user"])
         _write("/proc/self/uid_map", b"%d %d 1" % (plan["inside"], outside_uid))
         _write("/proc/self/gid_map", b"%d %d 1" % (plan["inside"], outside_gid))
+        _bound_capabilities()
     else:
         _check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming a subreaper")
         if plan["order"] == "root":
+            _bound_capabilities()
             _become(own_id)
     for limit in plan["rlimits"]:
         number, value = getattr(resource, limit["name"]), limit["value"]
@@ -175,14 +181,65 @@ def enter_lane(plan, number):
         if hard != resource.RLIM_INFINITY:
             value = min(value, hard)  # an operator's lower limit stays
         resource.setrlimit(number, (value, value))
-    # The user namespace gave all capabilities. What an exec could give must go first, while one of them is there.
-    for capability in range(64):
-        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            break   # the kernel knows no further, or this process never had any
     _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
     # Workers have this process's id. They can neither trace it nor read its memory; a worker makes itself dumpable again.
     dumpable(0)
+    if plan["landlock"]["abi"]:
+        domain = Domain(plan["landlock"])
+        if plan["world"] == "namespaces":
+            domain.allow(plan["scratch"]["path"], plan["landlock"]["scratch"])
+            domain.enter()   # after the last mount: a process in a domain may make none
+        else:
+            plan["domain"] = domain
+
+
+def _bound_capabilities():
+    """Drop what an exec could give, while the capability to do so is there."""
+    for capability in range(64):
+        if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
+            break   # the kernel knows no further
+
+
+def enter_seccomp(program):
+    """Last of all, since it refuses most of what is above. Loading costs as much as a run does, inheriting it nothing."""
+    class Program(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+
+    loaded = Program(len(program) // 8, program)
+    _check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(loaded), 0, 0), "loading the seccomp filter")
+
+
+class Domain:
+    """A Landlock domain (landlock(7)): made of the plan's rules, entered once, and by each worker anew without namespaces,
+    since it must not reach the signals of its lane and may see its own /proc only."""
+
+    def __init__(self, plan):
+        self.plan = plan
+        self.rules = []
+        for rule in plan["rules"]:
+            self.allow(rule["path"], rule["access"], rule["kind"] == "dir")
+
+    def allow(self, path, access, is_dir=True):
+        try:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return   # what is not there needs no rule
+        if stat.S_ISDIR(os.fstat(fd).st_mode) == is_dir:
+            self.rules.append((fd, struct.pack("=Qi", access, fd)))
+        else:
+            os.close(fd)
+
+    def enter(self):
+        plan, syscall = self.plan, libc.syscall
+        attributes = struct.pack("QQQ", plan["handled_fs"], plan["handled_net"], plan["scoped"])
+        ruleset = _check(syscall(SYS_LANDLOCK_CREATE_RULESET, attributes, ctypes.c_size_t(plan["attr_size"]), 0),
+                         "making a Landlock ruleset")
+        for fd, rule in self.rules:
+            _check(syscall(SYS_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0), "adding a Landlock rule")
+            os.close(fd)
+        _check(syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, plan["flags"]), "entering the Landlock domain")
+        os.close(ruleset)
 
 
 def _become(number):
@@ -214,9 +271,12 @@ def warm_up():
     kill(0, 0)
 
 
-def enter_worker():
+def enter_worker(domain):
     """All that is left to do: everything else came from the lane."""
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    if domain is not None:
+        domain.allow("/proc/self", domain.plan["own_proc"])
+        domain.enter()
 
 
 def _write(path, text):

@@ -33,12 +33,14 @@ def serve(control, plan, number):
         room = Namespace(plan) if plan["world"] == "namespaces" else Tree(plan, control)
         confine.enter_lane(plan, number)
         room.enter()
+        if plan["seccomp"]:
+            confine.enter_seccomp(bytes.fromhex(plan["seccomp"]))
     except BaseException as e:
         wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
-    begin, end, clear, serve_worker = room.begin, room.end, room.clear, worker.serve
+    begin, end, clear, serve_worker, domain = room.begin, room.end, room.clear, worker.serve, plan.get("domain")
     receive, send, fork, wait4, close, unpack = control.recvmsg, control.send, os.fork, os.wait4, os.close, struct.unpack
-    dup2, closerange, cloexec = os.dup2, os.closerange, _socket.MSG_CMSG_CLOEXEC
+    dup2, cloexec = os.dup2, _socket.MSG_CMSG_CLOEXEC
     for name in ("wire", "confine", "lane", "worker", "template"):   # user code is to find nothing of ours
         del sys.modules["_sandbox_" + name]
     wire.send(control, b"ready")
@@ -51,13 +53,12 @@ def serve(control, plan, number):
         child = fork()
         if child == 0:
             room.leave()
-            # Descriptors 0, 1, 2 are user code's, 3 is the channel, and there are no others.
+            # Descriptors 0, 1, 2 are user code's, 3 is the channel; the worker closes the others.
             dup2(fds[0], 0)
             dup2(fds[1], 1)
             dup2(fds[2], 2)
             dup2(fds[3], 3, False)
-            closerange(4, 65536)
-            serve_worker(3, scratch)
+            serve_worker(3, scratch, domain)
         for fd in fds:
             close(fd)
         pid = 0
@@ -127,10 +128,14 @@ class Tree:
     directory of its own."""
 
     def __init__(self, plan, control):
-        self.parent, self.control = plan["scratch"]["path"], control
+        self.parent = os.path.join(plan["scratch"]["path"], str(os.getpid()))
+        self.plan, self.control = plan, control
         self.scratch, self.number = None, 0
 
     def enter(self):
+        os.mkdir(self.parent, 0o700)
+        if "domain" in self.plan:
+            self.plan["domain"].allow(self.parent, self.plan["landlock"]["scratch"])
         # The server's death shows as end of file, while this process waits for a worker that may never end.
         import fcntl
         _signal.signal(_signal.SIGIO, self._look)
@@ -147,11 +152,11 @@ class Tree:
         if gone:
             self.end()
             self.clear()
-            os._exit(0)
+            os._exit(0)   # Go removes what is left of the directory
 
     def begin(self):
         self.number += 1
-        self.scratch = os.path.join(self.parent, f"{os.getpid()}-{self.number}")
+        self.scratch = f"{self.parent}/{self.number}"
         os.mkdir(self.scratch, 0o700)
         return self.scratch
 

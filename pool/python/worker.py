@@ -10,7 +10,7 @@ import builtins
 import gc
 import os
 import sys
-from os import _exit, close, open as open_file, read, setsid, write
+from os import _exit, close, closerange, open as open_file, read, setsid, write
 
 import _sandbox_confine as confine
 import _sandbox_wire as wire
@@ -26,9 +26,10 @@ main = type(sys)("__main__")
 main.__builtins__ = builtins
 
 
-def serve(channel, scratch):
+def serve(channel, scratch, domain):
     try:
-        confine.enter_worker()
+        confine.enter_worker(domain)
+        closerange(4, 65536)
         setsid()
         sys.path.insert(0, scratch)
         set_handler(SIGINT, on_interrupt)

@@ -1,0 +1,200 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"runtime"
+	"sync"
+	"testing"
+	"time"
+)
+
+// testPython is the interpreter behind shims.
+var testPython = sync.OnceValues(func() (Interpreter, error) { return findInterpreter(context.Background(), "python3") })
+
+// runPython runs a program in a directory of its own and returns what it says.
+func runPython(t *testing.T, source string, arguments ...string) string {
+	t.Helper()
+	python, err := testPython()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	main := dir + "/main.py" // a file, since multiprocessing looks for one
+	if err := os.WriteFile(main, []byte(source), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, python.Executable, append([]string{"-I", main}, arguments...)...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = dir, &stdout, &stderr, time.Second
+	cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=/usr/bin:/bin"}
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v\n%s%s", err, stdout.String(), stderr.String())
+	}
+	return stdout.String()
+}
+
+// skipWithoutLayer skips a test for want of a kernel feature, but never in CI.
+func skipWithoutLayer(t *testing.T, reason string) {
+	t.Helper()
+	if os.Getenv("CI") == "true" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+func runningProgram(t *testing.T, network socketPolicy) []byte {
+	t.Helper()
+	if !hasSeccomp() {
+		skipWithoutLayer(t, "the kernel has no seccomp filters")
+	}
+	program, err := seccompProgram(runtime.GOARCH, network)
+	if err != nil {
+		skipWithoutLayer(t, err.Error())
+	}
+	return program
+}
+
+// loadFilter gives up every capability first, since the probes must be harmless where the filter is missing: capabilities
+// that a new user namespace then gives reach no further than that namespace.
+const loadFilter = `
+import ctypes, errno, json, os, struct, sys
+libc = ctypes.CDLL(None, use_errno=True)
+assert libc.prctl(38, 1, 0, 0, 0) == 0   # PR_SET_NO_NEW_PRIVS
+assert libc.capset(struct.pack("Ii", 0x20080522, 0), bytes(24)) == 0
+program = bytes.fromhex(sys.argv[1])
+class Program(ctypes.Structure): _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
+filter = Program(len(program) // 8, program)
+assert libc.prctl(22, 2, ctypes.byref(filter), 0, 0) == 0, os.strerror(ctypes.get_errno())   # PR_SET_SECCOMP
+def refused(call, *arguments):
+    ctypes.set_errno(0)
+    r = (call if callable(call) else lambda *a: libc.syscall(call, *a))(*arguments)
+    return errno.errorcode[ctypes.get_errno()] if r == -1 else "ALLOWED"
+`
+
+func TestSeccompHoldsInTheKernel(t *testing.T) {
+	t.Parallel()
+	program := runningProgram(t, socketsOwnNetwork)
+	const probes = loadFilter + `
+import platform, socket
+answers = {}
+def probe(name, want, call, *arguments):
+    got = refused(call, *arguments)
+    if got != want: answers[name] = got
+def family(number, kind, want):
+    try: socket.socket(number, kind, 0).close(); got = "ALLOWED"
+    except OSError as e: got = errno.errorcode[e.errno]
+    if got != want: answers["family %d" % number] = got
+if platform.machine() == "x86_64":
+    numbers = {"bpf": 321, "perf_event_open": 298, "userfaultfd": 323, "io_uring_setup": 425, "keyctl": 250, "add_key": 248, "request_key": 249,
+        "kexec_load": 246, "init_module": 175, "finit_module": 313, "delete_module": 176, "swapon": 167, "reboot": 169, "iopl": 172, "acct": 163,
+        "quotactl": 179, "open_by_handle_at": 304, "name_to_handle_at": 303, "fanotify_init": 300, "lookup_dcookie": 212, "move_pages": 279,
+        "vhangup": 153, "syslog": 103, "clock_settime": 227, "settimeofday": 164}
+    for name, number in numbers.items():
+        probe(name, "EPERM", number, *((0, 0, 0, 0) if name in ("reboot", "kexec_load") else (-1, 0, 0, 0)))
+    probe("x32", "ENOSYS", 0x40000000 | 39)
+    probe("modify_ldt", "EPERM", 154, 0, 0, 0)
+    probe("kcmp", "EPERM", 312, os.getpid(), os.getpid(), 0, 0, 1)
+    probe("pivot_root", "EPERM", 155, b"/tmp", b"/tmp")
+    import mmap
+    code = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    code.write(b"\xb8\x14\0\0\0\xcd\x80\xc3")   # mov eax, 20 (getpid of i386); int 0x80; ret
+    child = os.fork()
+    if child == 0:
+        os._exit(ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(code)))() != -errno.ENOSYS)
+    status = os.waitpid(child, 0)[1]
+    if status and not os.WIFSIGNALED(status):   # killed by a kernel without that ABI
+        answers["int 0x80"] = status
+probe("personality", "EPERM", libc.personality, 0x0040000)
+probe("unshare user", "EPERM", libc.unshare, 0x10000000)
+probe("unshare mount", "EPERM", libc.unshare, 0x20000)
+probe("setns", "EPERM", libc.setns, 0, 0)
+probe("mount", "EPERM", libc.mount, b"none", b"/tmp", b"tmpfs", 0, None)
+probe("umount", "EPERM", libc.umount2, b"/tmp", 2)
+probe("chroot", "EPERM", libc.chroot, b"/tmp")
+probe("fsopen", "EPERM", 430, b"tmpfs", 0)
+probe("open_tree", "EPERM", 428, -100, b"/", 1)
+probe("ptrace", "EPERM", libc.ptrace, 0x4206, os.getppid(), 0, 0)
+probe("process_vm_readv", "EPERM", libc.process_vm_readv, os.getppid(), None, 0, None, 0, 0)
+probe("pidfd_getfd", "EPERM", 438, 3, 0, 0)
+probe("clone3", "ENOSYS", 435, None, 0)
+probe("a call to come", "ENOSYS", 4000)
+probe("shmget", "EPERM", libc.shmget, 0x5eed, 4096, 0)
+probe("prlimit of the parent", "EPERM", libc.prlimit, os.getppid(), 7, None, None)
+family(40, socket.SOCK_STREAM, "EAFNOSUPPORT"); family(16, socket.SOCK_RAW, "EAFNOSUPPORT"); family(38, socket.SOCK_SEQPACKET, "EAFNOSUPPORT")
+family(31, socket.SOCK_RAW, "EAFNOSUPPORT"); family(44, socket.SOCK_RAW, "EAFNOSUPPORT"); family(2, socket.SOCK_RAW, "EPERM")
+print(json.dumps(answers))
+`
+	var wrong map[string]any
+	out := runPython(t, probes, hex.EncodeToString(program))
+	if err := json.Unmarshal([]byte(out), &wrong); err != nil || len(wrong) != 0 {
+		t.Errorf("wrong answers: %s", out)
+	}
+}
+
+func TestSeccompLeavesPythonWorking(t *testing.T) {
+	t.Parallel()
+	program := runningProgram(t, socketsOwnNetwork)
+	const work = loadFilter + `
+import asyncio, concurrent.futures, mmap, multiprocessing, resource, shutil, signal, socket, sqlite3, ssl, subprocess, tempfile, threading, time
+def double(x): return 2 * x
+def main():
+    seen = []
+    threads = [threading.Thread(target=seen.append, args=(i,)) for i in range(4)]
+    for t in threads: t.start()
+    for t in threads: t.join()
+    assert sorted(seen) == [0, 1, 2, 3]
+    assert subprocess.run("echo one | cat", shell=True, capture_output=True, text=True).stdout == "one\n"
+    assert subprocess.check_output([sys.executable, "-c", "print(2)"]) == b"2\n"
+    for method in multiprocessing.get_all_start_methods():
+        with multiprocessing.get_context(method).Pool(2) as pool: assert pool.map(double, range(4)) == [0, 2, 4, 6]
+    with multiprocessing.Manager() as manager: assert manager.list([1])[0] == 1
+    with concurrent.futures.ProcessPoolExecutor(1) as pool: assert pool.submit(double, 4).result() == 8
+    async def talk():
+        async def answer(r, w): w.write(await r.readline()); await w.drain(); w.close()
+        server = await asyncio.start_server(answer, "127.0.0.1", 0)
+        r, w = await asyncio.open_connection(*server.sockets[0].getsockname())
+        w.write(b"hi\n"); assert await r.readline() == b"hi\n"
+        w.close(); server.close()
+        p = await asyncio.create_subprocess_exec("true"); assert await p.wait() == 0
+    asyncio.run(talk())
+    a, b = socket.socketpair(); a.send(b"x"); assert b.recv(1) == b"x"
+    assert socket.getaddrinfo("127.0.0.1", 80)[0][4] == ("127.0.0.1", 80)
+    assert socket.getaddrinfo("localhost", 80, flags=socket.AI_ADDRCONFIG)
+    with tempfile.TemporaryDirectory() as d:
+        path = os.path.join(d, "f")
+        with open(path, "w+b") as f: f.truncate(4096); mmap.mmap(f.fileno(), 4096)[:2] = b"ab"
+        shutil.copy2(path, path + "2"); os.rename(path, path + "3"); os.symlink("x", path); os.chmod(path + "3", 0o600); os.utime(path + "3")
+        db = sqlite3.connect(os.path.join(d, "db")); db.execute("create table t(x)"); db.execute("insert into t values (1)"); db.commit()
+        assert db.execute("select * from t").fetchall() == [(1,)]
+    assert ssl.create_default_context() and ssl.RAND_bytes(8)
+    begin = time.monotonic(); time.sleep(0.01); assert time.monotonic() - begin >= 0.01 and time.time() > 0 and time.get_clock_info("time")
+    signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(signal.ITIMER_REAL, 0.01); signal.pause()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64)); assert resource.getrlimit(resource.RLIMIT_NOFILE) == (64, 64)
+    os.nice(1); os.sched_setaffinity(0, os.sched_getaffinity(0)); os.getloadavg(); os.cpu_count(); os.urandom(8)
+    os.close(os.memfd_create("m")); os.close(os.pidfd_open(os.getpid())); assert refused(libc.personality, 0xffffffff) == "ALLOWED"
+    print("works")
+if __name__ == "__main__": main()
+`
+	if out := runPython(t, work, hex.EncodeToString(program)); out != "works\n" {
+		t.Errorf("got %q", out)
+	}
+	none := runningProgram(t, socketsNone)
+	out := runPython(t, loadFilter+`
+import asyncio, socket
+a, b = socket.socketpair()
+async def main(): return await asyncio.to_thread(lambda: "works")
+print(asyncio.run(main()))
+try: socket.create_connection(("127.0.0.1", 9))
+except OSError as e: print(repr(e))
+`, hex.EncodeToString(none))
+	if want := "works\nPermissionError(13, 'Permission denied')\n"; out != want {
+		t.Errorf("got %q, want %q", out, want)
+	}
+}

@@ -1,0 +1,247 @@
+package pool
+
+import (
+	"encoding/binary"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/net/bpf"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	auditAMD64 = 0xc000003e // linux/audit.h
+	auditI386  = 0x40000003
+	auditARM64 = 0xc00000b7
+	auditARM   = 0x40000028
+)
+
+// answers runs a filter as the kernel would and returns the errno, 0 for allowed.
+func answers(t *testing.T, program []byte, auditArch, number uint32, arguments ...uint64) unix.Errno {
+	t.Helper()
+	var raw []bpf.RawInstruction
+	for i := range slices.Chunk(program, 8) {
+		raw = append(raw, bpf.RawInstruction{Op: binary.LittleEndian.Uint16(i), Jt: i[2], Jf: i[3], K: binary.LittleEndian.Uint32(i[4:])})
+	}
+	instructions, ok := bpf.Disassemble(raw)
+	if !ok {
+		t.Fatal("the filter holds an unknown instruction")
+	}
+	vm, err := bpf.NewVM(instructions)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// struct seccomp_data. The machine here reads words as network packets have them, the kernel as memory has them.
+	data := binary.BigEndian.AppendUint32(nil, number)
+	data = binary.BigEndian.AppendUint32(data, auditArch)
+	data = append(data, make([]byte, 8+6*8)...)
+	for i, argument := range arguments {
+		binary.BigEndian.PutUint32(data[16+8*i:], uint32(argument))
+		binary.BigEndian.PutUint32(data[20+8*i:], uint32(argument>>32))
+	}
+	action, err := vm.Run(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	switch action & unix.SECCOMP_RET_ACTION_FULL {
+	case unix.SECCOMP_RET_ALLOW:
+		return 0
+	case unix.SECCOMP_RET_ERRNO:
+		return unix.Errno(action & unix.SECCOMP_RET_DATA)
+	}
+	t.Fatalf("call %d gets action %#x: neither allowed nor refused", number, action)
+	return 0
+}
+
+func makeProgram(t *testing.T, goarch string, network socketPolicy) []byte {
+	t.Helper()
+	program, err := seccompProgram(goarch, network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return program
+}
+
+func TestSeccompAnswersCalls(t *testing.T) {
+	t.Parallel()
+	const high = 1 << 40 // bits that the kernel does not read
+	for _, c := range []struct {
+		name      string
+		arguments []uint64
+		want      unix.Errno
+	}{
+		{"read", nil, 0}, {"write", nil, 0}, {"openat", nil, 0}, {"openat2", nil, 0}, {"mmap", nil, 0}, {"mprotect", nil, 0}, {"futex", nil, 0},
+		{"execve", nil, 0}, {"wait4", nil, 0}, {"exit_group", nil, 0}, {"rt_sigreturn", nil, 0}, {"getrandom", nil, 0}, {"memfd_create", nil, 0},
+		{"newfstatat", nil, 0}, {"statx", nil, 0}, {"epoll_pwait", nil, 0}, {"close_range", nil, 0}, {"rseq", nil, 0}, {"set_robust_list", nil, 0},
+		{"kill", nil, 0}, {"tgkill", nil, 0}, {"pidfd_send_signal", nil, 0}, {"prctl", nil, 0}, {"setresuid", nil, 0}, {"sched_getaffinity", []uint64{7}, 0},
+		{"landlock_restrict_self", nil, 0}, {"removexattrat", nil, 0}, {"connect", nil, 0}, {"sendmsg", nil, 0}, {"madvise", nil, 0},
+		{"vfork", nil, 0}, {"fork", nil, 0}, {"stat", nil, 0}, {"poll", nil, 0}, {"ppoll", nil, 0}, {"faccessat2", nil, 0}, {"fcntl", nil, 0},
+
+		{"clone3", nil, unix.ENOSYS}, {"open_tree_attr", nil, unix.ENOSYS},
+
+		{"clone", []uint64{unix.CLONE_VM | unix.CLONE_THREAD | unix.CLONE_SIGHAND}, 0}, {"clone", []uint64{uint64(unix.SIGCHLD)}, 0},
+		{"clone", []uint64{unix.CLONE_NEWUSER | uint64(unix.SIGCHLD)}, unix.EPERM}, {"clone", []uint64{unix.CLONE_NEWNS}, unix.EPERM},
+		{"clone", []uint64{unix.CLONE_NEWCGROUP}, unix.EPERM}, {"clone", []uint64{unix.CLONE_NEWTIME}, unix.EPERM},
+		{"clone", []uint64{high | unix.CLONE_NEWPID}, unix.EPERM}, {"clone", []uint64{unix.CLONE_NEWNET}, unix.EPERM},
+
+		{"ioctl", []uint64{0, unix.TCGETS}, 0}, {"ioctl", []uint64{0, unix.TIOCINQ}, 0}, {"ioctl", []uint64{0, unix.TIOCSTI}, unix.EPERM},
+		{"ioctl", []uint64{0, high | unix.TIOCSTI}, unix.EPERM}, {"ioctl", []uint64{0, unix.TIOCLINUX}, unix.EPERM},
+
+		{"personality", []uint64{0}, 0}, {"personality", []uint64{0xffffffff}, 0}, {"personality", []uint64{0x0040000}, unix.EPERM}, {"personality", []uint64{8}, unix.EPERM},
+		{"seccomp", []uint64{unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC}, 0},
+		{"seccomp", []uint64{unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC | unix.SECCOMP_FILTER_FLAG_NEW_LISTENER}, unix.EPERM},
+
+		{"prlimit64", []uint64{0, 7}, 0}, {"prlimit64", []uint64{high}, 0}, {"prlimit64", []uint64{1}, unix.EPERM},
+		{"sched_setaffinity", []uint64{0}, 0}, {"sched_setaffinity", []uint64{9}, unix.EPERM}, {"sched_setattr", []uint64{9}, unix.EPERM},
+		{"sched_setscheduler", []uint64{9}, unix.EPERM}, {"sched_setparam", []uint64{9}, unix.EPERM}, {"sched_setparam", []uint64{0}, 0},
+		{"setpriority", []uint64{0, 0, 5}, 0}, {"setpriority", []uint64{0, 1, 5}, unix.EPERM}, {"setpriority", []uint64{2, 0, 5}, unix.EPERM},
+		{"ioprio_set", []uint64{1, 0}, 0}, {"ioprio_set", []uint64{1, 1}, unix.EPERM}, {"ioprio_set", []uint64{3, 0}, unix.EPERM},
+
+		{"socketpair", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, 0}, {"socketpair", []uint64{unix.AF_TIPC, unix.SOCK_STREAM}, unix.EAFNOSUPPORT},
+	} {
+		for _, goarch := range []string{"amd64", "arm64"} {
+			number, ok := seccompArches[goarch].SyscallNames[c.name]
+			switch {
+			case ok:
+			case goarch == "arm64" && c.name == "newfstatat":
+				number = 79
+			case goarch == "arm64" && slices.Contains([]string{"vfork", "stat", "poll", "fork"}, c.name):
+				continue
+			default:
+				t.Fatalf("%s has no %s", goarch, c.name)
+			}
+			for _, network := range []socketPolicy{socketsOwnNetwork, socketsNone} {
+				if got := answers(t, makeProgram(t, goarch, network), uint32(seccompArches[goarch].ID), uint32(number), c.arguments...); got != c.want {
+					t.Errorf("%s: %s%#x: got %d, want %d", goarch, c.name, c.arguments, got, c.want)
+				}
+			}
+		}
+	}
+}
+
+func TestSeccompAnswersSockets(t *testing.T) {
+	t.Parallel()
+	const flags = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
+	for _, c := range []struct {
+		family, kind, protocol uint64
+		want                   unix.Errno // in a network of its own
+	}{
+		{unix.AF_UNIX, unix.SOCK_STREAM, 0, 0}, {unix.AF_UNIX, unix.SOCK_SEQPACKET | flags, 0, 0},
+		{unix.AF_INET, unix.SOCK_STREAM | flags, unix.IPPROTO_TCP, 0}, {unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP, 0},
+		{unix.AF_INET, unix.SOCK_RAW, 1, unix.EPERM}, {unix.AF_INET6, unix.SOCK_RAW | flags, unix.IPPROTO_TCP, unix.EPERM},
+		{unix.AF_INET, unix.SOCK_PACKET, 0, unix.EPERM}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_SCTP, unix.EPROTONOSUPPORT},
+		{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP, unix.EPROTONOSUPPORT}, {unix.AF_INET, unix.SOCK_DGRAM, 1, unix.EPROTONOSUPPORT},
+		{unix.AF_NETLINK, unix.SOCK_RAW, 0, unix.EAFNOSUPPORT}, {unix.AF_PACKET, unix.SOCK_RAW, 0, unix.EAFNOSUPPORT},
+		{unix.AF_ALG, unix.SOCK_SEQPACKET, 0, unix.EAFNOSUPPORT}, {unix.AF_VSOCK, unix.SOCK_STREAM, 0, unix.EAFNOSUPPORT},
+		{unix.AF_BLUETOOTH, unix.SOCK_RAW, 0, unix.EAFNOSUPPORT}, {unix.AF_XDP, unix.SOCK_RAW, 0, unix.EAFNOSUPPORT},
+		{unix.AF_UNSPEC, unix.SOCK_STREAM, 0, unix.EAFNOSUPPORT}, {0xffffffff, unix.SOCK_STREAM, 0, unix.EAFNOSUPPORT},
+	} {
+		for goarch, table := range seccompArches {
+			number := uint32(table.SyscallNames["socket"])
+			if got := answers(t, makeProgram(t, goarch, socketsOwnNetwork), uint32(table.ID), number, c.family, c.kind, c.protocol); got != c.want {
+				t.Errorf("%s: own network: socket(%d, %#x, %d): got %d, want %d", goarch, c.family, c.kind, c.protocol, got, c.want)
+			}
+			if got := answers(t, makeProgram(t, goarch, socketsNone), uint32(table.ID), number, c.family, c.kind, c.protocol); got != unix.EACCES {
+				t.Errorf("%s: no network: socket(%d, %#x, %d): got %d", goarch, c.family, c.kind, c.protocol, got)
+			}
+		}
+	}
+}
+
+// TestSeccompRefuses holds for profiles to come too: what they allow anew is refused here.
+func TestSeccompRefuses(t *testing.T) {
+	t.Parallel()
+	names := append(strings.Fields(`ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise keyctl add_key request_key
+		userfaultfd io_uring_setup io_uring_enter io_uring_register perf_event_open bpf name_to_handle_at open_by_handle_at
+		mount umount2 move_mount open_tree fsopen fsmount fsconfig fspick mount_setattr pivot_root chroot unshare setns
+		lookup_dcookie move_pages migrate_pages fanotify_init fanotify_mark quotactl quotactl_fd syslog acct swapon swapoff reboot
+		kexec_load kexec_file_load init_module finit_module delete_module create_module query_module iopl ioperm modify_ldt
+		clock_settime settimeofday adjtimex clock_adjtime sethostname setdomainname vhangup nfsservctl uselib ustat sysfs _sysctl`), seccompRefused...)
+	for goarch, table := range seccompArches {
+		program := makeProgram(t, goarch, socketsOwnNetwork)
+		for _, name := range names {
+			number, ok := table.SyscallNames[name]
+			if !ok {
+				continue
+			}
+			if got := answers(t, program, uint32(table.ID), uint32(number)); got != unix.EPERM {
+				t.Errorf("%s: %s: got %d", goarch, name, got)
+			}
+		}
+		allowed, newest := dockerAllows(goarch, table)
+		for _, name := range seccompRefused {
+			if number, ok := table.SyscallNames[name]; ok && allowed[number] || !ok && name != "modify_ldt" {
+				t.Errorf("%s: %s is allowed or no name", goarch, name)
+			}
+		}
+		for number := range uint32(newest + 2) {
+			if _, known := table.SyscallNumbers[int(number)]; !known && answers(t, program, uint32(table.ID), number) != unix.ENOSYS {
+				t.Errorf("%s: the unassigned number %d exists", goarch, number)
+			}
+		}
+	}
+}
+
+func TestSeccompKnowsNoOtherABI(t *testing.T) {
+	t.Parallel()
+	amd64, arm64 := makeProgram(t, "amd64", socketsOwnNetwork), makeProgram(t, "arm64", socketsOwnNetwork)
+	for _, number := range []uint32{0, 20, 39, 0x40000000, 0x40000000 | 39, 0x40000000 | 520, 471, 4096, 0x7fffffff, 0x80000000, 0xffffffff} {
+		if number > 400 {
+			if got := answers(t, amd64, auditAMD64, number); got != unix.ENOSYS {
+				t.Errorf("amd64: %#x: got %d", number, got)
+			}
+			if got := answers(t, arm64, auditARM64, number); got != unix.ENOSYS {
+				t.Errorf("arm64: %#x: got %d", number, got)
+			}
+		}
+		for _, foreign := range []struct {
+			program []byte
+			arch    uint32
+		}{{amd64, auditI386}, {amd64, auditARM64}, {arm64, auditARM}, {arm64, auditAMD64}, {amd64, 0}} {
+			if got := answers(t, foreign.program, foreign.arch, number); got != unix.ENOSYS {
+				t.Errorf("architecture %#x: %#x: got %d", foreign.arch, number, got)
+			}
+		}
+	}
+	if _, err := seccompProgram("s390x", socketsNone); err == nil || !strings.Contains(err.Error(), "no seccomp") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestSeccompProgramIsShort(t *testing.T) {
+	t.Parallel()
+	for _, goarch := range []string{"amd64", "arm64"} {
+		for _, network := range []socketPolicy{socketsOwnNetwork, socketsNone} {
+			program := makeProgram(t, goarch, network)
+			t.Logf("%s, %s: %d instructions", goarch, network, len(program)/8)
+			// The kernel takes 4096 (BPF_MAXINSNS). Beyond this one the search is no longer one.
+			if len(program)%8 != 0 || len(program)/8 > 350 {
+				t.Errorf("%d bytes", len(program))
+			}
+		}
+	}
+}
+
+func TestSeccompJumpsFar(t *testing.T) {
+	t.Parallel()
+	p := seccompAssembler{errnos: make(map[unix.Errno]position)}
+	far := p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW})
+	for range 300 {
+		p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO})
+	}
+	near := p.errno(unix.ENOSYS)
+	three := p.jump(bpf.JumpEqual, 3, near, far)
+	p.load(seccompDataNumber, p.jump(bpf.JumpEqual, 2, far, three))
+	p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO}) // between a load and what it leads to
+	p.load(seccompDataNumber, position(len(p.reversed)-1))
+	program, err := p.assemble()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for number, want := range map[uint32]unix.Errno{2: 0, 3: unix.ENOSYS, 4: 0} {
+		if got := answers(t, program, auditAMD64, number); got != want {
+			t.Errorf("%d: got %d, want %d", number, got, want)
+		}
+	}
+}
