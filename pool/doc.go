@@ -25,7 +25,7 @@
 //	template -> Go  lane N + [pidfd]
 //
 //	lane -> Go      ready
-//	Go -> lane      boot + [stdin, stdout, stderr, channel]
+//	Go -> lane      boot [RLIMIT_NPROC] + [stdin, stdout, stderr, channel]
 //	lane -> Go      exit STATUS CPU RSS CLEAN  of its worker: wait(2)'s status, us, KiB, 0 when the lane ends too
 //
 // The channel of a worker is a stream. The source crosses as it is, not as JSON: parsing that would make the worker touch

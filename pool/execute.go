@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -159,6 +160,9 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	var cutOut, cutErr bool
 	result.Stdout, cutOut = stdout.text()
 	result.Stderr, cutErr = stderr.text()
+	if w.reason == ReasonScratchLimit {
+		result.Stderr += fmt.Sprintf("Killed: the program's files held more than %d MiB.\n", p.cfg.Scratch>>20)
+	}
 	result.Truncated = cutOut || cutErr
 	result.OutputBytes = total.Load()
 	result.Usage.CPUTime = w.exit.cpu
@@ -179,6 +183,8 @@ func outcome(reason Reason, e exit) (Status, int, error) {
 		return StatusMemoryLimit, 137, nil
 	case ReasonOutputLimit:
 		return StatusOutputLimit, 137, nil
+	case ReasonScratchLimit:
+		return StatusKilled, 137, nil
 	case ReasonShutdown:
 		return "", 0, ErrClosed
 	}

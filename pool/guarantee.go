@@ -67,6 +67,8 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system) (*template, er
 		if err := os.Chmod(p.scratchDir, 0o733|os.ModeSticky); err != nil {
 			return nil, fmt.Errorf("opening the scratch directory: %w", err)
 		}
+	} else {
+		p.others = &processCount{uid: sys.euid}
 	}
 	t, err := startTemplate(ctx, p.python, p.plan)
 	return t, describeStart(err)

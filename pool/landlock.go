@@ -24,7 +24,7 @@ type landlockPlan struct {
 	Flags      uint32         `json:"flags"`     // of landlock_restrict_self
 	Rules      []landlockRule `json:"rules"`
 	Scratch    uint64         `json:"scratch"`  // rights beneath the worker's scratch directory
-	OwnProc    uint64         `json:"own_proc"` // rights beneath the worker's own /proc/self; 0 for no rule
+	OwnProc    []landlockRule `json:"own_proc"` // for paths below /proc/self, which is the worker's only in the worker
 }
 
 // landlockRule allows access to a file, or beneath a directory. A path that is not there, or is of the other kind, is
@@ -61,20 +61,23 @@ var (
 		"/proc/sys/kernel/ngroups_max", "/proc/sys/kernel/osrelease", "/proc/sys/vm/overcommit_memory",
 	}
 	landlockSysDirs = []string{"/sys/devices/system/cpu"}
+	// Without the mounts and the network, which are the host's here.
+	landlockOwnFiles = []string{"auxv", "cmdline", "comm", "environ", "io", "limits", "maps", "oom_score", "smaps", "smaps_rollup", "stat", "statm", "status"}
+	landlockOwnDirs  = []string{"fd", "fdinfo"}
 )
 
 // makeLandlock decides a worker's domain. With namespaces the root is the worker's own already, and Landlock keeps it
 // from writing there should a mount not be read-only; without them the rules are all that hides the host's files.
 //
 // Left out on purpose: with namespaces TCP is not handled, for the loopback of the sandbox's own network is there to be
-// used. Without them /dev/shm is everybody's, so POSIX semaphores fail, and with them multiprocessing's Pool, Queue and
-// Lock (Process and Pipe work); and the children of a worker cannot read their own /proc/self, since a rule names one
+// used. Without them /dev/shm is everybody's, so POSIX semaphores fail (worker.py has others for
+// multiprocessing); and the children of a worker cannot read their own /proc/self, since a rule names one
 // directory.
 func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 	if abi <= 0 {
-		return landlockPlan{Rules: []landlockRule{}}
+		return landlockPlan{Rules: []landlockRule{}, OwnProc: []landlockRule{}}
 	}
-	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8}
+	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, OwnProc: []landlockRule{}}
 	if p.ABI >= 2 {
 		p.HandledFS |= unix.LANDLOCK_ACCESS_FS_REFER // below, no file may move to another directory at all
 	}
@@ -118,6 +121,9 @@ func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 		return p
 	}
 	for _, f := range root.Files {
+		if f.Content != "" {
+			continue // the sandbox's own is made up; the host's tells who has an account
+		}
 		allow(f.Target, unix.LANDLOCK_ACCESS_FS_READ_FILE, landlockFile) // the host's own of that name
 	}
 	for _, path := range landlockProcFiles {
@@ -126,7 +132,12 @@ func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 	for _, path := range landlockSysDirs {
 		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE|unix.LANDLOCK_ACCESS_FS_READ_DIR, landlockDir)
 	}
-	p.OwnProc = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	for _, name := range landlockOwnFiles {
+		p.OwnProc = append(p.OwnProc, landlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE, landlockFile})
+	}
+	for _, name := range landlockOwnDirs {
+		p.OwnProc = append(p.OwnProc, landlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR, landlockDir})
+	}
 	return p
 }
 

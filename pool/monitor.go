@@ -1,33 +1,38 @@
 package pool
 
 import (
-	"os"
-	"strconv"
-	"strings"
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
 )
 
-// monitorInterval is how often the memory of executing workers is looked at. Most executions are over before the first.
-const monitorInterval = 50 * time.Millisecond
+const (
+	// monitorInterval is how often the memory of executing workers is looked at. Most executions are over before the first.
+	monitorInterval = 50 * time.Millisecond
+	// monitorIntervalScratch holds where scratch is looked at too, which fills faster than memory.
+	monitorIntervalScratch = 10 * time.Millisecond
+)
 
 // monitor ends workers that hold too much memory, until the pool closes. It sleeps while nothing executes.
 func (p *Pool) monitor() {
 	defer p.background.Done()
+	interval := monitorInterval
+	if p.scratchDir != "" {
+		interval = monitorIntervalScratch
+	}
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
 		case <-p.busy:
 		}
-		ticker := time.NewTicker(monitorInterval)
+		ticker := time.NewTicker(interval)
 		for looking := true; looking; {
 			select {
 			case <-p.ctx.Done():
 				looking = false
 			case <-ticker.C:
-				looking = p.look()
+				looking = p.look(interval)
 			}
 		}
 		ticker.Stop()
@@ -35,12 +40,12 @@ func (p *Pool) monitor() {
 }
 
 // look measures each worker that has executed for a while, and returns false when none executes.
-func (p *Pool) look() bool {
+func (p *Pool) look(interval time.Duration) bool {
 	p.mu.Lock()
 	executing := len(p.leased)
 	var old []*worker
 	for w := range p.leased {
-		if w.state == StateLeased && time.Since(w.leasedAt) >= monitorInterval {
+		if w.state == StateLeased && time.Since(w.leasedAt) >= interval {
 			old = append(old, w)
 		}
 	}
@@ -52,8 +57,16 @@ func (p *Pool) look() bool {
 		if held > w.peak.Load() {
 			w.peak.Store(held)
 		}
-		if held > p.cfg.Memory {
+		switch {
+		case held > p.cfg.Memory:
 			p.end(w, ReasonMemoryLimit)
+		case p.scratchDir != "" && time.Now().After(w.scratchDue):
+			begin := time.Now()
+			if scratchFull(p.scratchDir, w.lane.pid, p.cfg.Scratch) {
+				p.end(w, ReasonScratchLimit)
+			}
+			// Counting holds up whoever makes files meanwhile.
+			w.scratchDue = time.Now().Add(4 * time.Since(begin))
 		}
 	}
 	p.mu.Lock()
@@ -66,50 +79,31 @@ func (p *Pool) look() bool {
 // shares it, so a sum above limit is looked at again by proportional sizes, which are exact and slow to read (proc(5)).
 func treeMemory(pid int, limit int64) int64 {
 	tree := descendants(pid)
-	var resident int64
+	var resident, tables, mapped, sharedResident int64
 	for _, pid := range tree {
-		if m, err := (&process.Process{Pid: int32(pid)}).MemoryInfo(); err == nil {
-			resident += int64(m.RSS)
-		}
+		m := readStatus(pid)
+		resident += m.resident
+		tables += m.tables
+		mapped += m.mapped
+		sharedResident += m.sharedResident
 	}
-	if resident <= limit || len(tree) == 1 {
-		return resident
+	var hidden int64
+	if mapped > limit {
+		hidden = max(0, sharedMappings(tree)-sharedResident)
 	}
+	if held := resident + tables + hidden; held <= limit || len(tree) == 1 {
+		return held
+	}
+	forked := readStatus(pid).anonymous
 	var proportional int64
 	for _, pid := range tree {
 		maps, err := (&process.Process{Pid: int32(pid)}).MemoryMaps(true)
-		if err != nil || len(*maps) == 0 {
-			continue // it has ended
-		}
-		proportional += int64((*maps)[0].Pss) << 10
-	}
-	return proportional
-}
-
-// descendants lists the processes below pid. gopsutil starts pgrep for this; the kernel has the list itself
-// (/proc/PID/task/TID/children, proc(5)).
-func descendants(pid int) []int {
-	var found []int
-	for queue := []int{pid}; len(queue) > 0; {
-		next := queue[len(queue)-1]
-		queue = queue[:len(queue)-1]
-		dir := "/proc/" + strconv.Itoa(next) + "/task"
-		tasks, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		for _, task := range tasks {
-			text, err := os.ReadFile(dir + "/" + task.Name() + "/children")
-			if err != nil {
-				continue
-			}
-			for field := range strings.FieldsSeq(string(text)) {
-				if child, err := strconv.Atoi(field); err == nil {
-					found = append(found, child)
-					queue = append(queue, child)
-				}
-			}
+		switch {
+		case err != nil: // it has ended, or is another user's and we may not look: then what it has written, about
+			proportional += max(0, readStatus(pid).anonymous-forked)
+		case len(*maps) > 0:
+			proportional += int64((*maps)[0].Pss) << 10
 		}
 	}
-	return found
+	return proportional + tables + hidden
 }

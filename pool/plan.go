@@ -46,8 +46,10 @@ type plan struct {
 	Scratch    scratch      `json:"scratch"`
 	Rlimits    []rlimit     `json:"rlimits"` // set in the lane, inherited by its workers
 	Landlock   landlockPlan `json:"landlock"`
-	Seccomp    string       `json:"seccomp"`   // a program in hexadecimal; "" for none
-	Leftovers  []string     `json:"leftovers"` // files whose content tells what a run has left in the kernel
+	Seccomp    string       `json:"seccomp"`    // a program in hexadecimal; "" for none
+	Semaphores bool         `json:"semaphores"` // ours in the place of those that /dev/shm would hold
+	Masked     []string     `json:"masked"`     // files and directories of /proc that are covered
+	Leftovers  []string     `json:"leftovers"`  // files whose content tells what a run has left in the kernel
 	Preload    []string     `json:"preload"`
 	PythonPath []string     `json:"python_path"`
 }
@@ -90,6 +92,14 @@ type rlimit struct {
 	AboveTemplate bool   `json:"above_template"` // what the template holds is added
 }
 
+// maskedPaths tell of the machine and of its owner. runc masks and makes read-only much the same (its default specification).
+var maskedPaths = []string{
+	"/proc/acpi", "/proc/asound", "/proc/bus", "/proc/cmdline", "/proc/dynamic_debug", "/proc/fs", "/proc/interrupts", "/proc/iomem", "/proc/ioports", "/proc/irq",
+	"/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/latency_stats",
+	"/proc/modules", "/proc/pagetypeinfo", "/proc/pressure", "/proc/sched_debug", "/proc/schedstat", "/proc/scsi", "/proc/slabinfo", "/proc/softirqs", "/proc/sysrq-trigger",
+	"/proc/sysvipc", "/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo",
+}
+
 // system is what makePlan needs to know of the machine: a value, so that a test can describe any.
 type system struct {
 	euid, egid int
@@ -121,7 +131,7 @@ func thisSystem() system {
 
 // makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
 func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir string) (plan, error) {
-	p := plan{World: w, Order: orderUser, UID: sys.euid, UIDs: 1, Inside: sandboxUID, Leftovers: []string{}, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
+	p := plan{World: w, Order: orderUser, UID: sys.euid, UIDs: 1, Inside: sandboxUID, Masked: []string{}, Leftovers: []string{}, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
 	if p.Preload == nil {
 		p.Preload = []string{}
 	}
@@ -132,7 +142,8 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		p.Order, p.UID, p.UIDs = orderRoot, sandboxUID, 60_000
 	}
 	p.Rlimits = []rlimit{
-		{Name: "RLIMIT_CORE", Value: 0},
+		// 0 would let a core_pattern that is a pipe have it all the same (core(5)).
+		{Name: "RLIMIT_CORE", Value: 1},
 		{Name: "RLIMIT_FSIZE", Value: cfg.Scratch},
 		{Name: "RLIMIT_NOFILE", Value: int64(cfg.OpenFiles)},
 		// Counts reservations too, 8 MiB for the stack of each thread for one, so it stands above the limit that the
@@ -140,26 +151,26 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		{Name: "RLIMIT_DATA", Value: 2 * cfg.Memory, AboveTemplate: true},
 		{Name: "RLIMIT_MSGQUEUE", Value: 0}, // POSIX queues outlive a process
 	}
-	root, sockets := makeRoot(cfg, python, sys), socketsOwnNetwork
+	root := makeRoot(cfg, python, sys)
 	if w == worldNamespaces {
 		p.Root = root
-		// An inode costs the kernel about a KiB that size= does not count.
-		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", cfg.Scratch, 4096+cfg.Scratch/4096)}
+		p.Masked = maskedPaths
+		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", cfg.Scratch, maxFiles(cfg.Scratch))}
 	} else {
-		sockets = socketsNone
 		p.Scratch = scratch{Path: scratchDir}
 		if sys.euid == 0 {
 			p.UID += hostIDBase
 		}
 	}
 	if w == worldNamespaces || sys.euid == 0 {
-		// Counted for an id and user namespace that only one lane has, the lane included. Elsewhere the limit would count
-		// every process of Caddy's user; there the monitor counts.
+		// Counted for an id and user namespace that only one lane has, the lane included. Elsewhere it counts every process
+		// of Caddy's user, so the limit is made anew for each worker.
 		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes) + 1})
 	}
 	p.Landlock = makeLandlock(sys.landlock, w, root)
+	p.Semaphores = w == worldProcess && p.Landlock.ABI > 0
 	if sys.seccomp {
-		program, err := seccompProgram(sys.goarch, sockets)
+		program, err := seccompProgram(sys.goarch, seccompPolicy{world: w, ownsFiles: w == worldProcess && sys.euid != 0})
 		if err != nil {
 			return plan{}, err
 		}
@@ -167,6 +178,7 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 	} else if w == worldNamespaces {
 		// What the filter would have refused to make is looked for after each run.
 		p.Leftovers = []string{"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/key-users"}
+		p.Masked = slices.DeleteFunc(slices.Clone(p.Masked), func(path string) bool { return path == "/proc/sysvipc" || path == "/proc/key-users" })
 	}
 	return p, nil
 }

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"path/filepath"
-	"strconv"
 	"sync"
 	"time"
 )
@@ -19,7 +17,8 @@ type Pool struct {
 	plan       plan
 	guarantees []Guarantee
 	log        *slog.Logger
-	scratchDir string // "" with namespaces
+	scratchDir string        // "" with namespaces
+	others     *processCount // of the id that workers share with Caddy; nil when they have ids or namespaces of their own
 	ctx        context.Context
 	cancel     context.CancelFunc
 	background sync.WaitGroup // supervisors, lanes, boots, the monitor
@@ -198,7 +197,7 @@ func (p *Pool) laneGone(l *lane) {
 	}
 	p.mu.Unlock()
 	if p.scratchDir != "" {
-		_ = os.RemoveAll(filepath.Join(p.scratchDir, strconv.Itoa(l.pid))) // the lane has tried
+		removeScratchOf(p.scratchDir, l.pid) // the lane has tried
 	}
 	p.exited(l, exit{lost: true}, true)
 	p.refill()

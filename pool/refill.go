@@ -198,7 +198,11 @@ func (p *Pool) bootLocked(l *lane) {
 			p.exited(l, exit{lost: true}, true)
 			return
 		}
-		if err := w.boot(theirs); err != nil {
+		processes := 0
+		if p.others != nil {
+			processes = p.others.get() + p.cfg.Processes
+		}
+		if err := w.boot(theirs, processes); err != nil {
 			lost := l.template.endsSoon()
 			p.mu.Lock()
 			reason := ReasonBootFailed

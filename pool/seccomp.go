@@ -14,13 +14,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketPolicy says which sockets user code may make. Pairs of unix sockets are always allowed.
-type socketPolicy string
-
-const (
-	socketsOwnNetwork socketPolicy = "own network" // unix, TCP and UDP: all that they reach is the sandbox's own
-	socketsNone       socketPolicy = "none"        // without a network namespace every socket is the host's
-)
+// seccompPolicy is what the filter depends on besides the architecture.
+type seccompPolicy struct {
+	// world decides about sockets, other than pairs of unix sockets, and about signals. In namespaces all that a socket
+	// reaches is the sandbox's own, and process 1 is the lane; without them every socket is the host's.
+	world world
+	// ownsFiles says that user code's id owns files outside of its scratch. Landlock does not govern their modes and
+	// times, so calls that set them do nothing. They do not fail, for then no file could be copied with its mode.
+	ownsFiles bool
+}
 
 // seccompArches have a table of system calls, little-endian arguments and the flags of clone in its first argument.
 var seccompArches = map[string]*arch.Info{"amd64": arch.X86_64, "arm64": arch.AARCH64}
@@ -34,6 +36,11 @@ var seccompRefused = []string{
 	"mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive", "mq_notify", "mq_getsetattr",
 	// Name files and mounts past the path that leads to them.
 	"name_to_handle_at", "listmount", "statmount", "fanotify_mark",
+	// Show what another run does with a file that all may read.
+	"inotify_init", "inotify_init1", "inotify_add_watch",
+	// Hold memory that is in no size of a process.
+	"memfd_create", "memfd_secret",
+	"process_mrelease",
 	// Belong to the system's owner, or to programs of another age.
 	"adjtimex", "clock_adjtime", "modify_ldt",
 }
@@ -61,6 +68,9 @@ const (
 	prioProcess      = 0 // setpriority(2)
 	ioprioProcess    = 1 // ioprio_set(2)
 	queryPersonality = 0xffffffff
+	everyProcess     = 0xffffffff // kill(2): -1
+	fsSetFlags       = 0x40086602 // linux/fs.h: FS_IOC_SETFLAGS
+	fsSetXattr       = 0x401c5820 // FS_IOC_FSSETXATTR
 
 	seccompDataNumber = 0 // offsets in struct seccomp_data, seccomp(2)
 	seccompDataArch   = 4
@@ -68,12 +78,14 @@ const (
 )
 
 // seccompRules are the calls that depend on their arguments. They replace what the profile says of the same calls.
-func seccompRules(network socketPolicy) []seccompRule {
+func seccompRules(policy seccompPolicy) []seccompRule {
 	thisProcess := []uint32{0}
 	rules := []seccompRule{
 		{[]string{"clone"}, []seccompCondition{{mask: newNamespaces, values: []uint32{0}, errno: unix.EPERM}}},
-		// Keys pressed for a terminal, and the console's own menu.
-		{[]string{"ioctl"}, []seccompCondition{{argument: 1, values: []uint32{unix.TIOCSTI, unix.TIOCLINUX}, except: true, errno: unix.EPERM}}},
+		// Keys pressed for a terminal, the console's own menu, and attributes of files, which an open for reading may set.
+		{[]string{"ioctl"}, []seccompCondition{{argument: 1, values: []uint32{unix.TIOCSTI, unix.TIOCLINUX, fsSetFlags, fsSetXattr}, except: true, errno: unix.EPERM}}},
+		// Both tell when somebody else opens a file.
+		{[]string{"fcntl"}, []seccompCondition{{argument: 1, values: []uint32{unix.F_NOTIFY, unix.F_SETLEASE}, except: true, errno: unix.EPERM}}},
 		{[]string{"personality"}, []seccompCondition{{values: []uint32{0, queryPersonality}, errno: unix.EPERM}}},
 		// User code may narrow its filter further; a listener would let one process answer for the calls of another.
 		{[]string{"seccomp"}, []seccompCondition{{argument: 1, mask: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, values: []uint32{0}, errno: unix.EPERM}}},
@@ -84,18 +96,31 @@ func seccompRules(network socketPolicy) []seccompRule {
 		{[]string{"ioprio_set"}, []seccompCondition{{values: []uint32{ioprioProcess}, errno: unix.EPERM}, {argument: 1, values: thisProcess, errno: unix.EPERM}}},
 		{[]string{"socketpair"}, []seccompCondition{{values: []uint32{unix.AF_UNIX}, errno: unix.EAFNOSUPPORT}}},
 	}
-	if network == socketsOwnNetwork {
-		// The errnos of a kernel without the family, without the right to raw sockets, without the protocol. glibc's
-		// getaddrinfo assumes IPv4 and IPv6 when it gets no netlink socket.
-		rules = append(rules, seccompRule{[]string{"socket"}, []seccompCondition{
-			{values: []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6}, errno: unix.EAFNOSUPPORT},
-			{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET}, errno: unix.EPERM},
-			// Others load modules into the kernel on demand.
-			{argument: 2, values: []uint32{0, unix.IPPROTO_TCP, unix.IPPROTO_UDP}, errno: unix.EPROTONOSUPPORT},
-		}})
+	refuse := func(errno unix.Errno, names ...string) {
+		rules = append(rules, seccompRule{names, []seccompCondition{{errno: errno}}})
+	}
+	if policy.world == worldNamespaces {
+		rules = append(rules,
+			// The errnos of a kernel without the family, without the right to raw sockets, without the protocol. glibc's
+			// getaddrinfo assumes IPv4 and IPv6 when it gets no netlink socket.
+			seccompRule{[]string{"socket"}, []seccompCondition{
+				{values: []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6}, errno: unix.EAFNOSUPPORT},
+				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET}, errno: unix.EPERM},
+				// Others load modules into the kernel on demand.
+				{argument: 2, values: []uint32{0, unix.IPPROTO_TCP, unix.IPPROTO_UDP}, errno: unix.EPROTONOSUPPORT},
+			}},
+			// The lane, which has user code's id.
+			seccompRule{[]string{"kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"},
+				[]seccompCondition{{values: []uint32{1}, except: true, errno: unix.EPERM}}})
 	} else {
-		// Python shows PermissionError: "Permission denied".
-		rules = append(rules, seccompRule{[]string{"socket"}, []seccompCondition{{errno: unix.EACCES}}})
+		refuse(unix.EACCES, "socket") // Python shows PermissionError: "Permission denied"
+		// Landlock holds such a signal back from each process, and the kernel then says that it was sent.
+		rules = append(rules, seccompRule{[]string{"kill"}, []seccompCondition{{values: []uint32{everyProcess}, except: true, errno: unix.EPERM}}})
+	}
+	if policy.ownsFiles {
+		refuse(0, "chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat")
+		refuse(unix.EPERM, "chown", "lchown", "fchown", "fchownat") // as ever without privilege
+		refuse(unix.EOPNOTSUPP, "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat")
 	}
 	return rules
 }
@@ -104,7 +129,7 @@ func seccompRules(network socketPolicy) []seccompRule {
 // It allows what Docker allows to a container without capabilities, less seccompRefused. The answer to anything else is
 // an errno, since libraries probe and fall back; a call that is unknown here does not exist, so that a newer libc does
 // without it.
-func seccompProgram(goarch string, network socketPolicy) ([]byte, error) {
+func seccompProgram(goarch string, policy seccompPolicy) ([]byte, error) {
 	table, ok := seccompArches[goarch]
 	if !ok {
 		return nil, fmt.Errorf("no seccomp filter for %s: there is one for amd64 and arm64", goarch)
@@ -125,7 +150,7 @@ func seccompProgram(goarch string, network socketPolicy) ([]byte, error) {
 			verdicts[number] = p.errno(unix.EPERM)
 		}
 	}
-	for _, rule := range seccompRules(network) {
+	for _, rule := range seccompRules(policy) {
 		verdict := allow
 		for _, c := range slices.Backward(rule.conditions) {
 			verdict = p.condition(c, verdict, p.errno(c.errno))

@@ -17,6 +17,11 @@ const (
 	auditARM   = 0x40000028
 )
 
+var (
+	inNamespaces   = seccompPolicy{world: worldNamespaces}
+	amongProcesses = seccompPolicy{world: worldProcess, ownsFiles: true}
+)
+
 // answers runs a filter as the kernel would and returns the errno, 0 for allowed.
 func answers(t *testing.T, program []byte, auditArch, number uint32, arguments ...uint64) unix.Errno {
 	t.Helper()
@@ -54,9 +59,9 @@ func answers(t *testing.T, program []byte, auditArch, number uint32, arguments .
 	return 0
 }
 
-func makeProgram(t *testing.T, goarch string, network socketPolicy) []byte {
+func makeProgram(t *testing.T, goarch string, policy seccompPolicy) []byte {
 	t.Helper()
-	program, err := seccompProgram(goarch, network)
+	program, err := seccompProgram(goarch, policy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,11 +77,14 @@ func TestSeccompAnswersCalls(t *testing.T) {
 		want      unix.Errno
 	}{
 		{"read", nil, 0}, {"write", nil, 0}, {"openat", nil, 0}, {"openat2", nil, 0}, {"mmap", nil, 0}, {"mprotect", nil, 0}, {"futex", nil, 0},
-		{"execve", nil, 0}, {"wait4", nil, 0}, {"exit_group", nil, 0}, {"rt_sigreturn", nil, 0}, {"getrandom", nil, 0}, {"memfd_create", nil, 0},
+		{"execve", nil, 0}, {"wait4", nil, 0}, {"exit_group", nil, 0}, {"rt_sigreturn", nil, 0}, {"getrandom", nil, 0}, {"memfd_create", nil, unix.EPERM},
 		{"newfstatat", nil, 0}, {"statx", nil, 0}, {"epoll_pwait", nil, 0}, {"close_range", nil, 0}, {"rseq", nil, 0}, {"set_robust_list", nil, 0},
 		{"kill", nil, 0}, {"tgkill", nil, 0}, {"pidfd_send_signal", nil, 0}, {"prctl", nil, 0}, {"setresuid", nil, 0}, {"sched_getaffinity", []uint64{7}, 0},
-		{"landlock_restrict_self", nil, 0}, {"removexattrat", nil, 0}, {"connect", nil, 0}, {"sendmsg", nil, 0}, {"madvise", nil, 0},
+		{"landlock_restrict_self", nil, 0}, {"connect", nil, 0}, {"sendmsg", nil, 0}, {"madvise", nil, 0},
 		{"vfork", nil, 0}, {"fork", nil, 0}, {"stat", nil, 0}, {"poll", nil, 0}, {"ppoll", nil, 0}, {"faccessat2", nil, 0}, {"fcntl", nil, 0},
+		{"fcntl", []uint64{3, unix.F_NOTIFY}, unix.EPERM}, {"fcntl", []uint64{3, unix.F_SETLEASE}, unix.EPERM}, {"fcntl", []uint64{3, unix.F_SETLK}, 0},
+		{"inotify_add_watch", nil, unix.EPERM}, {"process_mrelease", nil, unix.EPERM},
+		{"kill", []uint64{12, 9}, 0},
 
 		{"clone3", nil, unix.ENOSYS}, {"open_tree_attr", nil, unix.ENOSYS},
 
@@ -111,10 +119,33 @@ func TestSeccompAnswersCalls(t *testing.T) {
 			default:
 				t.Fatalf("%s has no %s", goarch, c.name)
 			}
-			for _, network := range []socketPolicy{socketsOwnNetwork, socketsNone} {
-				if got := answers(t, makeProgram(t, goarch, network), uint32(seccompArches[goarch].ID), uint32(number), c.arguments...); got != c.want {
+			for _, policy := range []seccompPolicy{inNamespaces, amongProcesses} {
+				if got := answers(t, makeProgram(t, goarch, policy), uint32(seccompArches[goarch].ID), uint32(number), c.arguments...); got != c.want {
 					t.Errorf("%s: %s%#x: got %d, want %d", goarch, c.name, c.arguments, got, c.want)
 				}
+			}
+		}
+	}
+}
+
+func TestSeccompAnswersByWorld(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name              string
+		argument          uint64
+		namespaces, alone unix.Errno
+	}{
+		{"kill", 1, unix.EPERM, 0}, {"tgkill", 1, unix.EPERM, 0}, {"pidfd_open", 1, unix.EPERM, 0},
+		{"kill", 1<<64 - 1, 0, unix.EPERM},
+		{"setxattr", 0, 0, unix.EOPNOTSUPP}, {"fremovexattr", 0, 0, unix.EOPNOTSUPP},
+	} {
+		for goarch, table := range seccompArches {
+			number := uint32(table.SyscallNames[c.name])
+			if got := answers(t, makeProgram(t, goarch, inNamespaces), uint32(table.ID), number, c.argument); got != c.namespaces {
+				t.Errorf("%s, namespaces: %s(%#x): got %d", goarch, c.name, c.argument, got)
+			}
+			if got := answers(t, makeProgram(t, goarch, amongProcesses), uint32(table.ID), number, c.argument); got != c.alone {
+				t.Errorf("%s, no namespaces: %s(%#x): got %d", goarch, c.name, c.argument, got)
 			}
 		}
 	}
@@ -139,10 +170,10 @@ func TestSeccompAnswersSockets(t *testing.T) {
 	} {
 		for goarch, table := range seccompArches {
 			number := uint32(table.SyscallNames["socket"])
-			if got := answers(t, makeProgram(t, goarch, socketsOwnNetwork), uint32(table.ID), number, c.family, c.kind, c.protocol); got != c.want {
+			if got := answers(t, makeProgram(t, goarch, inNamespaces), uint32(table.ID), number, c.family, c.kind, c.protocol); got != c.want {
 				t.Errorf("%s: own network: socket(%d, %#x, %d): got %d, want %d", goarch, c.family, c.kind, c.protocol, got, c.want)
 			}
-			if got := answers(t, makeProgram(t, goarch, socketsNone), uint32(table.ID), number, c.family, c.kind, c.protocol); got != unix.EACCES {
+			if got := answers(t, makeProgram(t, goarch, amongProcesses), uint32(table.ID), number, c.family, c.kind, c.protocol); got != unix.EACCES {
 				t.Errorf("%s: no network: socket(%d, %#x, %d): got %d", goarch, c.family, c.kind, c.protocol, got)
 			}
 		}
@@ -159,7 +190,7 @@ func TestSeccompRefuses(t *testing.T) {
 		kexec_load kexec_file_load init_module finit_module delete_module create_module query_module iopl ioperm modify_ldt
 		clock_settime settimeofday adjtimex clock_adjtime sethostname setdomainname vhangup nfsservctl uselib ustat sysfs _sysctl`), seccompRefused...)
 	for goarch, table := range seccompArches {
-		program := makeProgram(t, goarch, socketsOwnNetwork)
+		program := makeProgram(t, goarch, inNamespaces)
 		for _, name := range names {
 			number, ok := table.SyscallNames[name]
 			if !ok {
@@ -171,7 +202,7 @@ func TestSeccompRefuses(t *testing.T) {
 		}
 		allowed, newest := dockerAllows(goarch, table)
 		for _, name := range seccompRefused {
-			if number, ok := table.SyscallNames[name]; ok && allowed[number] || !ok && name != "modify_ldt" {
+			if number, ok := table.SyscallNames[name]; ok && allowed[number] || !ok && name != "modify_ldt" && name != "inotify_init" { // both are amd64's alone
 				t.Errorf("%s: %s is allowed or no name", goarch, name)
 			}
 		}
@@ -185,7 +216,7 @@ func TestSeccompRefuses(t *testing.T) {
 
 func TestSeccompKnowsNoOtherABI(t *testing.T) {
 	t.Parallel()
-	amd64, arm64 := makeProgram(t, "amd64", socketsOwnNetwork), makeProgram(t, "arm64", socketsOwnNetwork)
+	amd64, arm64 := makeProgram(t, "amd64", inNamespaces), makeProgram(t, "arm64", inNamespaces)
 	for _, number := range []uint32{0, 20, 39, 0x40000000, 0x40000000 | 39, 0x40000000 | 520, 471, 4096, 0x7fffffff, 0x80000000, 0xffffffff} {
 		if number > 400 {
 			if got := answers(t, amd64, auditAMD64, number); got != unix.ENOSYS {
@@ -204,7 +235,7 @@ func TestSeccompKnowsNoOtherABI(t *testing.T) {
 			}
 		}
 	}
-	if _, err := seccompProgram("s390x", socketsNone); err == nil || !strings.Contains(err.Error(), "no seccomp") {
+	if _, err := seccompProgram("s390x", amongProcesses); err == nil || !strings.Contains(err.Error(), "no seccomp") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -212,9 +243,9 @@ func TestSeccompKnowsNoOtherABI(t *testing.T) {
 func TestSeccompProgramIsShort(t *testing.T) {
 	t.Parallel()
 	for _, goarch := range []string{"amd64", "arm64"} {
-		for _, network := range []socketPolicy{socketsOwnNetwork, socketsNone} {
-			program := makeProgram(t, goarch, network)
-			t.Logf("%s, %s: %d instructions", goarch, network, len(program)/8)
+		for _, policy := range []seccompPolicy{inNamespaces, amongProcesses} {
+			program := makeProgram(t, goarch, policy)
+			t.Logf("%s, %+v: %d instructions", goarch, policy, len(program)/8)
 			// The kernel takes 4096 (BPF_MAXINSNS). Beyond this one the search is no longer one.
 			if len(program)%8 != 0 || len(program)/8 > 350 {
 				t.Errorf("%d bytes", len(program))

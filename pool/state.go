@@ -57,17 +57,18 @@ type Reason string
 
 // The reasons for which a worker ends.
 const (
-	ReasonServed      Reason = "served"       // its code ran to its own end
-	ReasonBootFailed  Reason = "boot_failed"  // it never became ready
-	ReasonCrashed     Reason = "crashed"      // it ended while parked, or with its template
-	ReasonTimeLimit   Reason = "time_limit"   // its code ran longer than its timeout
-	ReasonMemoryLimit Reason = "memory_limit" // its code held more memory than allowed
-	ReasonOutputLimit Reason = "output_limit" // its code wrote an absurd amount
-	ReasonCancelled   Reason = "cancelled"    // the caller went away
-	ReasonProtocol    Reason = "protocol"     // it said something that it may not say
-	ReasonShutdown    Reason = "shutdown"     // the pool closed
+	ReasonServed       Reason = "served"        // its code ran to its own end
+	ReasonBootFailed   Reason = "boot_failed"   // it never became ready
+	ReasonCrashed      Reason = "crashed"       // it ended while parked, or with its template
+	ReasonTimeLimit    Reason = "time_limit"    // its code ran longer than its timeout
+	ReasonMemoryLimit  Reason = "memory_limit"  // its code held more memory than allowed
+	ReasonOutputLimit  Reason = "output_limit"  // its code wrote an absurd amount
+	ReasonScratchLimit Reason = "scratch_limit" // its code wrote more to its files than allowed
+	ReasonCancelled    Reason = "cancelled"     // the caller went away
+	ReasonProtocol     Reason = "protocol"      // it said something that it may not say
+	ReasonShutdown     Reason = "shutdown"      // the pool closed
 )
 
 // Reasons lists every Reason.
 var Reasons = []Reason{ReasonServed, ReasonBootFailed, ReasonCrashed, ReasonTimeLimit, ReasonMemoryLimit,
-	ReasonOutputLimit, ReasonCancelled, ReasonProtocol, ReasonShutdown}
+	ReasonOutputLimit, ReasonScratchLimit, ReasonCancelled, ReasonProtocol, ReasonShutdown}

@@ -160,7 +160,11 @@ func environment(lookup func(string) (string, bool)) []string {
 // handshake sends the sources and the plan, and answers until the template is ready.
 func (t *template) handshake(p plan) error {
 	var sources [][2]string
-	for _, name := range templateModules {
+	modules := templateModules
+	if p.Semaphores {
+		modules = append([]string{"semaphores"}, modules...)
+	}
+	for _, name := range modules {
 		source, err := pythonSources.ReadFile("python/" + name + ".py")
 		if err != nil {
 			return err

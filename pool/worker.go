@@ -39,6 +39,8 @@ type worker struct {
 
 	leasedAt time.Time    // guarded by the pool's mutex
 	peak     atomic.Int64 // bytes, by the monitor
+
+	scratchDue time.Time // when the monitor counts its files next; the monitor's own
 }
 
 // newWorker makes the pipes of a worker and returns it with the other ends, in the order of the "boot" message.
@@ -104,9 +106,14 @@ func take(fd *int) *os.File {
 	return f
 }
 
-// boot sends the descriptors to the lane and waits until the worker is parked.
-func (w *worker) boot(theirs []int) error {
-	err := w.lane.control.write([]byte("boot"), theirs...)
+// boot sends the descriptors to the lane and waits until the worker is parked. processes is a limit for this worker, 0 when
+// the lane has one for all.
+func (w *worker) boot(theirs []int, processes int) error {
+	word := "boot"
+	if processes > 0 {
+		word += " " + strconv.Itoa(processes)
+	}
+	err := w.lane.control.write([]byte(word), theirs...)
 	closeAll(theirs)
 	if err != nil {
 		return fmt.Errorf("asking for a worker: %w", err)

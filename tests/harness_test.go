@@ -86,6 +86,8 @@ type caddyOptions struct {
 	// credential runs Caddy as another user, whose home directory is home.
 	credential *syscall.Credential
 	home       string
+	// noNamespaces starts Caddy as in a container whose seccomp profile refuses namespaces.
+	noNamespaces bool
 }
 
 // caddy is a running Caddy.
@@ -211,6 +213,9 @@ func (c *caddy) command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.o.home, "TMPDIR=" + c.tmp(), "LANG=C.UTF-8"}
 	if c.o.credential != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.o.credential}
+	}
+	if c.o.noNamespaces {
+		refuseNamespacesTo(cmd)
 	}
 	return cmd
 }

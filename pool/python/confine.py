@@ -151,13 +151,21 @@ def _restrict(target, device):
 # --- a lane: once for many workers ------------------------------------------------------------------------------------
 
 def enter_lane(plan, number):
-    """Run as the first process of a new pid namespace. Everything that a worker inherits is set here, once."""
+    """Run as the first process of a new pid namespace. Everything that a worker can inherit is set here, once; what is left
+    for each worker to enter is returned."""
+    left = {"domain": None, "filter": None}
     own_id = plan["uid"] + number % plan["uids"]
     if plan["world"] == "namespaces":
         unshare(["mount", "net", "ipc"])
+        _own_inodes([bind["target"] for bind in plan["root"]["binds"] if bind["dir"]])
         # Processes that a worker may not trace are hidden from it, this one among them.
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
         _loopback_up()
+        for path in plan["masked"]:
+            if os.path.isdir(path):
+                _mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=755")
+            elif os.path.exists(path):
+                _mount("/dev/null", path, None, MS_BIND)
         scratch = plan["scratch"]
         _mount("tmpfs", scratch["path"], "tmpfs", MS_NOSUID | MS_NODEV, scratch["options"])
         if plan["order"] == "root":
@@ -191,7 +199,27 @@ def enter_lane(plan, number):
             domain.allow(plan["scratch"]["path"], plan["landlock"]["scratch"])
             domain.enter()   # after the last mount: a process in a domain may make none
         else:
-            plan["domain"] = domain
+            left["domain"] = domain
+            if plan["landlock"]["scoped"]:
+                # What this process may signal is then what it has forked, and kill(-1) reaches just that.
+                Domain({**plan["landlock"], "handled_fs": 0, "handled_net": 0, "rules": []}).enter()
+    if plan["seccomp"]:
+        filter = Filter(bytes.fromhex(plan["seccomp"]))
+        if plan["world"] == "namespaces":
+            filter.enter()
+        else:
+            left["filter"] = filter
+    return left
+
+
+def _own_inodes(paths):
+    """Cover directories that all lanes read with a view of their own: two runs cannot find each other by the locks on a
+    file whose inode is not the same. Overlays in user namespaces are there since Linux 5.11; where they are refused, those
+    locks are seen (docs/security.md)."""
+    for path in paths:
+        options = f"lowerdir={path}:/run"   # a second, empty layer: one alone is refused
+        if ":" in path or libc.mount(b"overlay", os.fsencode(path), b"overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, options.encode()) < 0:
+            return
 
 
 def _bound_capabilities():
@@ -201,13 +229,17 @@ def _bound_capabilities():
             break   # the kernel knows no further
 
 
-def enter_seccomp(program):
-    """Last of all, since it refuses most of what is above. Loading costs as much as a run does, inheriting it nothing."""
-    class Program(ctypes.Structure):
+class Filter:
+    """A seccomp program. It is entered last of all, since it refuses most of what comes before."""
+
+    class _Program(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
 
-    loaded = Program(len(program) // 8, program)
-    _check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(loaded), 0, 0), "loading the seccomp filter")
+    def __init__(self, program):
+        self.program = Filter._Program(len(program) // 8, program)
+
+    def enter(self):
+        _check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program), 0, 0), "loading the seccomp filter")
 
 
 class Domain:
@@ -271,12 +303,19 @@ def warm_up():
     kill(0, 0)
 
 
-def enter_worker(domain):
-    """All that is left to do: everything else came from the lane."""
+def enter_worker(domain, filter, scratch, processes):
+    """All that is left to do: everything else came from the lane. The arguments are for a lane without namespaces, whose own
+    work goes beyond what its workers may do; elsewhere they are None and 0."""
     prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
     if domain is not None:
-        domain.allow("/proc/self", domain.plan["own_proc"])
+        for rule in domain.plan["own_proc"]:
+            domain.allow(rule["path"], rule["access"], rule["kind"] == "dir")
+        domain.allow(scratch, domain.plan["scratch"])
         domain.enter()
+    if processes:
+        resource.setrlimit(resource.RLIMIT_NPROC, (processes, processes))
+    if filter is not None:
+        filter.enter()
 
 
 def _write(path, text):

@@ -31,24 +31,23 @@ def serve(control, plan, number):
     what this frame holds, and copy every page of it."""
     try:
         room = Namespace(plan) if plan["world"] == "namespaces" else Tree(plan, control)
-        confine.enter_lane(plan, number)
+        left = confine.enter_lane(plan, number)
         room.enter()
-        if plan["seccomp"]:
-            confine.enter_seccomp(bytes.fromhex(plan["seccomp"]))
     except BaseException as e:
         wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
-    begin, end, clear, serve_worker, domain = room.begin, room.end, room.clear, worker.serve, plan.get("domain")
+    begin, end, clear, serve_worker = room.begin, room.end, room.clear, worker.serve
+    domain, filter = left["domain"], left["filter"]
     receive, send, fork, wait4, close, unpack = control.recvmsg, control.send, os.fork, os.wait4, os.close, struct.unpack
     dup2, cloexec = os.dup2, _socket.MSG_CMSG_CLOEXEC
-    for name in ("wire", "confine", "lane", "worker", "template"):   # user code is to find nothing of ours
-        del sys.modules["_sandbox_" + name]
+    for name in [name for name in sys.modules if name.startswith("_sandbox_")]:   # user code is to find nothing of ours
+        del sys.modules[name]
     wire.send(control, b"ready")
     while True:
-        word, ancillary, _, _ = receive(16, 64, cloexec)
+        word, ancillary, _, _ = receive(32, 64, cloexec)
         if not word:
             os._exit(0)
-        fds = unpack("4i", ancillary[0][2])   # "boot"
+        fds = unpack("4i", ancillary[0][2])   # "boot", and RLIMIT_NPROC where it counts others too
         scratch = begin()
         child = fork()
         if child == 0:
@@ -58,7 +57,7 @@ def serve(control, plan, number):
             dup2(fds[1], 1)
             dup2(fds[2], 2)
             dup2(fds[3], 3, False)
-            serve_worker(3, scratch, domain)
+            serve_worker(3, scratch, domain, filter, int(word[5:] or 0))
         for fd in fds:
             close(fd)
         pid = 0
@@ -128,14 +127,10 @@ class Tree:
     directory of its own."""
 
     def __init__(self, plan, control):
-        self.parent = os.path.join(plan["scratch"]["path"], str(os.getpid()))
-        self.plan, self.control = plan, control
+        self.parent, self.control, self.scoped = plan["scratch"]["path"], control, plan["landlock"]["scoped"]
         self.scratch, self.number = None, 0
 
     def enter(self):
-        os.mkdir(self.parent, 0o700)
-        if "domain" in self.plan:
-            self.plan["domain"].allow(self.parent, self.plan["landlock"]["scratch"])
         # The server's death shows as end of file, while this process waits for a worker that may never end.
         import fcntl
         _signal.signal(_signal.SIGIO, self._look)
@@ -152,11 +147,11 @@ class Tree:
         if gone:
             self.end()
             self.clear()
-            os._exit(0)   # Go removes what is left of the directory
+            os._exit(0)
 
     def begin(self):
         self.number += 1
-        self.scratch = f"{self.parent}/{self.number}"
+        self.scratch = f"{self.parent}/{os.getpid()}-{self.number}"
         os.mkdir(self.scratch, 0o700)
         return self.scratch
 
@@ -168,16 +163,21 @@ class Tree:
 
     def end(self):
         try:
-            while True:
-                if os.waitpid(-1, os.WNOHANG)[0] == 0:
-                    for pid in _descendants(os.getpid()):
-                        try:
-                            os.kill(pid, SIGKILL)
-                        except ProcessLookupError:
-                            pass
-                    os.waitpid(-1, 0)
+            while os.waitpid(-1, os.WNOHANG)[0] or self._kill():
+                pass
         except ChildProcessError:
             pass
+
+    def _kill(self):
+        if self.scoped:
+            confine.kill_all()   # in one step: who forks without end is not outrun by killing one after the other
+        else:
+            for pid in _descendants(os.getpid()):
+                try:
+                    os.kill(pid, SIGKILL)
+                except ProcessLookupError:
+                    pass
+        return os.waitpid(-1, 0)
 
     def clear(self):
         if self.scratch:

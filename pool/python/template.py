@@ -32,6 +32,9 @@ def _start(control, plan):
     confine.enter_template(plan, ask_for_map)
     os.umask(0o022)
     os.environ.pop("LD_BIND_NOW", None)
+    if plan["semaphores"]:
+        import _sandbox_semaphores
+        _sandbox_semaphores.install()
     sys.path[:0] = plan["python_path"]
     for name in plan["preload"]:
         try:

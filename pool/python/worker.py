@@ -26,9 +26,9 @@ main = type(sys)("__main__")
 main.__builtins__ = builtins
 
 
-def serve(channel, scratch, domain):
+def serve(channel, scratch, domain, filter, processes):
     try:
-        confine.enter_worker(domain)
+        confine.enter_worker(domain, filter, scratch, processes)
         closerange(4, 65536)
         setsid()
         sys.path.insert(0, scratch)

@@ -1,0 +1,108 @@
+package pool
+
+import (
+	"os"
+	"strconv"
+	"strings"
+)
+
+// processStatus is what /proc/PID/status says (proc(5)); sizes in bytes.
+type processStatus struct {
+	uid            int // -1 when the process has ended
+	threads        int
+	mapped         int64
+	resident       int64 // swapped out or not
+	anonymous      int64
+	sharedResident int64
+	tables         int64 // page tables, which are in no size of a process
+}
+
+func readStatus(pid int) processStatus {
+	s := processStatus{uid: -1}
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return s
+	}
+	for line := range strings.Lines(string(text)) {
+		name, rest, _ := strings.Cut(line, ":")
+		fields := strings.Fields(rest)
+		if len(fields) == 0 {
+			continue
+		}
+		number, err := strconv.ParseInt(fields[0], 10, 64)
+		if err != nil {
+			continue
+		}
+		switch name {
+		case "Uid":
+			s.uid = int(number)
+		case "Threads":
+			s.threads = int(number)
+		case "VmSize":
+			s.mapped = number << 10
+		case "VmRSS", "VmSwap":
+			s.resident += number << 10
+		case "RssAnon":
+			s.anonymous = number << 10
+		case "RssShmem":
+			s.sharedResident = number << 10
+		case "VmPTE":
+			s.tables = number << 10
+		}
+	}
+	return s
+}
+
+// sharedMappings returns the size of the shared anonymous memory of processes, each counted once. Its pages stay when no
+// process shows them as resident any more, so all of it counts as held.
+func sharedMappings(pids []int) (sum int64) {
+	seen := map[string]bool{}
+	for _, pid := range pids {
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/maps")
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(text)) {
+			fields := strings.Fields(line)
+			if len(fields) < 6 || !strings.HasSuffix(fields[1], "s") || !strings.HasPrefix(fields[5], "/dev/zero") {
+				continue
+			}
+			from, to, _ := strings.Cut(fields[0], "-")
+			if key := fields[4] + " " + fields[2]; !seen[key] {
+				seen[key] = true
+				first, _ := strconv.ParseInt(from, 16, 64)
+				last, _ := strconv.ParseInt(to, 16, 64)
+				sum += last - first
+			}
+		}
+	}
+	return sum
+}
+
+// descendants lists the processes below pid. gopsutil starts pgrep for this; the kernel has the list itself
+// (/proc/PID/task/TID/children, proc(5)).
+func descendants(pid int) []int {
+	var found []int
+	for queue := []int{pid}; len(queue) > 0; {
+		next := queue[len(queue)-1]
+		queue = queue[:len(queue)-1]
+		dir := "/proc/" + strconv.Itoa(next) + "/task"
+		tasks, err := os.ReadDir(dir)
+		if err != nil {
+			continue
+		}
+		for _, task := range tasks {
+			text, err := os.ReadFile(dir + "/" + task.Name() + "/children")
+			if err != nil {
+				continue
+			}
+			for field := range strings.FieldsSeq(string(text)) {
+				if child, err := strconv.Atoi(field); err == nil {
+					found = append(found, child)
+					queue = append(queue, child)
+				}
+			}
+		}
+	}
+	return found
+}

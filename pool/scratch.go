@@ -1,0 +1,105 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// maxFilesUnmounted bounds the files of a run where they are counted instead of mounted: counting must keep up.
+	maxFilesUnmounted = 1 << 14
+	// maxDepth bounds nested directories there; each costs a descriptor while they are counted.
+	maxDepth = 1 << 12
+)
+
+// maxFiles bounds the files of a mount of so many bytes: each costs the kernel about a KiB that no size counts.
+func maxFiles(scratchBytes int64) int64 { return 4096 + scratchBytes/4096 }
+
+// scratchOf lists the directories of a lane where lanes have no mount of their own; one at most, unless it was killed.
+func scratchOf(dir string, lanePID int) []string {
+	found, _ := filepath.Glob(fmt.Sprintf("%s/%d-*", dir, lanePID)) // the pattern is well formed
+	return found
+}
+
+// scratchFull says whether a lane's worker has written more than limit bytes, or more files than can be counted. A little
+// more is let pass: a single file meets RLIMIT_FSIZE first, which the program can answer to.
+func scratchFull(dir string, lanePID int, limit int64) bool {
+	limit += limit / 16
+	var held, files int64
+	for _, top := range scratchOf(dir, lanePID) {
+		err := walk(unix.AT_FDCWD, top, 0, func(_ int, _ string, stat *unix.Stat_t) error {
+			files++
+			held += stat.Blocks * 512
+			if held > limit || files > maxFilesUnmounted {
+				return errScratchFull
+			}
+			return nil
+		})
+		if err != nil {
+			return true // full, or closed to us, and nobody can say what it holds
+		}
+	}
+	return false
+}
+
+var errScratchFull = errors.New("scratch is full")
+
+// removeScratchOf removes what a lane has left. User code may have closed directories to itself, and so to us.
+func removeScratchOf(dir string, lanePID int) {
+	for _, top := range scratchOf(dir, lanePID) {
+		_ = walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
+			if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+				_ = unix.Fchmodat(parent, name, 0o700, 0)
+			}
+			return nil
+		})
+		_ = os.RemoveAll(top)
+	}
+}
+
+// walk visits a file and, when it is a directory, all that lies below, which may be deeper than a path can say and change
+// meanwhile. It follows no links.
+func walk(parent int, name string, depth int, visit func(parent int, name string, stat *unix.Stat_t) error) error {
+	var stat unix.Stat_t
+	if err := unix.Fstatat(parent, name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return ignoreGone(err)
+	}
+	if err := visit(parent, name, &stat); err != nil || stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return err
+	}
+	if depth > maxDepth {
+		return errScratchFull
+	}
+	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return ignoreGone(err)
+	}
+	here := os.NewFile(uintptr(fd), name)
+	defer here.Close()
+	for {
+		names, err := here.Readdirnames(256)
+		for _, name := range names {
+			if err := walk(fd, name, depth+1, visit); err != nil {
+				return err
+			}
+		}
+		if err != nil {
+			if errors.Is(err, io.EOF) {
+				return nil
+			}
+			return ignoreGone(err)
+		}
+	}
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		return nil // removed, or replaced, meanwhile
+	}
+	return err
+}
