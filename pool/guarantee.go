@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// confine starts the first template in the strongest world that the system offers and the configuration accepts, and
-// leaves p.plan and p.guarantees set.
+// confine starts the first template in the strongest world that the system offers and the configuration accepts, proves by
+// a test program that it holds, and leaves p.plan and p.guarantees set.
 func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
 	if p.cfg.Isolation == IsolationNone {
 		const reason = "isolation is none"
@@ -28,25 +28,45 @@ func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
 	t, err := p.tryNamespaces(ctx, sys)
 	if err == nil {
 		p.guarantees = makeGuarantees(sys, worldNamespaces, "")
-		return t, nil
-	}
-	lack := lackOfNamespaces(err, sys.euid)
-	if lack == "" {
-		return nil, describeStart(err)
-	}
-	p.guarantees = makeGuarantees(sys, worldProcess, lack)
-	if gap := firstGap(p.guarantees); gap != nil {
-		if p.cfg.Isolation == IsolationStrict {
-			return nil, fmt.Errorf("isolation strict: the guarantee %q cannot be held, since %s; "+
-				"allow user namespaces for Caddy or run it on a newer kernel, or set isolation best_effort to start without the guarantee", gap.Name, gap.Reason)
+	} else {
+		lack := lackOfNamespaces(err, sys.euid)
+		if lack == "" {
+			return nil, describeStart(err)
 		}
-		for _, g := range p.guarantees {
-			if len(g.Layers) == 0 {
-				p.log.Warn("a guarantee about user code is not held", "isolation", string(p.cfg.Isolation), "guarantee", g.Name, "reason", g.Reason)
-			}
+		p.guarantees = makeGuarantees(sys, worldProcess, lack)
+		if err := p.gap(); err != nil {
+			return nil, err // before anything runs there
+		}
+		if t, err = p.withoutNamespaces(ctx, sys); err != nil {
+			return nil, err
 		}
 	}
-	return p.withoutNamespaces(ctx, sys)
+	err = p.probe(ctx, t, sys)
+	if err == nil {
+		err = p.gap()
+	}
+	if err != nil {
+		t.stop()
+		return nil, err
+	}
+	for _, g := range p.guarantees {
+		if len(g.Layers) == 0 {
+			p.log.Warn("a guarantee about user code is not held", "isolation", string(p.cfg.Isolation), "guarantee", g.Name, "reason", g.Reason)
+		} else {
+			p.log.Info("a guarantee about user code is held", "guarantee", g.Name, "layers", strings.Join(g.Layers, ", "))
+		}
+	}
+	return t, nil
+}
+
+// gap returns what a strict start has to say of the first guarantee that nothing holds.
+func (p *Pool) gap() error {
+	gap := firstGap(p.guarantees)
+	if gap == nil || p.cfg.Isolation != IsolationStrict {
+		return nil
+	}
+	return fmt.Errorf("isolation strict: the guarantee %q is not held, since %s; "+
+		"allow user namespaces for Caddy or run it on a newer kernel, or set isolation best_effort to start without the guarantee", gap.Name, gap.Reason)
 }
 
 // withoutNamespaces starts the first template where processes are all that there is.

@@ -44,26 +44,30 @@ func makeGuarantees(sys system, w world, lack string) []Guarantee {
 	}
 	hold := func(i int, layers ...string) { table[i].Layers = append(table[i].Layers, layers...) }
 	landlocked := landlockHolds(sys.landlock, w)
-	hold(guaranteeBounds, layerRlimits, layerMonitor)
+	const noSeccomp = "the kernel runs no seccomp filters"
 	if w == worldNamespaces {
-		for i := range table {
-			if i != guaranteeBounds {
-				hold(i, layerNamespaces)
-			}
+		for _, i := range []int{guaranteeReads, guaranteeWrites, guaranteeLeftovers} {
+			hold(i, layerNamespaces)
 		}
 		for i, held := range landlocked {
 			if held {
 				hold(i, layerLandlock)
 			}
 		}
-		hold(guaranteePrivilege, layerNoNewPrivs)
 		hold(guaranteeWrites, layerRlimits)
-		if sys.seccomp {
-			// Families without a namespace of their own (vsock), calls that trace, calls that escapes are made of.
-			for _, i := range []int{guaranteeNetwork, guaranteeProcesses, guaranteePrivilege, guaranteeLeftovers} {
-				hold(i, layerSeccomp)
+		if !sys.seccomp {
+			// Some families have no namespace (vsock); a lane has its workers' id, which is all that prlimit(2) asks for; a
+			// nested user namespace opens much of the kernel; a memfd is in no size of a process.
+			for _, i := range []int{guaranteeNetwork, guaranteeProcesses, guaranteePrivilege, guaranteeBounds} {
+				table[i].Reason = noSeccomp
 			}
+			return table
 		}
+		hold(guaranteeNetwork, layerNamespaces, layerSeccomp)
+		hold(guaranteeProcesses, layerNamespaces, layerSeccomp)
+		hold(guaranteePrivilege, layerNamespaces, layerNoNewPrivs, layerSeccomp)
+		hold(guaranteeBounds, layerRlimits, layerMonitor, layerSeccomp)
+		hold(guaranteeLeftovers, layerSeccomp)
 		return table
 	}
 
@@ -75,7 +79,6 @@ func makeGuarantees(sys system, w world, lack string) []Guarantee {
 		}
 		return fmt.Sprintf("Landlock's ABI is %d where %d is needed (Linux %s)", sys.landlock, abi, linux)
 	}
-	const noSeccomp = "the kernel runs no seccomp filters"
 	if landlocked[guaranteeReads] {
 		hold(guaranteeReads, layerLandlock)
 	} else {
@@ -94,9 +97,11 @@ func makeGuarantees(sys system, w world, lack string) []Guarantee {
 	if sys.seccomp {
 		hold(guaranteeNetwork, layerSeccomp)
 		hold(guaranteePrivilege, layerNoNewPrivs, layerSeccomp)
+		hold(guaranteeBounds, layerRlimits, layerMonitor, layerSeccomp)
 	} else {
-		without(guaranteeNetwork, noSeccomp)
-		without(guaranteePrivilege, noSeccomp)
+		for _, i := range []int{guaranteeNetwork, guaranteePrivilege, guaranteeBounds} {
+			without(i, noSeccomp)
+		}
 	}
 	for _, i := range []int{guaranteeProcesses, guaranteeLeftovers} {
 		switch {

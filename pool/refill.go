@@ -198,11 +198,7 @@ func (p *Pool) bootLocked(l *lane) {
 			p.exited(l, exit{lost: true}, true)
 			return
 		}
-		processes := 0
-		if p.others != nil {
-			processes = p.others.get() + p.cfg.Processes
-		}
-		if err := w.boot(theirs, processes); err != nil {
+		if err := w.boot(theirs, p.processLimit()); err != nil {
 			lost := l.template.endsSoon()
 			p.mu.Lock()
 			reason := ReasonBootFailed
@@ -221,6 +217,14 @@ func (p *Pool) bootLocked(l *lane) {
 		}
 		p.parked(w)
 	}()
+}
+
+// processLimit is RLIMIT_NPROC for a worker whose id others have too; 0 when its lane has set one.
+func (p *Pool) processLimit() int {
+	if p.others == nil {
+		return 0
+	}
+	return p.others.get() + p.cfg.Processes
 }
 
 // bootFailureLocked slows boots down while they fail.
