@@ -41,6 +41,7 @@ func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
 			return nil, err
 		}
 	}
+	p.delegateCgroup(sys)
 	err = p.probe(ctx, t, sys)
 	if err == nil {
 		err = p.gap()
@@ -57,6 +58,21 @@ func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
 		}
 	}
 	return t, nil
+}
+
+// delegateCgroup uses control groups where the system offers them.
+func (p *Pool) delegateCgroup(sys system) {
+	membership, _ := os.ReadFile("/proc/self/cgroup")
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	group, err := newCgroup(ownCgroup(string(membership), string(mounts)), sys.euid, p.cfg)
+	if err != nil {
+		p.log.Info("control groups are not used", "reason", err.Error())
+		return
+	}
+	p.group = group
+	bounds := &p.guarantees[guaranteeBounds]
+	bounds.Layers, bounds.Reason = append(bounds.Layers, layerCgroup), ""
+	p.log.Info("control groups are used", "group", group.dir)
 }
 
 // gap returns what a strict start has to say of the first guarantee that nothing holds.

@@ -26,6 +26,8 @@ type lane struct {
 	pidfd    *os.File
 	pid      int // as Caddy sees it
 	current  *worker
+	group    laneCgroup
+	oomKills int64 // in the group, at the end of the last worker; receive's own
 }
 
 // exit is what a lane's wait4 says of a worker.
@@ -34,6 +36,7 @@ type exit struct {
 	status      unix.WaitStatus
 	cpu         time.Duration
 	maxRSSBytes int64
+	outOfMemory bool // the kernel has ended a process of its control group
 }
 
 // startLane forks a lane and waits until it is ready.
@@ -93,11 +96,15 @@ func (l *lane) receive(onExit func(e exit, last bool), onGone func()) {
 		if err != nil {
 			break
 		}
+		if now := l.group.killed(); now > l.oomKills {
+			l.oomKills, e.outOfMemory = now, true
+		}
 		onExit(e, last)
 	}
 	l.kill()
 	l.wait()
 	onGone()
+	l.group.remove()
 	l.close()
 }
 
@@ -155,6 +162,7 @@ func (l *lane) retire() { _ = l.control.conn.CloseWrite() }
 
 // kill ends the lane, and in a pid namespace everything in it. The handle makes sure that no other process is hit.
 func (l *lane) kill() {
+	l.group.kill()
 	if raw, err := l.pidfd.SyscallConn(); err == nil { // refused once the handle is closed
 		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
 	}

@@ -18,6 +18,7 @@ type Pool struct {
 	guarantees []Guarantee
 	log        *slog.Logger
 	scratchDir string        // "" with namespaces
+	group      *cgroup       // nil when none is delegated
 	others     *processCount // of the id that workers share with Caddy; nil when they have ids or namespaces of their own
 	ctx        context.Context
 	cancel     context.CancelFunc
@@ -161,6 +162,9 @@ func (p *Pool) exited(l *lane, e exit, last bool) {
 	} else if w.state == StateBooting {
 		reason = ReasonBootFailed
 	}
+	if reason == ReasonServed && e.outOfMemory && e.status.Signaled() {
+		reason = ReasonMemoryLimit
+	}
 	if p.closed && w.state != StateLeased {
 		reason = ReasonShutdown
 	}
@@ -251,6 +255,9 @@ func (p *Pool) Close() error {
 	p.background.Wait()
 	last.Stop()
 	<-drained
+	if p.group != nil {
+		p.group.remove()
+	}
 	return p.removeScratch()
 }
 

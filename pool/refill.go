@@ -2,6 +2,7 @@ package pool
 
 import (
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"runtime"
 	"time"
@@ -145,6 +146,13 @@ func (p *Pool) growLocked(missing int) bool {
 func (p *Pool) grow(t *template) {
 	defer p.background.Done()
 	l, err := startLane(t)
+	if err == nil && p.group != nil {
+		if l.group, err = p.group.enter(l.pid); err != nil {
+			l.kill()
+			l.close()
+			err = fmt.Errorf("putting a lane into its control group: %w", err)
+		}
+	}
 	if err != nil && t.endsSoon() {
 		err = errTemplateGone
 	}

@@ -1,0 +1,92 @@
+package pool
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestOwnCgroupIsFoundInItsMount(t *testing.T) {
+	t.Parallel()
+	const unified = "30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n"
+	for _, c := range []struct{ membership, mounts, want string }{
+		{"0::/system.slice/caddy.service\n", unified, "/sys/fs/cgroup/system.slice/caddy.service"},
+		{"12:memory:/x\n0::/\n", "41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n", "/sys/fs/cgroup/unified"},
+		{"0::/kubepods/pod1/c1\n", "30 24 0:26 /kubepods/pod1/c1 /sys/fs/cgroup ro - cgroup2 cgroup rw\n", "/sys/fs/cgroup"},
+		{"0::/../other\n", unified, ""}, {"9:memory:/x\n", unified, ""}, {"", "", ""},
+		{"0::/a\n", "31 24 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", ""},
+	} {
+		if got := ownCgroup(c.membership, c.mounts); got != c.want {
+			t.Errorf("%q: got %q, want %q", c.membership, got, c.want)
+		}
+	}
+}
+
+// describedCgroup is a directory with the files of a group, for machines whose controllers are elsewhere.
+func describedCgroup(t *testing.T, controllers, enabled string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, text := range map[string]string{"cgroup.controllers": controllers, "cgroup.subtree_control": enabled, "cgroup.procs": "", "cgroup.type": "domain\n"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestCgroupsThatAreNotOursAreLeftAlone(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		own  string
+		euid int
+		want string
+	}{
+		{"", 1000, "no control groups"},
+		{describedCgroup(t, "cpu io pids\n", "pids\n"), 1000, "lacks the controller memory"},
+		{"/proc/self", 1000, "not delegated"},
+		{"/sys/fs/cgroup", 0, ""},
+	} {
+		if g, err := newCgroup(c.own, c.euid, Config{}); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: got %v, %v", c.own, g, err)
+		}
+	}
+}
+
+// The kernel's own files, as far as they are there without controllers: a group ends what is in it at once.
+func TestCgroupKillsWhatIsInIt(t *testing.T) {
+	t.Parallel()
+	membership, _ := os.ReadFile("/proc/self/cgroup")
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	own := ownCgroup(string(membership), string(mounts))
+	group := laneCgroup(filepath.Join(own, "python-sandbox-test-"+strconv.Itoa(os.Getpid())))
+	if own == "" || os.Mkdir(string(group), 0o755) != nil {
+		t.Skip("no group of version 2 can be made here")
+	}
+	defer group.remove()
+	sleep := exec.Command("sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = sleep.Process.Kill() }()
+	if err := writeFile(filepath.Join(string(group), "cgroup.procs"), strconv.Itoa(sleep.Process.Pid)); err != nil {
+		t.Skip("no process can be moved here: ", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- sleep.Wait() }()
+	group.kill()
+	select {
+	case err := <-ended:
+		if err == nil {
+			t.Error("it ended by itself")
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("it lives on")
+	}
+	if n := group.killed(); n != 0 {
+		t.Errorf("%d were ended for want of memory", n)
+	}
+}
