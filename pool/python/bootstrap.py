@@ -4,9 +4,10 @@
 import sys, _socket
 control = _socket.socket(fileno=3)
 boot = eval(control.recv(1 << 20), {"__builtins__": {}, "true": True, "false": False, "null": None})
-for name, source in boot["sources"]:
+for name, source in boot.pop("sources"):
     module = type(sys)(name)
     module.__file__ = name + ".py"
     sys.modules[name] = module
     exec(compile(source, name + ".py", "exec"), module.__dict__)
-sys.modules["_sandbox_template"].main(control, boot["plan"])
+del source, module
+sys.modules["_sandbox_template"].main(control, boot.pop("plan"))

@@ -14,7 +14,8 @@ import _socket
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-prctl, kill = libc.prctl, libc.kill
+# For what each run calls: without argument types, the lock's release and the copy of errno, all of which touch pages.
+set_dumpable, kill, wait = (ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4"))
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
@@ -299,14 +300,14 @@ def kill_all():
 
 def warm_up():
     """In the template: resolve and call what every worker will call, in ways that change nothing."""
-    dumpable(1)
+    set_dumpable(PR_SET_DUMPABLE, 1)
     kill(0, 0)
 
 
 def enter_worker(domain, filter, scratch, processes):
     """All that is left to do: everything else came from the lane. The arguments are for a lane without namespaces, whose own
     work goes beyond what its workers may do; elsewhere they are None and 0."""
-    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
+    set_dumpable(PR_SET_DUMPABLE, 1)
     if domain is not None:
         for rule in domain.plan["own_proc"]:
             domain.allow(rule["path"], rule["access"], rule["kind"] == "dir")

@@ -5,6 +5,7 @@ What can be confined once is confined here, before the first fork; a worker inhe
 After a fork each page that either side writes to is copied, and that is most of what a run costs: so the loop blocks
 where it can, speaks in plain words instead of JSON, and calls few functions."""
 import _signal  # the C module: signal.signal looks each number up among enums
+import ctypes
 import os
 import struct
 import sys
@@ -36,9 +37,12 @@ def serve(control, plan, number):
     except BaseException as e:
         wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
-    begin, end, clear, serve_worker = room.begin, room.end, room.clear, worker.serve
+    begin, end, clear, leave, serve_worker = room.begin, room.end, room.clear, room.leave, worker.serve
     domain, filter = left["domain"], left["filter"]
-    receive, send, fork, wait4, close, unpack = control.recvmsg, control.send, os.fork, os.wait4, os.close, struct.unpack
+    receive, send, fork, wait, close, unpack = control.recvmsg, control.send, os.fork, confine.wait, os.close, struct.unpack
+    # Not os.wait4, which makes an object of each of a usage's sixteen numbers.
+    ended = ctypes.create_string_buffer(8 + 144)   # a status, and struct rusage with a long in each field
+    status_at, usage_at, read_ended = ctypes.byref(ended), ctypes.byref(ended, 8), struct.Struct("i4x5q").unpack_from
     dup2, cloexec = os.dup2, _socket.MSG_CMSG_CLOEXEC
     for name in [name for name in sys.modules if name.startswith("_sandbox_")]:   # user code is to find nothing of ours
         del sys.modules[name]
@@ -51,7 +55,8 @@ def serve(control, plan, number):
         scratch = begin()
         child = fork()
         if child == 0:
-            room.leave()
+            if leave is not None:
+                leave()
             # Descriptors 0, 1, 2 are user code's, 3 is the channel; the worker closes the others.
             dup2(fds[0], 0)
             dup2(fds[1], 1)
@@ -60,12 +65,12 @@ def serve(control, plan, number):
             serve_worker(3, scratch, domain, filter, int(word[5:] or 0))
         for fd in fds:
             close(fd)
-        pid = 0
-        while pid != child:   # others are orphans of the worker
-            pid, status, usage = wait4(-1, 0)
+        while wait(-1, status_at, 0, usage_at) != child:   # others are orphans of the worker
+            pass
         end()
         clean = clear()
-        send(b"exit %d %d %d %d" % (status, int((usage[0] + usage[1]) * 1e6), usage[2], clean))
+        status, user, user_us, system, system_us, peak = read_ended(ended)
+        send(b"exit %d %d %d %d" % (status, (user + system) * 1000000 + user_us + system_us, peak, clean))
         if not clean:
             os._exit(0)
 
@@ -79,6 +84,7 @@ class Namespace:
 
     def enter(self):
         os.chdir(self.scratch)
+        sys.path.insert(0, self.scratch)   # for the workers: nothing is imported here any more
         about = os.stat(self.scratch)
         self.own, self.mode = about.st_uid == os.getuid(), about.st_mode   # else a worker cannot change it
         self.found = self._read_watched()
@@ -86,8 +92,7 @@ class Namespace:
     def begin(self):
         return self.scratch
 
-    def leave(self):
-        pass
+    leave = None   # a worker is where it should be
 
     def end(self):
         if confine.kill_all() < 0:
@@ -159,6 +164,7 @@ class Tree:
         _signal.signal(_signal.SIGIO, _signal.SIG_DFL)
         os.chdir(self.scratch)
         os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
+        sys.path.insert(0, self.scratch)
         worker.settle(self.scratch)
 
     def end(self):

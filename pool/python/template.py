@@ -51,6 +51,8 @@ def _start(control, plan):
     share_page_tables()
     gc.collect()
     gc.disable()   # in the workers it is on again
+    if hasattr(confine.libc, "malloc_trim"):   # glibc
+        confine.libc.malloc_trim(0)   # each page that is there costs a fork and an exit a little
     gc.freeze()    # what is here now is never looked at again, so its pages stay shared
     with open("/proc/self/statm") as f:
         data_bytes = int(f.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
@@ -63,14 +65,18 @@ def _start(control, plan):
 def share_page_tables():
     """Make fork copy the page tables of large mappings of files. It leaves them out of one that was never written to
     (vma_needs_copy in the kernel's mm/memory.c), and a child then takes a fault for every 64 KiB of code that it runs. So
-    one byte of each is written, with the value that it has. Where that is forbidden, forks are slower and that is all."""
+    one byte of each is written, with the value that it has. Where that is forbidden, forks are slower and that is all.
+    Only code and the constants behind it count; what lies before it has served the dynamic linker."""
     try:
         with open("/proc/self/maps") as f:
             maps = [line.split(None, 5) for line in f]
         with open("/proc/self/mem", "r+b", buffering=0) as memory:
+            code = None
             for fields in maps:
                 start, end = (int(address, 16) for address in fields[0].split("-"))
-                if fields[-1].startswith("/") and fields[1] in ("r-xp", "r--p") and end - start >= 1 << 18:
+                is_constants = fields[1] == "r--p" and fields[-1] == code
+                code = fields[-1] if fields[1] == "r-xp" and fields[-1].startswith("/") else None
+                if (code or is_constants) and end - start >= 1 << 19:
                     memory.seek(start)
                     byte = memory.read(1)
                     memory.seek(start)

@@ -21,7 +21,8 @@ if sys.version_info >= (3, 13):
 MAIN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 MAX_READ = 1 << 16
 SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
-enable_collector = gc.enable
+enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
+modules, run_exit_functions = sys.modules, atexit._run_exitfuncs
 main = type(sys)("__main__")
 main.__builtins__ = builtins
 
@@ -31,7 +32,6 @@ def serve(channel, scratch, domain, filter, processes):
         confine.enter_worker(domain, filter, scratch, processes)
         closerange(4, 65536)
         setsid()
-        sys.path.insert(0, scratch)
         set_handler(SIGINT, on_interrupt)
         if random_states:
             _reseed()
@@ -147,15 +147,19 @@ def _report(e):
 
 def _finish(status):
     """What Py_FinalizeEx does that a program can see; the rest of it would only touch every page of the preload."""
-    threading = sys.modules.get("threading")
-    steps = [atexit._run_exitfuncs, lambda: _clear(main.__dict__)]
-    if threading is not None:
-        steps.insert(0, threading._shutdown)
-    for step in steps:
-        try:
-            step()
-        except BaseException as e:
-            _report(e)
+    try:
+        if "threading" in modules:
+            modules["threading"]._shutdown()
+    except BaseException as e:
+        _report(e)
+    try:
+        run_exit_functions()
+    except BaseException as e:
+        _report(e)
+    try:
+        _clear(main.__dict__)
+    except BaseException as e:
+        _report(e)
     for stream in (sys.stdout, sys.stderr):
         try:
             if stream is not None and not stream.closed:
@@ -167,7 +171,7 @@ def _finish(status):
 
 def _clear(scope):
     """Let the program's own objects end, so that their finalizers run: private names first, then the others."""
-    if _thread._count():
+    if count_threads():
         return   # daemon threads still run, and would see their globals vanish
     for name in list(scope):
         if name[:1] == "_" and name[:2] != "__":
@@ -175,4 +179,4 @@ def _clear(scope):
     for name in list(scope):
         if name != "__builtins__":
             scope[name] = None
-    gc.collect()
+    collect()
