@@ -1,4 +1,4 @@
-# The only commands a person needs: make run, make test, make bench, make lint, make build, make xcaddy.
+# The only commands a person needs: make run, make test, make bench, make fuzz, make lint, make build, make xcaddy.
 
 SANDBOX_ADDRESS ?= 127.0.0.1:8001
 SANDBOX_PYTHON  ?= python3
@@ -12,7 +12,7 @@ GO_FILES     = $(shell find . -name '*.go' -not -path './.*' -not -path './bench
 PYTHON_FILES = $(shell find . -name '*.py' -not -path './.*' -not -path './bench/.venv/*')
 SHELL_FILES  = $(shell find . -name '*.sh' -not -path './.*' -not -path './bench/.venv/*') .ci/run
 
-.PHONY: run build test lint bench xcaddy clean need-go need-python need-cc
+.PHONY: run build test lint bench fuzz fidelity xcaddy clean need-go need-python need-cc
 
 run: need-go need-python build ## build and serve on SANDBOX_ADDRESS
 	@echo "Serving on http://$(SANDBOX_ADDRESS) (stop with Ctrl-C)"
@@ -44,6 +44,16 @@ lint: need-go need-python ## format, vet, staticcheck, go.mod, syntax of Python 
 
 bench: need-go need-python ## measure beside the baselines
 	bench/run.sh
+
+fidelity: need-go need-python build ## hold it against a plain Python: CPython's tests, common packages (MODULES, PACKAGES)
+	MODULES="$(MODULES)" PACKAGES="$(PACKAGES)" tests/fidelity/run.sh
+
+# Minimizing is off: what runs in several goroutines seldom takes the same way twice, and would be minimized for ever.
+FUZZTIME ?= 600
+fuzz: need-go ## fuzz all that is read from another process, one target after the other, FUZZTIME seconds in all
+	@targets="$$(go test -list '^Fuzz' ./pool | grep '^Fuzz')" && for target in $$targets; do \
+		echo "--- $$target" && go test ./pool -run '^$$' -fuzz "^$$target\$$" -fuzzminimizetime 1x \
+			-fuzztime "$$(($(FUZZTIME) / $$(echo "$$targets" | wc -l)))s" || exit 1; done
 
 # xcaddy asks for published versions even of what it replaces by a directory, and a proxy that refuses to answer ends it.
 # So a proxy of ours answers first that this module has none.

@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 
@@ -55,26 +54,26 @@ func (c *control) write(data []byte, fds ...int) error {
 	return err
 }
 
-// read returns the next packet, which the next call overwrites, and the descriptor that came with it, or -1.
+// read returns the next packet, which the next call overwrites, and the descriptor that came with it, or -1. Whatever else
+// came is closed.
 func (c *control) read() ([]byte, int, error) {
-	var oob [24]byte // one descriptor
+	var oob [24]byte // one descriptor, and a second one in what aligns it
 	n, oobn, flags, _, err := c.conn.ReadMsgUnix(c.scratch[:], oob[:])
-	if err != nil {
-		return nil, -1, err
-	}
-	if n == 0 {
-		return nil, -1, io.EOF
-	}
 	fd := -1
-	if oobn > 0 {
-		if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) > 0 {
-			if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) > 0 {
-				fd = fds[0]
-			}
+	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) > 0 {
+		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) > 0 {
+			fd = fds[0]
+			closeAll(fds[1:])
 		}
 	}
-	if flags&unix.MSG_TRUNC != 0 {
-		return nil, fd, errors.New("message too long")
+	if err == nil && flags&unix.MSG_TRUNC != 0 {
+		err = errors.New("message too long")
+	}
+	if err != nil { // an empty packet is end of file, and may bring a descriptor, too
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		return nil, -1, err
 	}
 	return c.scratch[:n], fd, nil
 }

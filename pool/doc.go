@@ -23,6 +23,7 @@
 //	template -> Go  ready
 //	Go -> template  lane N + [control]         fork a lane; N also picks its id
 //	template -> Go  lane N + [pidfd]
+//	Go -> template  sweep                      without namespaces: a lane is gone, end what it may have left
 //
 //	lane -> Go      ready
 //	Go -> lane      boot [RLIMIT_NPROC] + [stdin, stdout, stderr, channel]

@@ -161,7 +161,7 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	result.Stdout, cutOut = stdout.text()
 	result.Stderr, cutErr = stderr.text()
 	if w.reason == ReasonScratchLimit {
-		result.Stderr += fmt.Sprintf("Killed: the program's files held more than %d MiB.\n", p.cfg.Scratch>>20)
+		result.Stderr += fmt.Sprintf("Killed: the program's files held more than %d MiB, or were too many or nested too deep.\n", p.cfg.Scratch>>20)
 	}
 	result.Truncated = cutOut || cutErr
 	result.OutputBytes = total.Load()
@@ -193,6 +193,8 @@ func outcome(reason Reason, e exit) (Status, int, error) {
 		return "", 0, ErrWorkerLost
 	case e.status.Signaled():
 		return StatusKilled, 128 + int(e.status.Signal()), nil
+	case e.status.Stopped(): // it let itself be traced, and the lane has killed it
+		return StatusKilled, 137, nil
 	case e.status.ExitStatus() == 0:
 		return StatusOK, 0, nil
 	default:

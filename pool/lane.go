@@ -3,6 +3,7 @@ package pool
 import (
 	"bufio"
 	"fmt"
+	"math"
 	"os"
 	"strconv"
 	"strings"
@@ -121,7 +122,11 @@ func parseExit(line string) (e exit, last bool, err error) {
 			return e, false, errProtocol
 		}
 	}
-	e = exit{status: unix.WaitStatus(numbers[0]), cpu: time.Duration(numbers[1]) * time.Microsecond, maxRSSBytes: numbers[2] << 10}
+	status := unix.WaitStatus(numbers[0])
+	if numbers[0] > math.MaxUint16 || !status.Exited() && !status.Signaled() && !status.Stopped() || numbers[1] > math.MaxInt64/1000 || numbers[2] > math.MaxInt64>>10 {
+		return e, false, errProtocol
+	}
+	e = exit{status: status, cpu: time.Duration(numbers[1]) * time.Microsecond, maxRSSBytes: numbers[2] << 10}
 	return e, numbers[3] == 0, nil
 }
 

@@ -201,7 +201,8 @@ func (p *Pool) laneGone(l *lane) {
 	}
 	p.mu.Unlock()
 	if p.scratchDir != "" {
-		removeScratchOf(p.scratchDir, l.pid) // the lane has tried
+		_ = l.template.control.write([]byte("sweep")) // refused by a template that is gone, too
+		removeScratchOf(p.scratchDir, l.pid)          // the lane has tried
 	}
 	p.exited(l, exit{lost: true}, true)
 	p.refill()

@@ -138,3 +138,35 @@ func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 }
+
+// Without a namespace to end with its first process, what a killed lane had started ends all the same.
+func TestWithoutNamespacesAKilledLaneLeavesNothing(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone, Templates: 1, Idle: 1, Max: 1})
+	lost := make(chan error, 1)
+	go func() {
+		_, err := p.Execute(context.Background(), Request{
+			Code: "import os, time\nif os.fork() == 0: os.setsid(); os.fork()\ntime.sleep(60)", Timeout: time.Minute,
+		})
+		lost <- err
+	}()
+	var l *lane
+	var left []int
+	eventually(t, 10*time.Second, "the program runs with its children", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for w := range p.leased {
+			l = w.lane
+			left = descendants(l.pid)
+		}
+		return len(left) == 3
+	})
+	l.kill()
+	if err := <-lost; !errors.Is(err, ErrWorkerLost) {
+		t.Errorf("got %v", err)
+	}
+	eventually(t, 5*time.Second, "what it had started is gone", func() bool { return gone(left) })
+	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" {
+		t.Errorf("got %+v", r)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -14,7 +15,7 @@ const (
 	// maxFilesUnmounted bounds the files of a run where they are counted instead of mounted: counting must keep up.
 	maxFilesUnmounted = 1 << 14
 	// maxDepth bounds nested directories there; each costs a descriptor while they are counted.
-	maxDepth = 1 << 12
+	maxDepth = 256
 )
 
 // maxFiles bounds the files of a mount of so many bytes: each costs the kernel about a KiB that no size counts.
@@ -26,7 +27,7 @@ func scratchOf(dir string, lanePID int) []string {
 	return found
 }
 
-// scratchFull says whether a lane's worker has written more than limit bytes, or more files than can be counted. A little
+// scratchFull says whether a lane's worker has written more than limit bytes, or more or deeper than can be counted. A little
 // more is let pass: a single file meets RLIMIT_FSIZE first, which the program can answer to.
 func scratchFull(dir string, lanePID int, limit int64) bool {
 	limit += limit / 16
@@ -40,7 +41,7 @@ func scratchFull(dir string, lanePID int, limit int64) bool {
 			}
 			return nil
 		})
-		if err != nil {
+		if err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) { // for want of descriptors: look again
 			return true // full, or closed to us, and nobody can say what it holds
 		}
 	}
@@ -53,8 +54,14 @@ var errScratchFull = errors.New("scratch is full")
 func removeScratchOf(dir string, lanePID int) {
 	for _, top := range scratchOf(dir, lanePID) {
 		_ = walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
-			if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
-				_ = unix.Fchmodat(parent, name, 0o700, 0)
+			if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+				return nil
+			}
+			// By a handle, since a name may have become a link meanwhile (open(2), O_PATH).
+			handle, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+			if err == nil {
+				_ = os.Chmod("/proc/self/fd/"+strconv.Itoa(handle), 0o700)
+				_ = unix.Close(handle)
 			}
 			return nil
 		})

@@ -81,8 +81,10 @@ def enter_template(plan, ask_for_map):
             # After the user namespace, so that it owns them.
             unshare(["mount", "net", "ipc", "uts"])
         _socket.sethostname("sandbox")
-    elif plan["order"] == "root":
-        os.setgroups([])
+    else:
+        _check(libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "becoming a subreaper")
+        if plan["order"] == "root":
+            os.setgroups([])
     os.chdir("/")
 
 

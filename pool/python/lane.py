@@ -178,7 +178,7 @@ class Tree:
         if self.scoped:
             confine.kill_all()   # in one step: who forks without end is not outrun by killing one after the other
         else:
-            for pid in _descendants(os.getpid()):
+            for pid in descendants(os.getpid()):
                 try:
                     os.kill(pid, SIGKILL)
                 except ProcessLookupError:
@@ -224,20 +224,21 @@ def empty(top, budget):
     return True
 
 
-def _descendants(pid):
+def descendants(pid):
     found, queue = [], [pid]
     while queue:
-        pid = queue.pop()
-        try:
-            tasks = os.listdir(f"/proc/{pid}/task")
-        except OSError:
-            continue
-        for task in tasks:
-            try:
-                with open(f"/proc/{pid}/task/{task}/children") as f:
-                    children = [int(child) for child in f.read().split()]
-            except OSError:
-                continue
-            found += children
-            queue += children
+        below = children(queue.pop())
+        found += below
+        queue += below
+    return found
+
+
+def children(pid):
+    found = []
+    try:
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children") as f:
+                found += [int(child) for child in f.read().split()]
+    except OSError:
+        pass   # it has ended
     return found

@@ -89,30 +89,53 @@ def _serve(control, plan):
     """Fork a lane for each message. Returns its control socket and number, in the lane."""
     # Go sees a lane's end on the lane's own control socket; here it must only not stay a zombie (wait(2), NOTES).
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
+    lanes = set()
     while True:
-        words, fds = wire.receive(control)   # "lane", number
+        words, fds = wire.receive(control)   # "lane", number; or "sweep"
         if not words:
             os._exit(0)   # Caddy is gone: this ends the pid namespace, and every lane and worker with it
+        if words[0] == b"sweep":
+            lanes = _sweep(lanes)
+            continue
         number = int(words[1])
-        if _fork_lane(control, plan, number):
+        pid = _fork_lane(control, plan, number)
+        if pid == 0:
             return lane.adopt(fds[0]), number
+        lanes.add(pid)
         os.close(fds[0])
 
 
+def _sweep(lanes):
+    """Without namespaces: kill what a lane has left that was killed itself. It came to us, as the next subreaper above."""
+    for _ in range(1000):   # something may fork meanwhile
+        children = lane.children(os.getpid())
+        left = [pid for pid in children if pid not in lanes]
+        if not left:
+            break
+        for pid in left:
+            for pid in [pid, *lane.descendants(pid)]:
+                try:
+                    os.kill(pid, lane.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    pass
+    return lanes.intersection(children)
+
+
 def _fork_lane(control, plan, number):
-    """Return True in the new lane. A process can unshare its children's pid namespace only once, so a child of ours
-    does it, forks the lane and leaves; the lane then is our child, since we are pid 1 here."""
+    """Return 0 in the new lane. A process can unshare its children's pid namespace only once, so a child of ours does it,
+    forks the lane and leaves; the lane then is our child, since we are pid 1 here."""
     namespaces = plan["world"] == "namespaces"
     if namespaces:
-        if os.fork():
-            return False
+        middle = os.fork()
+        if middle:
+            return middle
         confine.unshare(["pid"])
     pid = os.fork()
     if pid == 0:
-        return True
+        return 0
     handle = os.pidfd_open(pid)
     wire.send(control, b"lane %d" % number, handle)
     if namespaces:
         os._exit(0)
     os.close(handle)
-    return False
+    return pid

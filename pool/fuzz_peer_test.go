@@ -1,0 +1,274 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	"log/slog"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// scriptedLane is the other side of a lane's control socket.
+type scriptedLane struct {
+	t       *testing.T
+	control int
+	held    []int // of the worker booted last: stdin, stdout, stderr, channel
+}
+
+// noParent is no process: what plays a worker here has this process's id, and must never pass for a lane's child that may
+// be killed.
+const noParent = math.MaxInt32
+
+func newBarePool(t *testing.T) *Pool {
+	cfg, err := Config{Idle: 2, Max: 2, AcquireTimeout: 5 * time.Second, ShutdownGrace: time.Millisecond, Logger: slog.New(slog.DiscardHandler)}.Normalize()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1)}
+	p.ctx, p.cancel = context.WithCancel(context.Background())
+	return p
+}
+
+// newScriptedLane adds a lane to a pool, as grow does, and returns the other side of it.
+func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
+	ours, theirs, err := newControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.FcntlInt(theirs.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	_ = theirs.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
+	// In the place of a handle: it is readable, as one of a process that has ended, and no signal can be sent to it.
+	handle, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = write.Close()
+	gone := make(chan struct{})
+	close(gone)
+	l := &lane{template: &template{exited: gone}, control: ours, pidfd: handle, pid: noParent}
+	p.mu.Lock()
+	p.lanes[l] = struct{}{}
+	p.vacant = append(p.vacant, l)
+	p.mu.Unlock()
+	p.background.Add(1)
+	go func() {
+		defer p.background.Done()
+		l.receive(func(e exit, last bool) { p.exited(l, e, last) }, func() { p.laneGone(l) })
+	}()
+	return &scriptedLane{t: t, control: fd}
+}
+
+// play does what the bytes say and closes everything at the end.
+func (l *scriptedLane) play(script []byte) {
+	for tape := tape(script); len(tape) > 0; {
+		switch tape.next() % 14 {
+		case 0:
+			l.drop()
+			l.held = receiveBoot(l.control)
+		case 1:
+			l.channel("ready\n")
+		case 2:
+			l.work()
+		case 3:
+			l.say("exit 0 1830 13000 1")
+		case 4:
+			l.say("exit 0 1830 13000 0")
+		case 5:
+			l.say("exit 256 1 1 1")
+			l.say("exit 0 1 1 1")
+		case 6:
+			n := int(tape.next())
+			n = min(n, len(tape))
+			l.say(string(tape[:n]))
+			tape = tape[n:]
+		case 7:
+			null, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+			if err != nil {
+				l.t.Error(err)
+				return
+			}
+			rights := slices.Repeat([]int{null}, int(tape.next()%4))
+			_ = unix.Sendmsg(l.control, []byte("exit 0 1 1 1"), unix.UnixRights(rights...), nil, unix.MSG_NOSIGNAL)
+			_ = unix.Close(null)
+		case 8:
+			l.drop()
+		case 9:
+			l.channel("ready\nexit 0 1 1 1\n")
+		case 10:
+			_ = unix.Shutdown(l.control, unix.SHUT_WR)
+		case 11:
+			l.say("exit 9 1830 13000 1")
+		case 12:
+			l.channel(`{"event":"failed","step":"confining","error":"no"}` + "\n")
+		case 13:
+			l.say("exit 0 " + strconv.Itoa(math.MaxInt64) + " " + strconv.Itoa(math.MaxInt64) + " 1")
+		}
+	}
+	l.drop()
+	_ = unix.Close(l.control)
+}
+
+func (l *scriptedLane) say(packet string) {
+	_ = unix.Sendmsg(l.control, []byte(packet), nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+}
+
+func (l *scriptedLane) channel(text string) {
+	if len(l.held) == 4 {
+		_ = unix.Sendmsg(l.held[3], []byte(text), nil, nil, unix.MSG_NOSIGNAL|unix.MSG_DONTWAIT)
+	}
+}
+
+// work does what a worker would if its code were to print itself.
+func (l *scriptedLane) work() {
+	if len(l.held) != 4 {
+		return
+	}
+	var request []byte
+	for buffer := make([]byte, 4096); ; {
+		n, _, err := receiveSoon(l.held[3], buffer, nil)
+		if err != nil {
+			return // no request came
+		}
+		if n == 0 {
+			break
+		}
+		request = append(request, buffer[:n]...)
+	}
+	if code, ok := bytes.CutPrefix(request, []byte("run\n")); ok {
+		_, _ = unix.Write(l.held[1], code)
+	}
+}
+
+func (l *scriptedLane) drop() {
+	closeAll(l.held)
+	l.held = nil
+}
+
+// receiveBoot takes the descriptors of a boot message, or nil when none comes soon.
+func receiveBoot(control int) []int {
+	oob := make([]byte, 64)
+	_, oobn, err := receiveSoon(control, make([]byte, 64), oob)
+	if err != nil {
+		return nil
+	}
+	messages, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(messages) == 0 {
+		return nil
+	}
+	fds, err := unix.ParseUnixRights(&messages[0])
+	if err != nil {
+		return nil
+	}
+	return fds
+}
+
+// receiveSoon waits 20 ms at most.
+func receiveSoon(fd int, into, oob []byte) (n, oobn int, err error) {
+	for {
+		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20)
+		if err == unix.EINTR { //nolint:errorlint // a bare errno
+			continue
+		}
+		if ready <= 0 {
+			return 0, 0, unix.ETIMEDOUT
+		}
+		n, oobn, _, _, err = unix.Recvmsg(fd, into, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_DONTWAIT)
+		return n, oobn, err
+	}
+}
+
+// sendPacket sends bytes, or none, with a control message beside them. unix.Sendmsg would not send none.
+func sendPacket(fd int, packet, rights []byte) error {
+	var message unix.Msghdr
+	if len(rights) > 0 {
+		message.Control = &rights[0]
+		message.SetControllen(len(rights))
+	}
+	if len(packet) > 0 {
+		part := unix.Iovec{Base: &packet[0]}
+		part.SetLen(len(packet))
+		message.Iov = &part
+		message.SetIovlen(1)
+	}
+	_, _, errno := unix.Syscall(unix.SYS_SENDMSG, uintptr(fd), uintptr(unsafe.Pointer(&message)), unix.MSG_NOSIGNAL)
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// tape is a script that is read byte by byte.
+type tape []byte
+
+func (t *tape) next() byte {
+	if len(*t) == 0 {
+		return 0
+	}
+	b := (*t)[0]
+	*t = (*t)[1:]
+	return b
+}
+
+// mark is a file that nothing else has open, so that descriptors of it can be counted.
+type mark struct {
+	fd    int
+	inode uint64
+}
+
+func newMark(t *testing.T) mark {
+	t.Helper()
+	fd, err := unix.MemfdCreate("fuzz", unix.MFD_CLOEXEC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	var about unix.Stat_t
+	if err := unix.Fstat(fd, &about); err != nil {
+		t.Fatal(err)
+	}
+	return mark{fd, about.Ino}
+}
+
+// rights is a control message with so many descriptors of it.
+func (m mark) rights(count int) []byte {
+	if count == 0 {
+		return nil
+	}
+	return unix.UnixRights(slices.Repeat([]int{m.fd}, count)...)
+}
+
+// expectClosed checks that every descriptor but its own is closed, and closes those that are not.
+func (m mark) expectClosed(t *testing.T) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, entry := range entries {
+		fd, err := strconv.Atoi(entry.Name())
+		var about unix.Stat_t
+		if err == nil && fd != m.fd && unix.Fstat(fd, &about) == nil && about.Ino == m.inode && about.Mode&unix.S_IFMT == unix.S_IFREG {
+			t.Errorf("descriptor %d came and was not closed", fd)
+			_ = unix.Close(fd)
+		}
+	}
+}
+
+func openDescriptors(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
