@@ -52,7 +52,11 @@ func (p *Pool) look(interval time.Duration) bool {
 	p.mu.Unlock()
 	var sum int64
 	for _, w := range old {
-		held := treeMemory(w.lane.pid, p.cfg.Memory)
+		tree := descendants(w.lane.pid)
+		if time.Since(w.leasedAt) > longRun {
+			giveWay(tree, w.lowered)
+		}
+		held := treeMemory(w.lane.pid, tree, p.cfg.Memory)
 		sum += held
 		if held > w.peak.Load() {
 			w.peak.Store(held)
@@ -75,10 +79,9 @@ func (p *Pool) look(interval time.Duration) bool {
 	return executing > 0
 }
 
-// treeMemory returns what the descendants of pid hold, in bytes. Resident sizes count a page once for each process that
+// treeMemory returns what the descendants of a lane hold, in bytes. Resident sizes count a page once for each process that
 // shares it, so a sum above limit is looked at again by proportional sizes, which are exact and slow to read (proc(5)).
-func treeMemory(pid int, limit int64) int64 {
-	tree := descendants(pid)
+func treeMemory(lanePID int, tree []int, limit int64) int64 {
 	var resident, tables, mapped, sharedResident int64
 	for _, pid := range tree {
 		m := readStatus(pid)
@@ -94,7 +97,7 @@ func treeMemory(pid int, limit int64) int64 {
 	if held := resident + tables + hidden; held <= limit || len(tree) == 1 {
 		return held
 	}
-	forked := readStatus(pid).anonymous
+	forked := readStatus(lanePID).anonymous
 	var proportional int64
 	for _, pid := range tree {
 		maps, err := (&process.Process{Pid: int32(pid)}).MemoryMaps(true)

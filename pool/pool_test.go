@@ -302,3 +302,20 @@ func TestManyRunsAtOnceLeaveNothing(t *testing.T) {
 		return s.Workers[StateIdle] == 4 && s.Workers[StateBooting]+s.Workers[StateLeased]+s.Workers[StateDraining] == 0
 	})
 }
+
+// The next request should not wait for the few that compute for long.
+func TestALongRunGivesWay(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{})
+	r := execute(t, p, `
+import os, time
+first, child, end = os.getpriority(os.PRIO_PROCESS, 0), os.fork(), time.monotonic() + 10
+while os.getpriority(os.PRIO_PROCESS, 0) == first and time.monotonic() < end: pass
+if child:
+    os.waitpid(child, 0)
+    print(os.getpriority(os.PRIO_PROCESS, 0) - first)
+`, 30*time.Second)
+	if r.Stdout != strconv.Itoa(longRunNice)+"\n" {
+		t.Errorf("got %+v", r)
+	}
+}

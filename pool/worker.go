@@ -40,12 +40,14 @@ type worker struct {
 	leasedAt time.Time    // guarded by the pool's mutex
 	peak     atomic.Int64 // bytes, by the monitor
 
-	scratchDue time.Time // when the monitor counts its files next; the monitor's own
+	// The monitor's own: when it counts the files next, and which processes have been made to give way.
+	scratchDue time.Time
+	lowered    map[int]bool
 }
 
 // newWorker makes the pipes of a worker and returns it with the other ends, in the order of the "boot" message.
 func newWorker(l *lane) (w *worker, theirs []int, err error) {
-	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1}
+	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{}), lowered: map[int]bool{}, stdin: -1, stdout: -1, stderr: -1}
 	defer func() {
 		if err != nil {
 			closeAll(theirs)
