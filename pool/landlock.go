@@ -118,6 +118,7 @@ func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 	}
 	if w == worldNamespaces {
 		allow("/", landlockRead, landlockDir)
+		allow(terminals, landlockDevice, landlockDir)
 		return p
 	}
 	for _, f := range root.Files {

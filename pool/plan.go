@@ -92,6 +92,9 @@ type rlimit struct {
 	AboveTemplate bool   `json:"above_template"` // what the template holds is added
 }
 
+// terminals is where each lane has pseudo-terminals of its own (devpts).
+const terminals = "/dev/pts"
+
 // maskedPaths tell of the machine and of its owner. runc masks and makes read-only much the same (its default specification).
 var maskedPaths = []string{
 	"/proc/acpi", "/proc/asound", "/proc/bus", "/proc/cmdline", "/proc/dynamic_debug", "/proc/fs", "/proc/interrupts", "/proc/iomem", "/proc/ioports", "/proc/irq",
@@ -187,7 +190,7 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 // it imports, certificates, a small /etc and /dev; nothing of anybody's home beyond that.
 func makeRoot(cfg Config, python Interpreter, sys system) rootPlan {
 	root := rootPlan{
-		Dirs: []string{"/proc", "/tmp", "/dev", "/etc", "/var", "/home", "/run"},
+		Dirs: []string{"/proc", "/tmp", "/dev", terminals, "/etc", "/var", "/home", "/run"},
 		Files: []file{
 			{Target: "/etc/passwd", Mode: 0o644, Content: "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"},
 			{Target: "/etc/group", Mode: 0o644, Content: "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
@@ -196,11 +199,13 @@ func makeRoot(cfg Config, python Interpreter, sys system) rootPlan {
 			{Target: "/etc/ld.so.cache", Mode: 0o644, Copy: "/etc/ld.so.cache"},
 			{Target: "/etc/localtime", Mode: 0o644, Copy: "/etc/localtime"},
 			{Target: "/etc/mime.types", Mode: 0o644, Copy: "/etc/mime.types"},
+			{Target: "/etc/services", Mode: 0o644, Copy: "/etc/services"},
+			{Target: "/etc/protocols", Mode: 0o644, Copy: "/etc/protocols"},
 			{Target: "/etc/ssl/openssl.cnf", Mode: 0o644, Copy: "/etc/ssl/openssl.cnf"},
 		},
 		Links: []link{
 			{Target: "/dev/shm", To: "/tmp"}, {Target: "/var/tmp", To: "/tmp"},
-			{Target: "/dev/fd", To: "/proc/self/fd"}, {Target: "/dev/stdin", To: "/proc/self/fd/0"},
+			{Target: "/dev/ptmx", To: terminals + "/ptmx"}, {Target: "/dev/fd", To: "/proc/self/fd"}, {Target: "/dev/stdin", To: "/proc/self/fd/0"},
 			{Target: "/dev/stdout", To: "/proc/self/fd/1"}, {Target: "/dev/stderr", To: "/proc/self/fd/2"},
 		},
 	}

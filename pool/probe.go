@@ -29,7 +29,7 @@ func (p *Pool) probe(ctx context.Context, t *template, sys system) error {
 	host, clean, err := p.bait(sys)
 	defer clean()
 	if err != nil {
-		return fmt.Errorf("preparing the probe: %w", err)
+		return fmt.Errorf("preparing the test of the confinement: %w; set TMPDIR to a directory that Caddy may write to", err)
 	}
 	attempts, err := pythonSources.ReadFile("python/attempts.py")
 	if err != nil {
@@ -81,18 +81,23 @@ func (p *Pool) bait(sys system) (description string, clean func(), err error) {
 		listeners = append(listeners, l)
 		return l.Addr()
 	}
-	socket, abstract := filepath.Join(dir, "socket"), filepath.Base(dir)
-	listen("unix", socket)
+	abstract := filepath.Base(dir)
 	listen("unix", "@"+abstract)
 	tcp, _ := listen("tcp", "127.0.0.1:0").(*net.TCPAddr)
 	if err != nil {
+		return "", clean, err
+	}
+	socket := filepath.Join(dir, "socket")
+	if listen("unix", socket); err != nil {
+		socket, err = "", nil // the path is longer than a socket's may be
+	} else if err := os.Chmod(socket, 0o777); err != nil { //nolint:gosec // for everybody to find
 		return "", clean, err
 	}
 	description = mustJSON(map[string]any{
 		"directory": dir, "secret": secret, "socket": socket, "abstract": abstract, "port": tcp.Port, "pid": os.Getpid(),
 		"seccomp": sys.seccomp, "processes": true,
 	})
-	return description, clean, os.Chmod(socket, 0o777) //nolint:gosec // for everybody to find
+	return description, clean, nil
 }
 
 func mustJSON(v any) string {

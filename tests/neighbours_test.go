@@ -63,7 +63,7 @@ start = time.time()
 while time.time() < start + 5: time.sleep(.02)
 end = time.time()
 if signals: felt.append(f"signals {sorted(set(signals))}")
-if os.getpriority(0, 0) != nice: felt.append("another priority")
+if os.getpriority(0, 0) not in (nice, 13): felt.append("another priority")   # 13 is what each long run gets
 if libc.syscall(252, 1, 0) != io: felt.append("another io priority")
 for what, r in zip(held, keep):
     if what in ("socket", "abstract socket", "TCP port"):

@@ -112,7 +112,9 @@ func TestWorldSystemPython(t *testing.T) {
 
 func TestWorldOrdinaryUser(t *testing.T) {
 	t.Parallel()
-	tryWorld(t, startCaddy(t, caddyOptions{directive: "python " + systemPython(t), credential: ordinaryUser()}))
+	c := startCaddy(t, caddyOptions{directive: "python " + systemPython(t), credential: ordinaryUser()})
+	tryWorld(t, c)
+	c.mustPrint("import os, pty; m, s = pty.openpty(); os.write(s, b'x\\n'); print(os.read(m, 9), os.ttyname(s))", "b'x\\r\\n' /dev/pts/0\n")
 }
 
 func TestWorldVenv(t *testing.T) {

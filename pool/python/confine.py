@@ -164,6 +164,7 @@ def enter_lane(plan, number):
         # Processes that a worker may not trace are hidden from it, this one among them.
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
         _loopback_up()
+        _mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0600,max=64")
         for path in plan["masked"]:
             if os.path.isdir(path):
                 _mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=755")
@@ -220,8 +221,10 @@ def _own_inodes(paths):
     file whose inode is not the same. Overlays in user namespaces are there since Linux 5.11; where they are refused, those
     locks are seen (docs/security.md)."""
     for path in paths:
+        if set(path) & set(":,\\"):
+            continue   # they mean something in the options
         options = f"lowerdir={path}:/run"   # a second, empty layer: one alone is refused
-        if ":" in path or libc.mount(b"overlay", os.fsencode(path), b"overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, options.encode()) < 0:
+        if libc.mount(b"overlay", os.fsencode(path), b"overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, os.fsencode(options)) < 0:
             return
 
 
