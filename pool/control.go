@@ -78,4 +78,13 @@ func (c *control) read() ([]byte, int, error) {
 	return c.scratch[:n], fd, nil
 }
 
+// word returns the next packet where none brings a descriptor.
+func (c *control) word() ([]byte, error) {
+	word, fd, err := c.read()
+	if fd >= 0 {
+		_ = unix.Close(fd)
+	}
+	return word, err
+}
+
 func (c *control) close() { _ = c.conn.Close() }

@@ -50,7 +50,7 @@ func startLane(t *template) (*lane, error) {
 	if l.pid, err = pidOf(pidfd); err == nil {
 		_ = conn.conn.SetReadDeadline(time.Now().Add(laneStartTimeout))
 		var word []byte
-		if word, _, err = conn.read(); err == nil && string(word) != "ready" {
+		if word, err = conn.word(); err == nil && string(word) != "ready" {
 			err = parseFailure(word)
 		}
 	}
@@ -86,10 +86,7 @@ func pidOf(pidfd *os.File) (int, error) {
 // take no other worker.
 func (l *lane) receive(onExit func(e exit, last bool), onGone func()) {
 	for {
-		line, fd, err := l.control.read()
-		if fd >= 0 {
-			_ = unix.Close(fd)
-		}
+		line, err := l.control.word()
 		if err != nil {
 			break
 		}

@@ -135,7 +135,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 	if err := w.start(Request{Code: code}); err != nil {
 		return "", err
 	}
-	line, _, err := l.control.read()
+	line, err := l.control.word()
 	if err != nil {
 		return "", fmt.Errorf("the probe was lost: %w", err)
 	}

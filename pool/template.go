@@ -179,7 +179,7 @@ func (t *template) handshake(p plan) error {
 		return err
 	}
 	for {
-		word, _, err := t.control.read()
+		word, err := t.control.word()
 		if err != nil {
 			return err
 		}

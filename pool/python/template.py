@@ -112,8 +112,8 @@ def _sweep(lanes):
         left = [pid for pid in children if pid not in lanes]
         if not left:
             break
-        for pid in left:
-            for pid in [pid, *lane.descendants(pid)]:
+        for top in left:
+            for pid in [top, *lane.descendants(top)]:
                 try:
                     os.kill(pid, lane.SIGKILL)
                 except (ProcessLookupError, PermissionError):
