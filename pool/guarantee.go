@@ -89,7 +89,7 @@ func (p *Pool) gap() error {
 func (p *Pool) withoutNamespaces(ctx context.Context, sys system) (*template, error) {
 	var err error
 	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
-		return nil, fmt.Errorf("making a scratch directory: %w", err)
+		return nil, fmt.Errorf("making a scratch directory: %w; set TMPDIR to a directory that Caddy may write to", err)
 	}
 	if p.plan, err = makePlan(p.cfg, p.python, sys, worldProcess, p.scratchDir); err != nil {
 		return nil, err
