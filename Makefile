@@ -81,7 +81,7 @@ endef
 export XCADDY_ARGS
 
 clean: ## remove what the other commands made
-	rm -rf bin .venv-tests bench/.venv bench/results.json
+	rm -rf bin .venv-tests .venv-fidelity bench/.venv bench/results.json tests/fidelity/results.json
 
 need-go:
 	@command -v go >/dev/null || { echo "Go is not installed: get Go 1.26 or later from https://go.dev/dl/ and put it on PATH." >&2; exit 1; }

@@ -219,7 +219,7 @@ func makeRoot(cfg Config, python Interpreter, sys system) rootPlan {
 		root.Binds = append(root.Binds, bind{Source: "/dev/" + device, Target: "/dev/" + device, Device: true})
 	}
 	var dirs []string
-	for _, top := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives"} {
+	for _, top := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives", "/etc/fonts"} {
 		if to, isLink := sys.readlink(top); isLink {
 			root.Links = append(root.Links, link{Target: top, To: to})
 		} else if sys.isDir(top) {

@@ -102,7 +102,9 @@ func (t *template) spawn(python Interpreter, p plan, theirs *os.File) error {
 	if err != nil {
 		return err
 	}
-	cmd := exec.Command(python.Executable, "-I", "-u", "-X", "utf8", "-c", string(bootstrap))
+	// User code sees these flags, and its children inherit most, so they are few. What -I would keep out is kept out by the
+	// environment, by -s (no packages from a home, which user code may write to) and by the bootstrap (sys.path).
+	cmd := exec.Command(python.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap))
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	cmd.Dir = "/"
 	cmd.Env = environment(os.LookupEnv)
