@@ -105,18 +105,18 @@ var maskedPaths = []string{
 
 // system is what makePlan needs to know of the machine: a value, so that a test can describe any.
 type system struct {
-	euid, egid int
-	landlock   int // its ABI; 0 for none
-	seccomp    bool
-	goarch     string
-	isDir      func(path string) bool
-	readlink   func(path string) (string, bool) // false when path is no link
-	resolve    func(path string) string
+	euid     int
+	landlock int // its ABI; 0 for none
+	seccomp  bool
+	goarch   string
+	isDir    func(path string) bool
+	readlink func(path string) (string, bool) // false when path is no link
+	resolve  func(path string) string
 }
 
 func thisSystem() system {
 	return system{
-		euid: os.Geteuid(), egid: os.Getegid(), landlock: landlockABI(), goarch: runtime.GOARCH,
+		euid: os.Geteuid(), landlock: landlockABI(), goarch: runtime.GOARCH,
 		seccomp: hasSeccomp() && seccompArches[runtime.GOARCH] != nil,
 		isDir:   func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
 		readlink: func(path string) (string, bool) {

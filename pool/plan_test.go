@@ -10,7 +10,7 @@ import (
 // describedSystem is a system with the given directories and links.
 func describedSystem(euid int, dirs []string, links map[string]string) system {
 	return system{
-		euid: euid, egid: euid,
+		euid:  euid,
 		isDir: func(path string) bool { return slices.Contains(dirs, path) },
 		readlink: func(path string) (string, bool) {
 			to, ok := links[path]
