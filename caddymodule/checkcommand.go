@@ -152,16 +152,6 @@ func (f *foundHandler) check(ctx context.Context, start startPool) sandboxReport
 	return r
 }
 
-// shownLimits says what one execution may use.
-func (h *Handler) shownLimits(cfg pool.Config) healthLimits {
-	standard, most := h.executeTimeouts()
-	return healthLimits{
-		ExecuteTimeout: standard.Seconds(), ExecuteTimeoutMax: most.Seconds(),
-		MemoryBytes: cfg.Memory, Processes: cfg.Processes, OutputCharacters: cfg.Output, ScratchBytes: cfg.Scratch,
-		OpenFiles: cfg.OpenFiles, RequestBodyBytes: h.maxBody(), CodeBytes: maxCodeBytes,
-	}
-}
-
 // errorLog keeps the error that a pool logged last: why workers do not boot is told nowhere else.
 type errorLog struct {
 	mu   sync.Mutex

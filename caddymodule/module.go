@@ -156,14 +156,20 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	standard, most := h.executeTimeouts()
-	state := &health{stat: rt.pool.Stat, started: rt.started, limits: healthLimits{
-		ExecuteTimeout: standard.Seconds(), ExecuteTimeoutMax: most.Seconds(),
-		MemoryBytes: cfg.Memory, Processes: cfg.Processes, OutputCharacters: cfg.Output, ScratchBytes: cfg.Scratch,
-		OpenFiles: cfg.OpenFiles, RequestBodyBytes: h.maxBody(), CodeBytes: maxCodeBytes,
-	}}
+	state := &health{stat: rt.pool.Stat, started: rt.started, limits: h.shownLimits(cfg)}
 	return h.routes.addAPI(
 		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: h.log},
 		apiOptions{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.look, InFlight: &h.inFlight})
+}
+
+// shownLimits says what one execution may use.
+func (h *Handler) shownLimits(cfg pool.Config) healthLimits {
+	standard, most := h.executeTimeouts()
+	return healthLimits{
+		ExecuteTimeout: standard.Seconds(), ExecuteTimeoutMax: most.Seconds(),
+		MemoryBytes: cfg.Memory, Processes: cfg.Processes, OutputCharacters: cfg.Output, ScratchBytes: cfg.Scratch,
+		OpenFiles: cfg.OpenFiles, RequestBodyBytes: h.maxBody(), CodeBytes: maxCodeBytes,
+	}
 }
 
 func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -111,11 +112,7 @@ func checkControllers(file string) error {
 	}
 	have := strings.Fields(string(text))
 	for _, want := range cgroupControllers {
-		found := false
-		for _, name := range have {
-			found = found || name == want
-		}
-		if !found {
+		if !slices.Contains(have, want) {
 			return fmt.Errorf("%s lacks the controller %s", file, want)
 		}
 	}

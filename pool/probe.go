@@ -95,7 +95,7 @@ func (p *Pool) bait(sys system) (description string, clean func(), err error) {
 	}
 	description = mustJSON(map[string]any{
 		"directory": dir, "secret": secret, "socket": socket, "abstract": abstract, "port": tcp.Port, "pid": os.Getpid(),
-		"seccomp": sys.seccomp, "processes": true,
+		"seccomp": sys.seccomp,
 	})
 	return description, clean, nil
 }

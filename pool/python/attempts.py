@@ -67,7 +67,7 @@ attempt("privilege", "use capabilities", capabilities)
 attempt("privilege", "gain privilege by an exec", lambda: libc.prctl(39, 0, 0, 0, 0) != 1)
 if host["seccomp"]:
     attempt("privilege", "make a user namespace", lambda: in_child(lambda: libc.unshare(0x10000000)))
-for name in ("RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE") + (("RLIMIT_NPROC",) if host["processes"] else ()):
+for name in ("RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC"):
     attempt("bounds", f"go on without {name}", lambda: resource.RLIM_INFINITY in resource.getrlimit(getattr(resource, name)))
 if host["seccomp"]:
     attempt("leftovers", "make shared memory that outlives it", shared_memory)

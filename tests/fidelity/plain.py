@@ -46,7 +46,7 @@ def closed_above(path):
 
 
 def open_ways(prefixes):
-    """An interpreter may lie in a closed home (/root/.pyenv): in our own mounts the home becomes empty but for it."""
+    """An interpreter may lie in a closed home (pyenv's): in our own mounts the home becomes empty but for it."""
     hidden = [(prefix, closed_above(prefix), os.open(prefix, os.O_PATH)) for prefix in prefixes]
     homes = {home for prefix, home, _ in hidden if home not in (None, prefix)}
     for home in homes:
