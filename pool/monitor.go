@@ -54,6 +54,9 @@ func (p *Pool) look(interval time.Duration) bool {
 	for _, w := range old {
 		tree := descendants(w.lane.pid)
 		if time.Since(w.leasedAt) > longRun {
+			if w.lowered == nil {
+				w.lowered = map[int]bool{}
+			}
 			giveWay(tree, w.lowered)
 		}
 		held := treeMemory(w.lane.pid, tree, p.cfg.Memory)

@@ -47,7 +47,7 @@ type worker struct {
 
 // newWorker makes the pipes of a worker and returns it with the other ends, in the order of the "boot" message.
 func newWorker(l *lane) (w *worker, theirs []int, err error) {
-	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{}), lowered: map[int]bool{}, stdin: -1, stdout: -1, stderr: -1}
+	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1}
 	defer func() {
 		if err != nil {
 			closeAll(theirs)
