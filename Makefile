@@ -50,10 +50,14 @@ fidelity: need-go need-python build ## hold it against a plain Python: CPython's
 
 # Minimizing is off: what runs in several goroutines seldom takes the same way twice, and would be minimized for ever.
 FUZZTIME ?= 600
-fuzz: need-go ## fuzz all that is read from another process, one target after the other, FUZZTIME seconds in all
-	@targets="$$(go test -list '^Fuzz' ./pool | grep '^Fuzz')" && for target in $$targets; do \
-		echo "--- $$target" && go test ./pool -run '^$$' -fuzz "^$$target\$$" -fuzzminimizetime 1x \
-			-fuzztime "$$(($(FUZZTIME) / $$(echo "$$targets" | wc -l)))s" || exit 1; done
+FUZZPACKAGES ?= pool policy packages
+fuzz: need-go ## fuzz all that is read from others, one target after the other, FUZZTIME seconds in all (FUZZPACKAGES)
+	@targets="$$(for package in $(FUZZPACKAGES); do \
+		go test -list '^Fuzz' "./$$package" | sed -n "s|^Fuzz|$$package Fuzz|p"; done)" && test -n "$$targets" && \
+	seconds="$$(($(FUZZTIME) / $$(echo "$$targets" | wc -l)))" && \
+	echo "$$targets" | while read -r package target; do \
+		echo "--- $$package $$target" && go test "./$$package" -run '^$$' -fuzz "^$$target\$$" -fuzzminimizetime 1x \
+			-fuzztime "$${seconds}s" || exit 1; done
 
 # xcaddy asks for published versions even of what it replaces by a directory, and a proxy that refuses to answer ends it.
 # So a proxy of ours answers first that this module has none.

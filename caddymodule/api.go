@@ -16,7 +16,13 @@ import (
 type (
 	executeRequest  struct{ Body executeInput }
 	executeResponse struct{ Body executeOutput }
-	healthResponse  struct {
+	installRequest  struct{ Body installInput }
+	installResponse struct{ Body installOutput }
+	listResponse    struct {
+		CacheControl string `header:"Cache-Control"`
+		Body         packageList
+	}
+	healthResponse struct {
 		Status       int
 		CacheControl string `header:"Cache-Control"`
 		Body         healthOutput
@@ -36,7 +42,8 @@ type apiOptions struct {
 }
 
 // addAPI declares the HTTP operations and adds them to rs, with the OpenAPI document that the same declarations make.
-func (rs routes) addAPI(ex executor, o apiOptions) error {
+// in is nil where nothing can be installed.
+func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
 	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
 	schemas.RegisterTypeAlias(reflect.TypeFor[huma.ErrorModel](), reflect.TypeFor[problem]())
 	boundExecute(schemas, o)
@@ -73,6 +80,9 @@ func (rs routes) addAPI(ex executor, o apiOptions) error {
 		return &executeResponse{out}, nil
 	})
 
+	if in != nil {
+		addInstall(api, in, o)
+	}
 	health := huma.Operation{
 		OperationID: "health",
 		Method:      http.MethodGet,
@@ -107,6 +117,44 @@ func (rs routes) addAPI(ex executor, o apiOptions) error {
 	return nil
 }
 
+// addInstall declares the operations on packages.
+func addInstall(api huma.API, in installer, o apiOptions) {
+	input := api.OpenAPI().Components.Schemas.Schema(reflect.TypeFor[installInput](), false, "")
+	input.AdditionalProperties = nil // as for executions
+	input.Properties["version"].Default = "latest"
+	input.PrecomputeMessages()
+	huma.Register(api, huma.Operation{
+		OperationID: "pip_install",
+		Method:      http.MethodPost,
+		Path:        "/pip_install",
+		Summary:     "Install a package",
+		Description: "Installs a Python package, with what it needs, for every later execution of everyone who uses this server. A package that cannot be installed is a normal result: see status and message.",
+		Errors: []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
+			http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		MaxBodyBytes: o.MaxBody + 1, // as for executions
+	}, func(ctx context.Context, r *installRequest) (*installResponse, error) {
+		out, err := in.install(ctx, r.Body, nil)
+		if err != nil {
+			return nil, asProblem(err)
+		}
+		return &installResponse{out}, nil
+	})
+	huma.Register(api, huma.Operation{
+		OperationID: "list_packages",
+		Method:      http.MethodGet,
+		Path:        "/packages",
+		Summary:     "Packages that programs can import",
+		Description: "Lists what was installed here, and what comes with the server's Python.",
+		Errors:      []int{http.StatusForbidden, http.StatusMethodNotAllowed},
+	}, func(ctx context.Context, _ *struct{}) (*listResponse, error) {
+		out, err := in.list(ctx)
+		if err != nil {
+			return nil, asProblem(err)
+		}
+		return &listResponse{CacheControl: "no-store", Body: out}, nil
+	})
+}
+
 // boundExecute puts into the schema of executeInput what depends on the configuration.
 func boundExecute(schemas huma.Registry, o apiOptions) {
 	input := schemas.Schema(reflect.TypeFor[executeInput](), false, "")
@@ -126,30 +174,39 @@ func toProblem(maxTimeout time.Duration) huma.Transformer {
 		"body.code":    codeRule,
 		"body.timeout": timeoutRule(maxTimeout),
 		"body.stdin":   "must be a string",
+		"body.package": `must be a string with a package's name, such as "requests", of at most 300 characters`,
+		"body.version": `must be a string such as "2.31.0", ">=2,<3" or "latest", of at most 300 characters`,
 	}
-	return func(_ huma.Context, _ string, v any) (any, error) {
+	return func(ctx huma.Context, _ string, v any) (any, error) {
 		model, ok := v.(*huma.ErrorModel)
 		if !ok {
 			return v, nil
 		}
 		p := newProblem(model.Status, kindMalformed, model.Detail)
+		required := requiredFields[ctx.Operation().OperationID]
 		switch {
 		case model.Status == http.StatusUnprocessableEntity:
-			p = invalid(fieldErrors(model.Errors, rules)...)
+			p = invalid(fieldErrors(model.Errors, rules, required)...)
 		case len(model.Errors) > 0:
 			p.Detail = model.Errors[0].Message
 		case model.Status == http.StatusBadRequest: // the only thing that huma itself finds before it decodes
-			p.Detail = "the request body is empty: send a JSON object such as " + exampleBody
+			p.Detail = "the request body is empty: send a JSON object such as " + required.example
 		}
 		sandboxMetrics.failed(p)
 		return p, nil
 	}
 }
 
-const exampleBody = `{"code": "print(1)"}`
+// requiredField is the one field that an operation cannot do without.
+type requiredField struct{ example, location, missing string }
+
+var requiredFields = map[string]requiredField{
+	"execute_python": {`{"code": "print(1)"}`, "body.code", "is missing: send the Python source to run as a string"},
+	"pip_install":    {`{"package": "requests"}`, "body.package", "is missing: send the name of the package to install as a string"},
+}
 
 // fieldErrors says what each field at fault must be, once for each field.
-func fieldErrors(details []*huma.ErrorDetail, rules map[string]string) []problemError {
+func fieldErrors(details []*huma.ErrorDetail, rules map[string]string, required requiredField) []problemError {
 	var fields []problemError
 	said := map[string]bool{}
 	for _, detail := range details {
@@ -158,9 +215,9 @@ func fieldErrors(details []*huma.ErrorDetail, rules map[string]string) []problem
 		case known:
 			field.Message = rule
 		case field.Location == "body" && detail.Message == "expected object":
-			field.Message = "must be a JSON object such as " + exampleBody
-		case field.Location == "body": // the one field that is required
-			field = problemError{"body.code", "is missing: send the Python source to run as a string"}
+			field.Message = "must be a JSON object such as " + required.example
+		case field.Location == "body":
+			field = problemError{required.location, required.missing}
 		}
 		if !said[field.Location] {
 			said[field.Location] = true

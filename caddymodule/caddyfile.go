@@ -46,16 +46,29 @@ func parseDirective(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	        request_body    <size>
 //	    }
 //	    isolation strict|best_effort|none
+//	    packages {
+//	        index           <address>
+//	        hosts           <hosts...>
+//	        block           <names...>
+//	        allow           <names...>
+//	        trust           <names...>
+//	        sdist           deny|allow
+//	        max_download    <size>
+//	        max_installed   <size>
+//	        rate            <count> <duration>
+//	        install_timeout <duration>
+//	        data_dir        <directory>
+//	    }
 //	    packages  off
 //	    mcp       off
 //	    docs      off
 //	}
 //
-// Every word may be left out and stands at most once. Modules and directories are separated by spaces or commas,
+// Every word may be left out and stands at most once. Modules, names and directories are separated by spaces or commas,
 // directories also by colons, as in PYTHONPATH; python_path without any is the same as none. Sizes are bytes or carry a
 // unit, such as 512MiB.
 //
-// packages and docs switch off what this version does not have yet.
+// docs switches off what this version does not have yet.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume directive name
 	if d.NextArg() {
@@ -68,7 +81,7 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"workers":     h.parseWorkers,
 		"limits":      h.parseLimits,
 		"isolation":   choiceParser(&h.Isolation, "strict", "best_effort", "none"),
-		"packages":    notYet,
+		"packages":    h.parsePackages,
 		"docs":        notYet,
 		"mcp": func(d *caddyfile.Dispenser, word string) error {
 			if err := off(d, word); err != nil {
@@ -171,13 +184,17 @@ func countParser(field *int) parser {
 		if err != nil {
 			return err
 		}
-		n, err := strconv.Atoi(value)
-		if err != nil || n < 1 || n > math.MaxInt32 {
-			return d.Errf("%s %q is no count: use a whole number, 1 or more", word, value)
-		}
-		*field = n
-		return nil
+		*field, err = parseCount(d, word, value)
+		return err
 	}
+}
+
+func parseCount(d *caddyfile.Dispenser, word, value string) (int, error) {
+	n, err := strconv.Atoi(value)
+	if err != nil || n < 1 || n > math.MaxInt32 {
+		return 0, d.Errf("%s %q is no count: use a whole number, 1 or more", word, value)
+	}
+	return n, nil
 }
 
 func sizeParser(field *int64) parser {

@@ -35,13 +35,30 @@ func TestCaddyfileGrammar(t *testing.T) {
 				request_body 10MB
 			}
 			isolation best_effort
-			packages off
+			packages {
+				index https://index.example/simple
+				hosts files.example other.example:8443
+				block os, subprocess
+				allow numpy pandas
+				trust reqeusts
+				sdist allow
+				max_download 1MiB
+				max_installed 1GiB
+				rate 3 10s
+				install_timeout 1m
+				data_dir /var/lib/sandbox
+			}
 			mcp off
 			docs off
 		}`, `{"python":"/usr/bin/python3","preload":["json","re","math","numpy"],"python_path":["/app","/lib","/data"],` +
 			`"workers":{"idle":8,"max":16,"queue":5,"acquire_timeout":1500000000,"templates":2},` +
 			`"limits":{"execute_timeout":30000000000,"execute_timeout_max":120000000000,"memory":536870912,"processes":64,` +
-			`"output":10000,"scratch":268435456,"open_files":256,"request_body":10000000},"isolation":"best_effort","mcp":false}`},
+			`"output":10000,"scratch":268435456,"open_files":256,"request_body":10000000},"isolation":"best_effort",` +
+			`"packages":{"index":"https://index.example/simple","hosts":["files.example","other.example:8443"],"block":["os","subprocess"],` +
+			`"allow":["numpy","pandas"],"trust":["reqeusts"],"sdist":"allow","max_download":1048576,"max_installed":1073741824,` +
+			`"rate":3,"rate_window":10000000000,"install_timeout":60000000000,"data_dir":"/var/lib/sandbox"},"mcp":false}`},
+		{"no packages", "python_sandbox {\npackages off\n}", `{"packages":{"off":true}}`},
+		{"an empty list of names", "python_sandbox {\npackages {\nblock\n}\n}", `{}`},
 		{"a default timeout alone", "python_sandbox {\nlimits {\nexecute_timeout 5s\n}\n}", `{"limits":{"execute_timeout":5000000000}}`},
 		{"a size in bytes", "python_sandbox {\nlimits {\nmemory 67108864\n}\n}", `{"limits":{"memory":67108864}}`},
 		{"no directories at all", "python_sandbox {\npython_path\n}", `{}`},
@@ -99,8 +116,14 @@ func TestCaddyfileRefusals(t *testing.T) {
 		{"python_sandbox {\nlimits {\nrequest_body -1\n}\n}", "Testfile:3", `limits request_body "-1" is no size`},
 		{"python_sandbox {\nlimits {\ntimeout 1s\n}\n}", "Testfile:3", "unknown word limits timeout"},
 		{"python_sandbox {\nisolation loose\n}", "Testfile:2", `isolation "loose" is unknown: use strict, best_effort, none`},
-		{"python_sandbox {\npackages {\nsdist deny\n}\n}", "Testfile:2", "packages is not available yet"},
-		{"python_sandbox {\npackages on\n}", "Testfile:2", "packages is not available yet"},
+		{"python_sandbox {\npackages on\n}", "Testfile:2", `packages "on" is unknown: use packages off, or a block`},
+		{"python_sandbox {\npackages off\npackages {\n}\n}", "Testfile:3", "packages is set again"},
+		{"python_sandbox {\npackages {\nsdist maybe\n}\n}", "Testfile:3", `packages sdist "maybe" is unknown: use deny, allow`},
+		{"python_sandbox {\npackages {\nrate 10\n}\n}", "Testfile:3", "packages rate takes 1 to 1 durations, and 0 are given"},
+		{"python_sandbox {\npackages {\nrate\n}\n}", "Testfile:3", "packages rate takes a count and a duration"},
+		{"python_sandbox {\npackages {\nrate no 1m\n}\n}", "Testfile:3", `packages rate "no" is no count`},
+		{"python_sandbox {\npackages {\nmax_download x\n}\n}", "Testfile:3", `packages max_download "x" is no size`},
+		{"python_sandbox {\npackages {\ndeny a\n}\n}", "Testfile:3", "unknown word packages deny"},
 		{"python_sandbox {\ndocs on\n}", "Testfile:2", "docs is not available yet"},
 		{"python_sandbox {\nmcp on\n}", "Testfile:2", `mcp "on" is unknown: use mcp off`},
 		{"python_sandbox {\nmcp off\nmcp off\n}", "Testfile:3", "mcp is set again"},

@@ -27,11 +27,12 @@ const (
 	kindShuttingDown   kind = "shutting_down"
 	kindWorkerLost     kind = "worker_lost"
 	kindClientGone     kind = "client_gone"
+	kindRate           kind = "rate_limited" // packages rate
 	kindInternal       kind = "internal"
 )
 
 var kinds = []kind{kindMalformed, kindInvalid, kindTooLarge, kindBodyTimeout, kindMethod, kindCrossOrigin, kindQueueFull,
-	kindAcquireTimeout, kindShuttingDown, kindWorkerLost, kindClientGone, kindInternal}
+	kindAcquireTimeout, kindShuttingDown, kindWorkerLost, kindClientGone, kindRate, kindInternal}
 
 // statusClientGone is what logs show when nobody is left to answer. No client sees it.
 const statusClientGone = 499
@@ -67,7 +68,7 @@ var errorTable = []struct {
 	detail     string
 }{
 	{pool.ErrQueueFull, http.StatusServiceUnavailable, kindQueueFull, time.Second,
-		"too many executions are waiting already: try again in a second"},
+		"too many requests are waiting already: try again in a second"},
 	{pool.ErrAcquireTimeout, http.StatusServiceUnavailable, kindAcquireTimeout, time.Second,
 		"no worker became free in time: try again in a second"},
 	{pool.ErrClosed, http.StatusServiceUnavailable, kindShuttingDown, time.Second,

@@ -34,6 +34,7 @@ type executeOutput struct {
 	Status        string       `json:"status" enum:"ok,error,timeout,memory_limit,output_limit,killed" doc:"How the run ended."`
 	Truncated     bool         `json:"truncated" doc:"True when some output was left out."`
 	Usage         executeUsage `json:"usage" doc:"What the run cost."`
+	Hint          string       `json:"hint,omitempty" doc:"What to do about a module that is missing."`
 }
 
 type executeUsage struct {
@@ -60,7 +61,9 @@ type operation struct {
 	pool runner
 	// defaultTimeout is used when the caller names none; maxTimeout is the most a caller may ask for.
 	defaultTimeout, maxTimeout time.Duration
-	log                        *zap.Logger
+	// hint says what to do about a module that is missing, "" for nothing; nil gives no hints.
+	hint func(module string) string
+	log  *zap.Logger
 }
 
 // execute checks in, runs it and tells logs and metrics. Every error is a *problem.
@@ -92,7 +95,13 @@ func (o *operation) execute(ctx context.Context, in executeInput) (executeOutput
 	if c := o.log.Check(zapcore.DebugLevel, "executed code"); c != nil {
 		c.Write(zap.String("id", req.ID), zap.String("code", req.Code))
 	}
-	return outputOf(result), nil
+	out := outputOf(result)
+	if o.hint != nil && result.Status == pool.StatusError {
+		if module := missingModule(out.Stderr); module != "" {
+			out.Hint = o.hint(module)
+		}
+	}
+	return out, nil
 }
 
 // request turns in into what the pool takes, or says why not.

@@ -49,6 +49,8 @@ type mcpOptions struct {
 	Preload []string
 	// MaxConcurrent bounds the calls that are in progress, waiting ones included; 0 means 256.
 	MaxConcurrent int
+	// Install is what pip_install enters; nil leaves the tool out.
+	Install installer
 
 	keepAlive, sessionTTL   time.Duration
 	maxSessions, maxStreams int
@@ -67,7 +69,7 @@ type mcpFront struct {
 	sse      http.Handler
 	message  http.Handler
 	stream   http.Handler
-	tool     *mcpTool
+	calls    *mcpCalls
 	sessions *mcpSessions
 
 	// ctx ends with Close: every stream and every call hangs from it.
@@ -95,13 +97,18 @@ func newMCPFront(ex executor, o mcpOptions) *mcpFront {
 	f := &mcpFront{o: o}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.sessions = newMCPSessions(f.ctx, o.maxSessions)
-	f.tool = newMCPTool(ex, f.sessions, o)
+	f.calls = newMCPCalls(f.sessions, o)
 
 	tools := server.NewMCPServer("python-sandbox", buildVersion(),
 		server.WithTitle("Python sandbox"),
 		server.WithInstructions(mcpInstructions(o)),
 		server.WithToolCapabilities(false))
-	tools.AddTool(f.tool.definition(), f.tool.call)
+	execute := &mcpTool{mcpCalls: f.calls, ex: ex}
+	tools.AddTool(execute.definition(), execute.call)
+	if o.Install != nil {
+		install := &mcpInstallTool{mcpCalls: f.calls, in: o.Install}
+		tools.AddTool(install.definition(), install.call)
+	}
 
 	legacyOnly := mcp.LegacyProtocolVersions()
 	sse := server.NewSSEServer(tools,
@@ -131,7 +138,7 @@ func newMCPFront(ex executor, o mcpOptions) *mcpFront {
 func (f *mcpFront) Close() {
 	f.closed.Do(func() {
 		f.closing.Store(true)
-		if f.tool.wait(mcpCloseGrace) {
+		if f.calls.wait(mcpCloseGrace) {
 			// The answer of an SSE call is queued for its stream when the call ends; let the stream write it.
 			time.Sleep(50 * time.Millisecond)
 		}

@@ -4,15 +4,10 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"runtime/debug"
 	"strconv"
 	"strings"
-	"sync"
-	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
-	"github.com/mark3labs/mcp-go/server"
-	"go.uber.org/zap"
 )
 
 // executeOutputSchema describes executeOutput to MCP clients; a test holds the two together. More fields may come.
@@ -26,6 +21,7 @@ const executeOutputSchema = `{
     "success": {"type": "boolean", "description": "True when the exit code is 0 and the status is ok."},
     "status": {"type": "string", "enum": ["ok", "error", "timeout", "memory_limit", "output_limit", "killed"], "description": "How the run ended."},
     "truncated": {"type": "boolean", "description": "True when some output was left out."},
+    "hint": {"type": "string", "description": "What to do about a module that is missing; absent when none is."},
     "usage": {
       "type": "object",
       "properties": {
@@ -41,18 +37,8 @@ const executeOutputSchema = `{
 
 // mcpTool is execute_python.
 type mcpTool struct {
-	ex       executor
-	sessions *mcpSessions
-	o        mcpOptions
-
-	mu      sync.Mutex
-	running int
-	closing bool
-	idle    chan struct{} // closed when closing and nothing runs
-}
-
-func newMCPTool(ex executor, sessions *mcpSessions, o mcpOptions) *mcpTool {
-	return &mcpTool{ex: ex, sessions: sessions, o: o, idle: make(chan struct{})}
+	*mcpCalls
+	ex executor
 }
 
 // definition is what tools/list shows. Ranges and choices are said in words as well, since mcpo and kin drop the
@@ -63,7 +49,7 @@ func (t *mcpTool) definition() mcp.Tool {
 		mcp.WithToolTitle("Execute Python"),
 		mcp.WithDescription("Run Python source as a script in a fresh, isolated process and return its output. "+
 			"Print what you want to see: the value of the last expression is not shown. "+
-			"Nothing is kept from one call to the next: no variables, imports or files. There is no network. "+
+			"Nothing is kept from one call to the next: no variables, imports or files. There is no network"+t.o.packagesWords()+". "+
 			"Returns stdout, stderr, exit_code, status and timings; an exception in the code is a normal result with its "+
 			"traceback in stderr."),
 		mcp.WithString("code", mcp.Required(), mcp.Title("Code"), mcp.MaxLength(maxCodeBytes),
@@ -84,74 +70,35 @@ func moreThan(n float64) mcp.PropertyOption {
 	return func(schema map[string]any) { schema["exclusiveMinimum"] = n }
 }
 
-// call runs the tool. It never returns an error: that would reach the client as a protocol failure with our words in
-// it, where a result that is marked as an error reaches the model.
-func (t *mcpTool) call(ctx context.Context, req mcp.CallToolRequest) (result *mcp.CallToolResult, _ error) {
-	defer func() {
-		if r := recover(); r != nil {
-			t.o.Logger.Error("mcp call panicked", zap.Any("panic", r), zap.ByteString("stack", debug.Stack()))
-			result = mcp.NewToolResultError("The sandbox failed on its side; the code is not at fault. Try again.")
-		}
-	}()
-	in, fault := t.arguments(req.Params.RawArguments)
-	if fault != "" {
-		return mcp.NewToolResultError(fault), nil
-	}
-	if fault = t.begin(); fault != "" {
-		return mcp.NewToolResultError(fault), nil
-	}
-	defer t.end()
-
-	ctx, release := t.tie(ctx)
-	defer release()
-	out, err := t.ex.execute(ctx, in)
-	if err != nil {
-		return mcp.NewToolResultError(t.sentence(ctx, err)), nil
-	}
-	text, err := encode(out)
-	if err != nil {
-		t.o.Logger.Error("encoding an mcp result", zap.Error(err))
-		return mcp.NewToolResultError("The sandbox could not encode the result. Try again."), nil
-	}
-	return mcp.NewToolResultStructured(out, string(text)), nil
+// call runs the tool.
+func (t *mcpTool) call(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
+	return t.run(ctx, func() (func(context.Context) (any, error), string) {
+		in, fault := t.arguments(req.Params.RawArguments)
+		return func(ctx context.Context) (any, error) { return t.ex.execute(ctx, in) }, fault
+	})
 }
 
-// tie ends ctx with the session that the call belongs to. Over SSE mcp-go lets calls run on when the client is gone.
-func (t *mcpTool) tie(ctx context.Context) (context.Context, func()) {
-	ctx, cancel := context.WithCancel(ctx)
-	id := ""
-	if s := server.ClientSessionFromContext(ctx); s != nil {
-		id = s.SessionID()
+// decodeArguments reads the arguments of a call, or says why not.
+func decodeArguments(raw json.RawMessage, example string) (args map[string]any, fault string) {
+	var sent any
+	if len(raw) > 0 {
+		if err := decode(raw, &sent); err != nil {
+			return nil, sentenceOf(strings.Replace(err.Error(), "the body", "the arguments object", 1))
+		}
 	}
-	if id == "" {
-		return ctx, cancel // a modern call: it ends with its request
+	args, ok := sent.(map[string]any)
+	if !ok && sent != nil {
+		return nil, "The arguments must be an object such as " + example + ", not " + kindOf(sent) + "."
 	}
-	s, open := t.sessions.get(id)
-	if !open {
-		cancel() // the session ended while the call was on its way
-		return ctx, cancel
-	}
-	unhook := context.AfterFunc(s.ctx, cancel)
-	done := s.use()
-	return ctx, func() {
-		unhook()
-		cancel()
-		done()
-	}
+	return args, ""
 }
 
 // arguments checks what the client sent, in sentences that a model can act on. Null and absent are the same; unknown
 // names are ignored, since some clients add their own.
 func (t *mcpTool) arguments(raw json.RawMessage) (in executeInput, fault string) {
-	var sent any
-	if len(raw) > 0 {
-		if err := decode(raw, &sent); err != nil {
-			return in, sentenceOf(strings.Replace(err.Error(), "the body", "the arguments object", 1))
-		}
-	}
-	args, ok := sent.(map[string]any)
-	if !ok && sent != nil {
-		return in, "The arguments must be an object such as {\"code\": \"print(1)\"}, not " + kindOf(sent) + "."
+	args, fault := decodeArguments(raw, `{"code": "print(1)"}`)
+	if fault != "" {
+		return in, fault
 	}
 	switch code := args["code"].(type) {
 	case nil:
@@ -185,53 +132,6 @@ func (t *mcpTool) arguments(raw json.RawMessage) (in executeInput, fault string)
 	return in, ""
 }
 
-// begin counts one more call in, or says why not.
-func (t *mcpTool) begin() (fault string) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	switch {
-	case t.closing:
-		return "The sandbox is shutting down. Try again in a few seconds."
-	case t.running >= t.o.MaxConcurrent:
-		return fmt.Sprintf("The sandbox is busy: %d calls are in progress already. Try again in a few seconds.", t.running)
-	}
-	t.running++
-	return ""
-}
-
-func (t *mcpTool) end() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.running--
-	if t.closing && t.running == 0 {
-		close(t.idle)
-	}
-}
-
-// wait refuses further calls and gives those that run up to grace. It says whether there were any. Called once.
-func (t *mcpTool) wait(grace time.Duration) bool {
-	t.mu.Lock()
-	t.closing = true
-	running := t.running
-	t.mu.Unlock()
-	if running == 0 {
-		return false
-	}
-	select {
-	case <-t.idle:
-	case <-time.After(grace):
-	}
-	return true
-}
-
-// sentence turns the executor's error into words for a model.
-func (t *mcpTool) sentence(ctx context.Context, err error) string {
-	if ctx.Err() != nil {
-		return "The call was cancelled."
-	}
-	return sentenceOf(strings.ReplaceAll(asProblem(err).Detail, "body.", ""))
-}
-
 // sentenceOf makes a sentence of words that begin small, as errors do.
 func sentenceOf(words string) string {
 	if words == "" {
@@ -250,6 +150,9 @@ func mcpInstructions(o mcpOptions) string {
 	b.WriteString(" with the tool execute_python. Each call is a fresh, isolated process: variables, imports and files do " +
 		"not persist from one call to the next, so send a complete program each time. Only what the code prints comes back. " +
 		"There is no network.")
+	if o.Install != nil {
+		b.WriteString(" Packages are installed with the tool pip_install and stay for later calls; a missing module's hint says which.")
+	}
 	if len(o.Preload) > 0 {
 		b.WriteString(" Already imported in the process, so that importing them costs nothing: " + strings.Join(o.Preload, ", ") + ".")
 	}

@@ -115,28 +115,37 @@ func TestMCPConcurrencyIsBounded(t *testing.T) {
 	<-done
 }
 
-func TestMCPOutputSchemaIsTheHTTPResponse(t *testing.T) {
-	var schema struct {
-		Properties map[string]struct {
-			Properties map[string]any
-			Required   []string
+// Every field of an answer is in the schema, and is required unless it may be left out.
+func TestMCPOutputSchemasAreTheHTTPResponses(t *testing.T) {
+	t.Parallel()
+	type object struct {
+		Properties map[string]json.RawMessage
+		Required   []string
+		Items      json.RawMessage
+	}
+	parse := func(raw []byte) (o object) {
+		if err := json.Unmarshal(raw, &o); err != nil {
+			t.Fatal(err)
 		}
-		Required []string
+		return o
 	}
-	if err := json.Unmarshal([]byte(executeOutputSchema), &schema); err != nil {
-		t.Fatal(err)
-	}
-	check := func(of reflect.Type, has func(string) bool, required []string) {
-		if of.NumField() != len(required) {
-			t.Errorf("%s has %d fields, the schema requires %v", of, of.NumField(), required)
+	check := func(of reflect.Type, schema object) {
+		if len(schema.Properties) != of.NumField() {
+			t.Errorf("%s has %d fields, the schema %d properties", of, of.NumField(), len(schema.Properties))
 		}
 		for i := range of.NumField() {
-			name, _, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
-			if !has(name) || !slices.Contains(required, name) {
+			name, options, _ := strings.Cut(of.Field(i).Tag.Get("json"), ",")
+			if _, ok := schema.Properties[name]; !ok {
 				t.Errorf("%s.%s is not in the schema", of, name)
+			}
+			if required := slices.Contains(schema.Required, name); required == (options == "omitempty") {
+				t.Errorf("%s.%s: required is %v", of, name, required)
 			}
 		}
 	}
-	check(reflect.TypeFor[executeOutput](), func(n string) bool { _, ok := schema.Properties[n]; return ok }, schema.Required)
-	check(reflect.TypeFor[executeUsage](), func(n string) bool { _, ok := schema.Properties["usage"].Properties[n]; return ok }, schema.Properties["usage"].Required)
+	execute, install := parse([]byte(executeOutputSchema)), parse([]byte(installOutputSchema))
+	check(reflect.TypeFor[executeOutput](), execute)
+	check(reflect.TypeFor[executeUsage](), parse(execute.Properties["usage"]))
+	check(reflect.TypeFor[installOutput](), install)
+	check(reflect.TypeFor[packageVersion](), parse(parse(install.Properties["packages"]).Items))
 }

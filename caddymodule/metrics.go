@@ -19,6 +19,7 @@ var sandboxMetrics = newMetrics()
 type metrics struct {
 	executions *prometheus.CounterVec
 	durations  *prometheus.HistogramVec
+	installs   *prometheus.CounterVec
 	errors     *prometheus.CounterVec
 	exits      *prometheus.CounterVec
 	templates  prometheus.Counter
@@ -34,6 +35,9 @@ func newMetrics() *metrics {
 		durations: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "sandbox_execution_duration_seconds", Help: "How long code ran, by the status it ended with.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120},
+		}, []string{"status"}),
+		installs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "sandbox_package_installs_total", Help: "Installs that have a result, by the status they ended with.",
 		}, []string{"status"}),
 		errors: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "sandbox_errors_total", Help: "Requests that were refused or failed, by type.",
@@ -55,6 +59,9 @@ func newMetrics() *metrics {
 		m.executions.WithLabelValues(string(status))
 		m.durations.WithLabelValues(string(status))
 	}
+	for _, status := range pool.InstallStatuses {
+		m.installs.WithLabelValues(string(status))
+	}
 	for _, k := range kinds {
 		m.errors.WithLabelValues(string(k))
 	}
@@ -66,7 +73,7 @@ func newMetrics() *metrics {
 
 // register adds the collectors to a configuration's registry. Several handlers of one configuration share it.
 func (m *metrics) register(registry *prometheus.Registry) error {
-	for _, c := range []prometheus.Collector{m.executions, m.durations, m.errors, m.exits, m.templates, m.acquire, m.pools} {
+	for _, c := range []prometheus.Collector{m.executions, m.durations, m.installs, m.errors, m.exits, m.templates, m.acquire, m.pools} {
 		if err := registry.Register(c); err != nil {
 			if _, already := errors.AsType[prometheus.AlreadyRegisteredError](err); already {
 				continue
@@ -80,6 +87,10 @@ func (m *metrics) register(registry *prometheus.Registry) error {
 func (m *metrics) executed(r pool.Result) {
 	m.executions.WithLabelValues(string(r.Status)).Inc()
 	m.durations.WithLabelValues(string(r.Status)).Observe(r.ExecutionTime.Seconds())
+}
+
+func (m *metrics) installed(status pool.InstallStatus) {
+	m.installs.WithLabelValues(string(status)).Inc()
 }
 
 // failed counts a problem once, however many layers it passes.

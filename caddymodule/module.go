@@ -24,7 +24,7 @@ func init() {
 }
 
 // Handler runs Python that clients send, each time in a fresh, confined process that was forked ahead of demand. It
-// serves POST /execute, GET /health, GET /openapi.json and MCP at /mcp and /mcp/sse, relative to where it stands;
+// serves POST /execute, POST /pip_install, GET /packages, GET /health, GET /openapi.json and MCP at /mcp and /mcp/sse, relative to where it stands;
 // every other path goes to the next handler.
 type Handler struct {
 	// The Python interpreter: a path, or a name on PATH. Shims and virtual environments are resolved to the real
@@ -48,6 +48,9 @@ type Handler struct {
 	// How much confinement is insisted on. `strict` does not start unless every guarantee is held; `best_effort`
 	// takes what the system offers; `none` is for development. Default: strict
 	Isolation string `json:"isolation,omitempty"`
+
+	// What clients may install.
+	Packages Packages `json:"packages,omitzero"`
 
 	// Whether MCP is served. Default: true
 	MCP *bool `json:"mcp,omitempty"`
@@ -133,6 +136,9 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err //nolint:wrapcheck // a sentence for the operator
 	}
+	if cfg.PackagesDir, err = h.Packages.directory(h.log); err != nil {
+		return err
+	}
 	rt, key, err := loadRuntime(ctx, cfg, h.log)
 	if err != nil {
 		return err
@@ -157,9 +163,26 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	standard, most := h.executeTimeouts()
 	state := &health{stat: rt.pool.Stat, started: rt.started, limits: h.shownLimits(cfg)}
+	install, err := h.installation(rt, cfg, h.log)
+	if err != nil {
+		return err
+	}
 	return h.routes.addAPI(
-		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: h.log},
+		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, hint: install.hint, log: h.log}, install.orNil(),
 		apiOptions{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.look, InFlight: &h.inFlight})
+}
+
+// installation returns the operation that installs; one that only gives hints where nothing can be installed.
+func (h *Handler) installation(rt *runtime, cfg pool.Config, log *zap.Logger) (*installation, error) {
+	if cfg.PackagesDir == "" {
+		return &installation{}, nil
+	}
+	settings := h.Packages.withDefaults()
+	rules, err := settings.policy()
+	if err != nil {
+		return nil, err
+	}
+	return &installation{pool: rt.pool, policy: rules, rate: rt.rate(settings.Rate, time.Duration(settings.RateWindow)), settings: settings, log: log}, nil
 }
 
 // shownLimits says what one execution may use.
@@ -179,11 +202,16 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 	}
 	standard, most := h.executeTimeouts()
 	key := h.runtimeKey + string(own)
-	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) *mcpFront {
-		return newMCPFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: log}, mcpOptions{
-			Logger: log, DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(),
+	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) (*mcpFront, error) {
+		install, err := h.installation(rt, cfg, log)
+		if err != nil {
+			return nil, err
+		}
+		return newMCPFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, hint: install.hint, log: log}, mcpOptions{
+			Install: install.orNil(),
+			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(),
 			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,
-		})
+		}), nil
 	})
 	if err != nil {
 		return nil, err
@@ -226,6 +254,9 @@ func (h *Handler) Validate() error {
 		if !filepath.IsAbs(dir) {
 			return fmt.Errorf("python_path %q is not absolute: give the full path of the directory", dir)
 		}
+	}
+	if err := h.Packages.validate(); err != nil {
+		return err
 	}
 	_, err := h.poolConfig().Normalize()
 	return err //nolint:wrapcheck // a sentence for the operator

@@ -47,7 +47,7 @@ func newSite(t *testing.T, runner *fakeRunner, stat pool.Stat) *httptest.Server 
 	rs := routes{}
 	err := rs.addAPI(
 		&operation{pool: runner, defaultTimeout: 30 * time.Second, maxTimeout: 120 * time.Second, log: zap.NewNop()},
-		apiOptions{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, MaxBody: testMaxBody,
+		nil, apiOptions{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, MaxBody: testMaxBody,
 			Health: state.look, InFlight: new(atomic.Int64)})
 	if err != nil {
 		t.Fatal(err)

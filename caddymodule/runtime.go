@@ -5,12 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -21,11 +23,31 @@ var (
 	fronts   = caddy.NewUsagePool() // of *sharedFront, by all settings
 )
 
-// runtime is a pool with its log.
+// runtime is a pool with its log, and with the counts of who has installed how much, which both surfaces share and a reload
+// keeps.
 type runtime struct {
 	pool    *pool.Pool
 	log     *liveCore
 	started time.Time
+
+	mu    sync.Mutex
+	rates map[rateKey]*policy.Rate
+}
+
+type rateKey struct {
+	limit  int
+	window time.Duration
+}
+
+// rate returns the counts for a limit.
+func (rt *runtime) rate(limit int, window time.Duration) *policy.Rate {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	key := rateKey{limit, window}
+	if rt.rates[key] == nil {
+		rt.rates = map[rateKey]*policy.Rate{key: policy.NewRate(limit, window, maxRateClients, time.Now)}
+	}
+	return rt.rates[key]
 }
 
 // loadRuntime returns the runtime for cfg, and starts it when no handler has it yet. Its caller owns one reference
@@ -74,7 +96,7 @@ type sharedFront struct {
 
 // loadFront returns the front for key, and makes it when no handler has it yet. Its caller owns one reference under
 // key, and must own one under runtimeKey while it calls.
-func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) *mcpFront) (*sharedFront, error) {
+func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (*mcpFront, error)) (*sharedFront, error) {
 	value, _, err := fronts.LoadOrNew(key, func() (caddy.Destructor, error) {
 		held, _, err := runtimes.LoadOrNew(runtimeKey, func() (caddy.Destructor, error) {
 			return nil, fmt.Errorf("bug: the pool of an MCP front is not there")
@@ -83,7 +105,12 @@ func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtim
 			return nil, err
 		}
 		log := newLiveCore(logger)
-		return &sharedFront{mcpFront: build(held.(*runtime), zap.New(log)), log: log, runtimeKey: runtimeKey}, nil
+		front, err := build(held.(*runtime), zap.New(log))
+		if err != nil {
+			_, _ = runtimes.Delete(runtimeKey) //nolint:errcheck // the handler has it, too
+			return nil, err
+		}
+		return &sharedFront{mcpFront: front, log: log, runtimeKey: runtimeKey}, nil
 	})
 	if err != nil {
 		return nil, err //nolint:wrapcheck // names itself

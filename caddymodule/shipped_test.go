@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -39,7 +40,7 @@ type adapted struct {
 func adaptShipped(t *testing.T, env map[string]string) (adapted, *Handler, []string) {
 	t.Helper()
 	for _, name := range []string{"SANDBOX_ADDRESS", "SANDBOX_HOST", "SANDBOX_PORT", "SANDBOX_PYTHON", "PYTHONPATH",
-		"MAX_EXECUTION_TIME", "MAX_MEMORY_MB", "LOG_LEVEL", "CADDY_ADMIN"} {
+		"BLOCKED_PACKAGES", "MAX_EXECUTION_TIME", "MAX_MEMORY_MB", "LOG_LEVEL", "CADDY_ADMIN"} {
 		t.Setenv(name, "") // so that it is put back
 		if err := os.Unsetenv(name); err != nil {
 			t.Fatal(err)
@@ -119,6 +120,9 @@ func TestShippedCaddyfile(t *testing.T) {
 	cfg.Preload, cfg.Logger, defCfg.Logger = nil, nil, nil
 	got, _ := json.Marshal(cfg)
 	want, _ := json.Marshal(defCfg)
+	if !reflect.DeepEqual(h.Packages.withDefaults(), def.Packages.withDefaults()) {
+		t.Errorf("got packages %+v", h.Packages)
+	}
 	if !bytes.Equal(got, want) || standard != defStandard || most != defMost || h.maxBody() != def.maxBody() {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -128,6 +132,7 @@ func TestShippedCaddyfileFollowsTheEnvironment(t *testing.T) {
 	a, h, _ := adaptShipped(t, map[string]string{
 		"SANDBOX_ADDRESS": "[::1]:9001", "CADDY_ADMIN": "localhost:9002", "LOG_LEVEL": "DEBUG", "SANDBOX_PYTHON": "/opt/python",
 		"PYTHONPATH": "/app:/my lib", "MAX_EXECUTION_TIME": "10", "MAX_MEMORY_MB": "100",
+		"BLOCKED_PACKAGES": "torch, tensorflow jax",
 	})
 	if got := a.Apps.HTTP.Servers["srv0"].Listen; !slices.Equal(got, []string{"[::1]:9001"}) {
 		t.Errorf("listens on %v", got)
@@ -137,6 +142,9 @@ func TestShippedCaddyfileFollowsTheEnvironment(t *testing.T) {
 	}
 	if !slices.Equal(h.PythonPath, []string{"/app", "/my lib"}) {
 		t.Errorf("got python_path %q", h.PythonPath)
+	}
+	if !slices.Equal(h.Packages.Block, []string{"torch", "tensorflow", "jax"}) {
+		t.Errorf("got packages block %q", h.Packages.Block)
 	}
 	if standard, most := h.executeTimeouts(); standard != 10*time.Second || most != 10*time.Second {
 		t.Errorf("got timeouts %s %s", standard, most)
@@ -154,7 +162,8 @@ func TestShippedCaddyfileShowsEveryWord(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, word := range []string{"python", "preload", "python_path", "workers", "idle", "max", "queue", "acquire_timeout", "templates",
-		"limits", "execute_timeout", "memory", "processes", "output", "scratch", "open_files", "request_body", "isolation", "mcp"} {
+		"limits", "execute_timeout", "memory", "processes", "output", "scratch", "open_files", "request_body", "isolation", "mcp", "packages",
+		"index", "hosts", "block", "allow", "trust", "sdist", "max_download", "max_installed", "rate", "install_timeout", "data_dir"} {
 		if !strings.Contains(string(text), "\t"+word+" ") && !strings.Contains(string(text), "# "+word+" ") {
 			t.Errorf("%s is not shown", word)
 		}

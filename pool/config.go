@@ -56,6 +56,10 @@ type Config struct {
 	// OpenFiles bounds the descriptors of each process. Default: 256; at least 16.
 	OpenFiles int `json:"open_files"`
 
+	// PackagesDir is where installed packages are kept, in a directory for each kind of interpreter. Default: none, and
+	// nothing can be installed.
+	PackagesDir string `json:"packages_dir"`
+
 	// Isolation is the confinement that is insisted on. Default: strict.
 	Isolation Isolation `json:"isolation"`
 	// ShutdownGrace is how long Close lets running executions finish before it ends them. Default: 10 s.

@@ -3,7 +3,8 @@
 // # Processes
 //
 //	caddy (Go)
-//	 └─ template   imports once, runs no user code; one or more per pool
+//	 ├─ installer  runs pip, or compiles; confined as a worker, one task, then gone
+//	 └─ template   imports once, runs no user code; one or more per pool and set of packages
 //	     └─ lane   first process of a pid namespace; forks one worker at a time, reaps what it leaves
 //	         └─ worker   confined, parked until a request comes; one request, then gone
 //
@@ -17,7 +18,7 @@
 // Control sockets are SOCK_SEQPACKET pairs: a word or a few in each packet, descriptors beside it. A process that cannot go
 // on says {"event":"failed","step","error"} instead and ends.
 //
-//	Go -> template  {"sources", "plan"}        first packet, read by python/bootstrap.py
+//	Go -> template  {"sources", "main", "plan"}  first packet, read by python/bootstrap.py; so for installers
 //	template -> Go  map                        write my id map (started as root)
 //	Go -> template  mapped
 //	template -> Go  ready
@@ -28,6 +29,9 @@
 //	lane -> Go      ready
 //	Go -> lane      boot [RLIMIT_NPROC] + [stdin, stdout, stderr, channel]
 //	lane -> Go      exit STATUS CPU RSS CLEAN  of its worker: wait(2)'s status, us, KiB, 0 when the lane ends too
+//
+//	installer -> Go listening + [socket]       of its own network: Caddy accepts there, as its proxy
+//	installer -> Go ready                      what came of its task it writes to standard output, as JSON
 //
 // The channel of a worker is a stream. The source crosses as it is, not as JSON: parsing that would make the worker touch
 // dozens of pages that it shares with its lane, and each costs a copy.

@@ -14,3 +14,11 @@ var (
 	// ErrWorkerLost means that the worker ended through no fault of its code, such as the death of its template.
 	ErrWorkerLost = errors.New("the worker was lost while the code ran")
 )
+
+// Errors of Install and of what it needs.
+var (
+	// ErrNoPackages means that the pool keeps no packages (Config.PackagesDir).
+	ErrNoPackages = errors.New("nothing can be installed here")
+	// ErrNoPip means that the interpreter has no pip, nor the wheel of it that ensurepip brings.
+	ErrNoPip = errors.New("the server's Python has no pip, so nothing can be installed: the operator can add it with python -m ensurepip, or by the system's package python3-pip")
+)

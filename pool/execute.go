@@ -44,10 +44,10 @@ func (p *Pool) acquire(ctx context.Context) (*worker, error) {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if p.waiters.Len() == 0 && len(p.idle) > 0 && len(p.leased) < p.cfg.Max {
+	if p.waiters.Len() == 0 && len(p.current.idle) > 0 && len(p.leased) < p.cfg.Max {
 		w := p.leaseLocked()
 		p.running.Add(1)
-		p.refillLocked()
+		p.refillLocked(p.current)
 		p.mu.Unlock()
 		return w, nil
 	}
@@ -58,7 +58,7 @@ func (p *Pool) acquire(ctx context.Context) (*worker, error) {
 	me := &waiter{worker: make(chan *worker, 1)}
 	element := p.waiters.PushBack(me)
 	p.running.Add(1)
-	p.refillLocked()
+	p.refillLocked(p.current)
 	p.mu.Unlock()
 
 	timer := time.NewTimer(p.cfg.AcquireTimeout)

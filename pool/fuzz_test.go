@@ -266,7 +266,7 @@ func FuzzTemplate(f *testing.F) {
 		mark := newMark(t)
 		gone := make(chan struct{})
 		close(gone)
-		tm := &template{control: ours, cmd: &exec.Cmd{Process: &os.Process{}}, exited: gone, lanes: map[int]chan<- laneStart{}}
+		tm := &template{pythonProcess: &pythonProcess{control: ours, cmd: &exec.Cmd{Process: &os.Process{}}, exited: gone}, lanes: map[int]chan<- laneStart{}}
 		var asked [2]chan laneStart
 		for i := range asked {
 			asked[i] = make(chan laneStart, 1)
@@ -324,7 +324,9 @@ func FuzzLanes(f *testing.F) {
 			l := newScriptedLane(t, p)
 			lanes.Go(func() { l.play(script[:min(len(script), 20)]) })
 		}
-		p.refill()
+		p.mu.Lock()
+		p.refillLocked(p.current)
+		p.mu.Unlock()
 		var requests sync.WaitGroup
 		for i := range 4 {
 			requests.Go(func() {
@@ -346,8 +348,8 @@ func FuzzLanes(f *testing.F) {
 		}
 		requests.Wait()
 		p.mu.Lock()
-		if len(p.lanes)+len(p.vacant)+len(p.idle)+len(p.leased)+p.booting+p.waiters.Len() > 0 {
-			t.Errorf("left: %d lanes, %d vacant, %d idle, %d leased, %d booting, %d waiting", len(p.lanes), len(p.vacant), len(p.idle), len(p.leased), p.booting, p.waiters.Len())
+		if len(p.lanes)+len(p.current.vacant)+len(p.current.idle)+len(p.leased)+p.current.booting+p.waiters.Len() > 0 {
+			t.Errorf("left: %d lanes, %d vacant, %d idle, %d leased, %d booting, %d waiting", len(p.lanes), len(p.current.vacant), len(p.current.idle), len(p.leased), p.current.booting, p.waiters.Len())
 		}
 		p.mu.Unlock()
 		eventually(t, 5*time.Second, "every descriptor is closed", func() bool { return openDescriptors(t) <= before })

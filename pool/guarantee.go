@@ -10,11 +10,13 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 )
 
 // confine starts the first template in the strongest world that the system offers and the configuration accepts, proves by
 // a test program that it holds, and leaves p.plan and p.guarantees set.
-func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
+func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation) (*template, error) {
 	if p.cfg.Isolation == IsolationNone {
 		const reason = "isolation is none"
 		p.log.Warn("user code is not confined", "isolation", string(p.cfg.Isolation), "reason", reason)
@@ -23,9 +25,9 @@ func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
 		for i := range p.guarantees {
 			p.guarantees[i] = Guarantee{Name: p.guarantees[i].Name, Layers: []string{}, Reason: reason}
 		}
-		return p.withoutNamespaces(ctx, sys)
+		return p.withoutNamespaces(ctx, sys, set)
 	}
-	t, err := p.tryNamespaces(ctx, sys)
+	t, err := p.tryNamespaces(ctx, sys, set)
 	if err == nil {
 		p.guarantees = makeGuarantees(sys, worldNamespaces, "")
 	} else {
@@ -37,7 +39,7 @@ func (p *Pool) confine(ctx context.Context, sys system) (*template, error) {
 		if err := p.gap(); err != nil {
 			return nil, err // before anything runs there
 		}
-		if t, err = p.withoutNamespaces(ctx, sys); err != nil {
+		if t, err = p.withoutNamespaces(ctx, sys, set); err != nil {
 			return nil, err
 		}
 	}
@@ -86,7 +88,7 @@ func (p *Pool) gap() error {
 }
 
 // withoutNamespaces starts the first template where processes are all that there is.
-func (p *Pool) withoutNamespaces(ctx context.Context, sys system) (*template, error) {
+func (p *Pool) withoutNamespaces(ctx context.Context, sys system, set *packages.Generation) (*template, error) {
 	var err error
 	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
 		return nil, fmt.Errorf("making a scratch directory: %w; set TMPDIR to a directory that Caddy may write to", err)
@@ -99,6 +101,10 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system) (*template, er
 			return nil, fmt.Errorf("python %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
 				"choose an interpreter that everybody may read, such as /usr/bin/python3", p.python.Executable, dir)
 		}
+		if dir := closedTo(p.cfg.PackagesDir + "/"); p.cfg.PackagesDir != "" && dir != "" {
+			return nil, fmt.Errorf("packages in %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
+				"set packages data_dir to a directory that everybody may read, or packages off", p.cfg.PackagesDir, dir)
+		}
 		// Each lane makes directories here, as an id of its own that cannot list or remove the others'.
 		if err := os.Chmod(p.scratchDir, 0o733|os.ModeSticky); err != nil {
 			return nil, fmt.Errorf("opening the scratch directory: %w", err)
@@ -106,11 +112,11 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system) (*template, er
 	} else {
 		p.others = &processCount{uid: sys.euid}
 	}
-	t, err := startTemplate(ctx, p.python, p.plan)
+	t, err := startTemplate(ctx, p.python, p.plan.withPackages(set))
 	return t, describeStart(err)
 }
 
-func (p *Pool) tryNamespaces(ctx context.Context, sys system) (*template, error) {
+func (p *Pool) tryNamespaces(ctx context.Context, sys system, set *packages.Generation) (*template, error) {
 	if sys.euid == 0 && !hasCapability(unix.CAP_SYS_ADMIN) {
 		return nil, &stepError{"creating namespaces", "root without CAP_SYS_ADMIN: run Caddy as an ordinary user, or give it the capability"}
 	}
@@ -122,7 +128,7 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys system) (*template, error)
 	if p.plan, err = makePlan(p.cfg, p.python, sys, worldNamespaces, ""); err != nil {
 		return nil, err
 	}
-	return startTemplate(ctx, p.python, p.plan)
+	return startTemplate(ctx, p.python, p.plan.withPackages(set))
 }
 
 // lackOfNamespaces returns why the system refuses namespaces, or "" when err is something else.

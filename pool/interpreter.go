@@ -3,6 +3,7 @@ package pool
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	_ "embed"
 	"encoding/json"
 	"fmt"
@@ -22,6 +23,8 @@ type Interpreter struct {
 	roots     []string // prefixes, resolved
 	paths     []string // import roots
 	libraries []string // directories of shared libraries that it has loaded
+	tag       string   // names what packages that were installed for it fit: its binary interface, and which installation it is
+	modules   []string // names of the standard library, sorted
 }
 
 //go:embed python/probe.py
@@ -51,7 +54,8 @@ func findInterpreter(ctx context.Context, name string) (Interpreter, error) {
 	var found struct {
 		Executable, Version, Implementation string
 		Major, Minor                        int
-		Roots, Paths, Libraries             []string
+		Roots, Paths, Libraries, Modules    []string
+		ABI                                 string
 	}
 	if err := json.Unmarshal(stdout.Bytes(), &found); err != nil || !filepath.IsAbs(found.Executable) {
 		return Interpreter{}, fmt.Errorf("python %q does not answer as a Python interpreter: set python to CPython 3.10 or later", name)
@@ -62,8 +66,10 @@ func findInterpreter(ctx context.Context, name string) (Interpreter, error) {
 	if found.Major != 3 || found.Minor < 10 {
 		return Interpreter{}, fmt.Errorf("python %q is version %s, which is too old: set python to 3.10 or later", name, found.Version)
 	}
+	installation := sha256.Sum256([]byte(strings.Join(found.Paths, "\n")))
 	return Interpreter{Executable: found.Executable, Version: found.Version,
-		roots: found.Roots, paths: found.Paths, libraries: found.Libraries}, nil
+		roots: found.Roots, paths: found.Paths, libraries: found.Libraries, modules: found.Modules,
+		tag: fmt.Sprintf("%s-%x", filepath.Base(found.ABI), installation[:4])}, nil
 }
 
 // lastLine returns ": " and the last line of what a process said, cut to a length that a sentence bears, or nothing.

@@ -1,6 +1,10 @@
 package pool
 
-import "golang.org/x/sys/unix"
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
 
 // landlockABI returns the version of Landlock that the kernel offers, 0 for none (landlock_create_ruleset(2)).
 func landlockABI() int {
@@ -23,6 +27,7 @@ type landlockPlan struct {
 	AttrSize   int            `json:"attr_size"` // of struct landlock_ruleset_attr as this ABI knows it
 	Flags      uint32         `json:"flags"`     // of landlock_restrict_self
 	Rules      []landlockRule `json:"rules"`
+	Connect    []int          `json:"connect"`  // TCP ports, where connecting is handled
 	Scratch    uint64         `json:"scratch"`  // rights beneath the worker's scratch directory
 	OwnProc    []landlockRule `json:"own_proc"` // for paths below /proc/self, which is the worker's only in the worker
 }
@@ -75,9 +80,9 @@ var (
 // directory.
 func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 	if abi <= 0 {
-		return landlockPlan{Rules: []landlockRule{}, OwnProc: []landlockRule{}}
+		return landlockPlan{Rules: []landlockRule{}, Connect: []int{}, OwnProc: []landlockRule{}}
 	}
-	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, OwnProc: []landlockRule{}}
+	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, Connect: []int{}, OwnProc: []landlockRule{}}
 	if p.ABI >= 2 {
 		p.HandledFS |= unix.LANDLOCK_ACCESS_FS_REFER // below, no file may move to another directory at all
 	}
@@ -138,6 +143,14 @@ func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 	}
 	for _, name := range landlockOwnDirs {
 		p.OwnProc = append(p.OwnProc, landlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR, landlockDir})
+	}
+	return p
+}
+
+// readable returns p with one more directory that may be read, where rules are what hides the host's files.
+func (p landlockPlan) readable(dir string) landlockPlan {
+	if p.ABI > 0 {
+		p.Rules = append(slices.Clone(p.Rules), landlockRule{dir, landlockRead & p.HandledFS, landlockDir})
 	}
 	return p
 }

@@ -31,6 +31,8 @@ type lane struct {
 	oomKills int64 // in the group, at the end of the last worker; receive's own
 }
 
+func (l *lane) cohort() *cohort { return l.template.cohort }
+
 // exit is what a lane's wait4 says of a worker.
 type exit struct {
 	lost        bool // the lane died with it

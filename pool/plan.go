@@ -8,6 +8,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 )
 
 // World is what a system lets us build confinement from.
@@ -52,6 +54,7 @@ type plan struct {
 	Leftovers  []string     `json:"leftovers"`  // files whose content tells what a run has left in the kernel
 	Preload    []string     `json:"preload"`
 	PythonPath []string     `json:"python_path"`
+	Packages   string       `json:"packages"` // where installed packages are found; "" for nowhere
 }
 
 type rootPlan struct {
@@ -75,10 +78,11 @@ type link struct {
 }
 
 type bind struct {
-	Source string `json:"source"`
-	Target string `json:"target"`
-	Dir    bool   `json:"dir"`
-	Device bool   `json:"device"`
+	Source   string `json:"source"`
+	Target   string `json:"target"`
+	Dir      bool   `json:"dir"`
+	Device   bool   `json:"device"`
+	Writable bool   `json:"writable"` // an installer's own directory
 }
 
 type scratch struct {
@@ -184,6 +188,24 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 		p.Masked = slices.DeleteFunc(slices.Clone(p.Masked), func(path string) bool { return path == "/proc/sysvipc" || path == "/proc/key-users" })
 	}
 	return p, nil
+}
+
+// packagesTarget is where installed packages lie in a root of our own.
+const packagesTarget = "/packages"
+
+// withPackages lets user code read a set of packages.
+func (p plan) withPackages(set *packages.Generation) plan {
+	if set == nil || set.Site == "" {
+		return p
+	}
+	if p.World == worldNamespaces {
+		p.Packages = packagesTarget
+		p.Root.Binds = append(slices.Clone(p.Root.Binds), bind{Source: set.Site, Target: p.Packages, Dir: true})
+		return p
+	}
+	p.Packages = set.Site
+	p.Landlock = p.Landlock.readable(set.Site)
+	return p
 }
 
 // makeRoot lists what a worker's file system is made of: the system's programs and libraries, the interpreter and what

@@ -3,44 +3,47 @@ package pool
 import (
 	"container/list"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 )
 
 // Pool keeps warm, confined Python workers and runs code in them. All methods may be called concurrently.
 type Pool struct {
 	cfg        Config
 	python     Interpreter
-	plan       plan
+	plan       plan // without packages; each cohort's own has them
 	guarantees []Guarantee
 	log        *slog.Logger
-	scratchDir string        // "" with namespaces
-	group      *cgroup       // nil when none is delegated
-	others     *processCount // of the id that workers share with Caddy; nil when they have ids or namespaces of their own
+	scratchDir string          // "" with namespaces
+	group      *cgroup         // nil when none is delegated
+	others     *processCount   // of the id that workers share with Caddy; nil when they have ids or namespaces of their own
+	store      *packages.Store // nil where nothing can be installed
+	pipLook    pipLook
+	unwatch    func()
 	ctx        context.Context
 	cancel     context.CancelFunc
 	background sync.WaitGroup // supervisors, lanes, boots, the monitor
 	running    sync.WaitGroup // executions
 
 	// mu guards what follows. No system call that can block is made under it.
-	mu          sync.Mutex
-	closed      bool
-	templates   []*template // by slot; nil while one is down
-	lanes       map[*lane]struct{}
-	laneStarts  int       // lanes under way
-	vacant      []*lane   // lanes without a worker
-	idle        []*worker // parked, the youngest last
-	booting     int
-	leased      map[*worker]struct{}
-	waiters     list.List     // of *waiter, the first to come first
-	bootRetry   time.Time     // no boots before, after one failed
-	bootFailed  int           // in a row
-	refillLater bool          // a timer will start what is missing
-	busy        chan struct{} // wakes the monitor; buffered(1)
-	memory      int64         // of leased workers at the monitor's last look
+	mu      sync.Mutex
+	closed  bool
+	closing chan struct{} // closed with it
+	current *cohort       // serves requests
+	lanes   map[*lane]struct{}
+	leased  map[*worker]struct{}
+	waiters list.List          // of *waiter, the first to come first
+	busy    chan struct{}      // wakes the monitor; buffered(1)
+	memory  int64              // of leased workers at the monitor's last look
+	flights map[string]*flight // installs that wait or run, by what was asked for
 }
 
 // waiter is a request that waits for a worker.
@@ -57,25 +60,72 @@ func newPool(ctx context.Context, cfg Config, sys system) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1)}
+	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1), closing: make(chan struct{}), flights: map[string]*flight{}}
 	if p.python, err = findInterpreter(ctx, cfg.Python); err != nil {
 		return nil, err
 	}
-	first, err := p.confine(ctx, sys)
+	if cfg.PackagesDir != "" {
+		if p.store, err = packages.Open(filepath.Join(cfg.PackagesDir, p.python.tag), cfg.Logger); err != nil {
+			return nil, fmt.Errorf("opening the package store: %w", err)
+		}
+	}
+	set := p.installed()
+	first, err := p.confine(ctx, sys, set)
 	if err != nil {
-		_ = p.removeScratch()
-		return nil, err
+		release(set)
+		return nil, errors.Join(err, p.closeStore(), p.removeScratch())
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.templates = make([]*template, cfg.Templates)
-	for slot := range p.templates {
-		p.background.Add(1)
-		go p.supervise(slot, first)
-		first = nil
-	}
+	p.mu.Lock() // its templates are at work before it is returned
+	p.current = p.newCohort(set, first)
+	p.mu.Unlock()
 	p.background.Add(1)
 	go p.monitor()
+	if p.store != nil {
+		p.unwatch = p.store.Watch(p)
+		if err := p.follow(ctx); err != nil {
+			return nil, errors.Join(err, p.Close())
+		}
+	}
 	return p, nil
+}
+
+// follow takes up what another pool has switched to since this one looked.
+func (p *Pool) follow(ctx context.Context) error {
+	newest := p.store.Current()
+	defer newest.Release()
+	p.mu.Lock()
+	generation := p.current.generation()
+	p.mu.Unlock()
+	if newest.Number == generation {
+		return nil
+	}
+	next, err := p.Prepare(ctx, newest)
+	if err == nil {
+		next.Commit()
+	}
+	return err
+}
+
+// installed returns the set of packages that is current, retained; nil where none can be installed.
+func (p *Pool) installed() *packages.Generation {
+	if p.store == nil {
+		return nil
+	}
+	return p.store.Current()
+}
+
+func release(set *packages.Generation) {
+	if set != nil {
+		set.Release()
+	}
+}
+
+func (p *Pool) closeStore() error {
+	if p.store == nil {
+		return nil
+	}
+	return p.store.Close() //nolint:wrapcheck // names itself
 }
 
 // parked takes a worker that is ready: to the first waiter, or among the idle.
@@ -85,17 +135,26 @@ func (p *Pool) parked(w *worker) {
 	if w.state != StateBooting {
 		return // it died, or the pool closed, meanwhile
 	}
-	p.booting--
-	p.bootFailed = 0
+	c := w.cohort()
+	c.booting--
+	c.bootFailed = 0
 	p.setLocked(w, StateIdle)
-	p.idle = append(p.idle, w)
+	c.idle = append(c.idle, w)
+	if c.retired {
+		p.endLocked(w, ReasonGeneration)
+		go w.lane.endWorker(w) // ends with its system calls
+		return
+	}
+	if len(c.idle) == p.cfg.Idle {
+		c.announce(nil)
+	}
 	p.dispatchLocked()
-	p.refillLocked()
+	p.refillLocked(c)
 }
 
 // dispatchLocked gives idle workers to waiters in the order in which they came.
 func (p *Pool) dispatchLocked() {
-	for p.waiters.Len() > 0 && len(p.idle) > 0 && len(p.leased) < p.cfg.Max {
+	for p.waiters.Len() > 0 && len(p.current.idle) > 0 && len(p.leased) < p.cfg.Max {
 		first := p.waiters.Remove(p.waiters.Front()).(*waiter)
 		first.worker <- p.leaseLocked()
 	}
@@ -104,8 +163,9 @@ func (p *Pool) dispatchLocked() {
 // leaseLocked takes the youngest idle worker, whose pages are still in the processor's caches. Preconditions: there is
 // one, and fewer than Max are leased.
 func (p *Pool) leaseLocked() *worker {
-	w := p.idle[len(p.idle)-1]
-	p.idle = p.idle[:len(p.idle)-1]
+	c := p.current
+	w := c.idle[len(c.idle)-1]
+	c.idle = c.idle[:len(c.idle)-1]
 	p.setLocked(w, StateLeased)
 	w.leasedAt = time.Now()
 	p.leased[w] = struct{}{}
@@ -133,13 +193,11 @@ func (p *Pool) endLocked(w *worker, reason Reason) {
 	case StateDraining, StateDead:
 		return
 	case StateBooting:
-		p.booting--
+		w.cohort().booting--
 	case StateIdle:
-		for i, other := range p.idle {
-			if other == w {
-				p.idle = append(p.idle[:i], p.idle[i+1:]...)
-				break
-			}
+		c := w.cohort()
+		if i := slices.Index(c.idle, w); i >= 0 {
+			c.idle = slices.Delete(c.idle, i, i+1)
 		}
 	case StateLeased:
 	}
@@ -178,26 +236,31 @@ func (p *Pool) exited(l *lane, e exit, last bool) {
 	if w.leasedAt.IsZero() {
 		w.closePipes() // else its request does
 	}
+	c := l.cohort()
 	if _, alive := p.lanes[l]; alive && !last {
-		if p.closed {
-			l.retire()
-		} else {
-			p.vacant = append(p.vacant, l)
-		}
+		p.vacateLocked(l)
 	}
 	p.dispatchLocked()
-	p.refillLocked()
+	p.refillLocked(c)
+}
+
+// vacateLocked takes a lane without a worker: for the next, unless its time is over.
+func (p *Pool) vacateLocked(l *lane) {
+	c := l.cohort()
+	if p.closed || c.retired {
+		l.retire()
+		return
+	}
+	c.vacant = append(c.vacant, l)
 }
 
 // laneGone takes the end of a lane, and with it of its worker.
 func (p *Pool) laneGone(l *lane) {
+	c := l.cohort()
 	p.mu.Lock()
 	delete(p.lanes, l)
-	for i, other := range p.vacant {
-		if other == l {
-			p.vacant = append(p.vacant[:i], p.vacant[i+1:]...)
-			break
-		}
+	if i := slices.Index(c.vacant, l); i >= 0 {
+		c.vacant = slices.Delete(c.vacant, i, i+1)
 	}
 	p.mu.Unlock()
 	if p.scratchDir != "" {
@@ -205,7 +268,11 @@ func (p *Pool) laneGone(l *lane) {
 		removeScratchOf(p.scratchDir, l.pid)          // the lane has tried
 	}
 	p.exited(l, exit{lost: true}, true)
-	p.refill()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	c.lanes--
+	p.endRetiredLocked(c)
+	p.refillLocked(c)
 }
 
 // Close drains the pool: new requests are refused, running ones may finish within Config.ShutdownGrace, then every
@@ -217,11 +284,15 @@ func (p *Pool) Close() error {
 		return nil
 	}
 	p.closed = true
+	close(p.closing)
 	for p.waiters.Len() > 0 {
 		close(p.waiters.Remove(p.waiters.Front()).(*waiter).worker)
 	}
 	p.mu.Unlock()
 
+	if p.unwatch != nil {
+		p.unwatch()
+	}
 	drained := make(chan struct{})
 	go func() {
 		p.running.Wait()
@@ -259,7 +330,7 @@ func (p *Pool) Close() error {
 	if p.group != nil {
 		p.group.remove()
 	}
-	return p.removeScratch()
+	return errors.Join(p.closeStore(), p.removeScratch())
 }
 
 func (p *Pool) removeScratch() error {
@@ -290,11 +361,11 @@ func (p *Pool) Stat() Stat {
 			s.Workers[l.current.state]++
 		}
 	}
-	for _, t := range p.templates {
+	for _, t := range p.current.templates {
 		if t != nil {
 			s.Templates++
 		}
 	}
-	s.Ready = s.Templates > 0 && !p.closed && p.bootFailed == 0
+	s.Ready = s.Templates > 0 && !p.closed && p.current.bootFailed == 0
 	return s
 }

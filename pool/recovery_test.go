@@ -16,7 +16,7 @@ func tree(p *Pool) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var pids []int
-	for _, t := range p.templates {
+	for _, t := range p.current.templates {
 		if t != nil {
 			pids = append(append(pids, t.cmd.Process.Pid), descendants(t.cmd.Process.Pid)...)
 		}
@@ -40,7 +40,7 @@ func TestTemplatesComeBack(t *testing.T) {
 	eventually(t, 10*time.Second, "the pool is whole", whole)
 	pids := tree(p)
 	p.mu.Lock()
-	for _, template := range p.templates {
+	for _, template := range p.current.templates {
 		_ = template.cmd.Process.Kill()
 	}
 	p.mu.Unlock()
@@ -61,7 +61,7 @@ func TestALostWorkerIsNotAResult(t *testing.T) {
 	}()
 	eventually(t, 5*time.Second, "it executes", func() bool { return p.Stat().Workers[StateLeased] == 1 })
 	p.mu.Lock()
-	_ = p.templates[0].cmd.Process.Kill()
+	_ = p.current.templates[0].cmd.Process.Kill()
 	p.mu.Unlock()
 	if err := <-failed; !errors.Is(err, ErrWorkerLost) {
 		t.Errorf("got %v", err)
@@ -126,7 +126,7 @@ func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone, Templates: 1, Idle: 1, Max: 1})
 	eventually(t, 10*time.Second, "a worker is parked", func() bool { return p.Stat().Workers[StateIdle] == 1 })
 	p.mu.Lock()
-	template := p.templates[0]
+	template := p.current.templates[0]
 	p.mu.Unlock()
 	l, err := startLane(template)
 	if err != nil {

@@ -11,38 +11,40 @@ import (
 // refillDelay is how long forks wait for executions to end while enough workers are parked.
 const refillDelay = 20 * time.Millisecond
 
-// supervise keeps one template slot filled until the pool closes.
-func (p *Pool) supervise(slot int, t *template) {
-	defer p.background.Done()
+// supervise keeps one slot of a cohort filled with a template until the cohort ends.
+func (p *Pool) supervise(c *cohort, slot int, t *template) {
+	defer c.supervisors.Done()
 	failures := 0
 	for {
 		var err error
 		if t == nil {
-			t, err = startTemplate(p.ctx, p.python, p.plan)
+			t, err = startTemplate(c.ctx, p.python, c.plan)
 		}
 		if err == nil {
 			started := time.Now()
+			t.cohort = c
 			p.mu.Lock()
-			p.templates[slot] = t
+			c.templates[slot] = t
+			p.refillLocked(c)
 			p.mu.Unlock()
-			p.refill()
 			select {
 			case <-t.exited:
-			case <-p.ctx.Done():
+			case <-c.ctx.Done():
 				t.stop()
 			}
 			p.mu.Lock()
-			p.templates[slot] = nil
+			c.templates[slot] = nil
 			p.mu.Unlock()
-			if p.ctx.Err() == nil {
+			if c.ctx.Err() == nil {
 				p.cfg.Metrics.TemplateExited()
 				p.log.Warn("template ended", "status", t.cmd.ProcessState.String(), "stderr", lastLine(t.stderr.String()))
 			}
 			if time.Since(started) > 10*time.Second {
 				failures = 0
 			}
-		} else if p.ctx.Err() == nil {
+		} else if c.ctx.Err() == nil {
 			p.log.Error("template did not start", "error", err)
+			c.announce(err)
 		}
 		t = nil
 		// One that was ready and died comes back soon, one that cannot start ever later.
@@ -53,75 +55,71 @@ func (p *Pool) supervise(slot int, t *template) {
 		delay := min(longest, 10*time.Millisecond<<min(failures, 16))
 		failures++
 		select {
-		case <-p.ctx.Done():
+		case <-c.ctx.Done():
 			return
 		case <-time.After(delay/2 + rand.N(delay/2+1)):
 		}
 	}
 }
 
-// refill brings the number of workers that are parked or on their way to what is wanted.
-func (p *Pool) refill() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.refillLocked()
-}
-
-// refillLocked does so, but leaves the processor to what executes while enough are parked: most executions are over
-// before refillDelay, and their end refills.
-func (p *Pool) refillLocked() {
-	if len(p.leased) == 0 || p.waiters.Len() > 0 || len(p.idle) <= p.cfg.Idle/2 {
-		p.forkLocked()
+// refillLocked brings the number of workers that are parked or on their way to what is wanted. It leaves the processor to
+// what executes while enough are parked: most executions are over before refillDelay, and their end refills.
+func (p *Pool) refillLocked(c *cohort) {
+	if len(p.leased) == 0 || p.waiters.Len() > 0 || len(c.idle) <= p.cfg.Idle/2 {
+		p.forkLocked(c)
 		return
 	}
-	p.forkLaterLocked(refillDelay)
+	p.forkLaterLocked(c, refillDelay)
 }
 
 // forkLaterLocked starts what is missing after a while. One such timer at a time is enough: it looks again itself.
-func (p *Pool) forkLaterLocked(delay time.Duration) {
-	if p.refillLater {
+func (p *Pool) forkLaterLocked(c *cohort, delay time.Duration) {
+	if c.refillLater {
 		return
 	}
-	p.refillLater = true
+	c.refillLater = true
 	time.AfterFunc(delay, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.refillLater = false
-		p.forkLocked()
+		c.refillLater = false
+		p.forkLocked(c)
 	})
 }
 
 // forkLocked starts what is missing.
-func (p *Pool) forkLocked() {
-	if p.closed {
+func (p *Pool) forkLocked(c *cohort) {
+	if p.closed || c.retired {
 		return
 	}
-	if wait := time.Until(p.bootRetry); wait > 0 {
-		p.forkLaterLocked(wait)
+	if wait := time.Until(c.bootRetry); wait > 0 {
+		p.forkLaterLocked(c, wait)
 		return
 	}
-	wanted := min(p.waiters.Len(), p.cfg.Max-len(p.leased))
-	missing := p.cfg.Idle + wanted - len(p.idle) - p.booting
+	wanted := 0
+	if c == p.current {
+		wanted = min(p.waiters.Len(), p.cfg.Max-len(p.leased))
+	}
+	missing := p.cfg.Idle + wanted - len(c.idle) - c.booting
 	// More forks at once than cores only get in each other's way.
-	for missing = min(missing, max(2, runtime.NumCPU())-p.booting); missing > 0; missing-- {
-		if n := len(p.vacant); n > 0 {
-			l := p.vacant[n-1]
-			p.vacant = p.vacant[:n-1]
+	for missing = min(missing, max(2, runtime.NumCPU())-c.booting); missing > 0; missing-- {
+		if n := len(c.vacant); n > 0 {
+			l := c.vacant[n-1]
+			c.vacant = c.vacant[:n-1]
 			p.bootLocked(l)
 			continue
 		}
-		if len(p.lanes)+p.laneStarts >= p.cfg.Idle+p.cfg.Max {
+		if c.lanes+c.laneStarts >= p.cfg.Idle+p.cfg.Max {
 			return
 		}
-		if !p.growLocked(missing) {
+		if !p.growLocked(c, missing) {
 			return
 		}
 	}
 }
 
 // growLocked starts a lane on the template that has the fewest, unless enough are under way.
-func (p *Pool) growLocked(missing int) bool {
-	if p.laneStarts >= missing {
+func (p *Pool) growLocked(c *cohort, missing int) bool {
+	if c.laneStarts >= missing {
 		return false
 	}
 	counts := map[*template]int{}
@@ -129,7 +127,7 @@ func (p *Pool) growLocked(missing int) bool {
 		counts[l.template]++
 	}
 	var chosen *template
-	for _, t := range p.templates {
+	for _, t := range c.templates {
 		if t != nil && (chosen == nil || counts[t] < counts[chosen]) {
 			chosen = t
 		}
@@ -137,13 +135,13 @@ func (p *Pool) growLocked(missing int) bool {
 	if chosen == nil {
 		return false
 	}
-	p.laneStarts++
+	c.laneStarts++
 	p.background.Add(1)
-	go p.grow(chosen)
+	go p.grow(c, chosen)
 	return true
 }
 
-func (p *Pool) grow(t *template) {
+func (p *Pool) grow(c *cohort, t *template) {
 	defer p.background.Done()
 	l, err := startLane(t)
 	if err == nil && p.group != nil {
@@ -157,33 +155,32 @@ func (p *Pool) grow(t *template) {
 		err = errTemplateGone
 	}
 	p.mu.Lock()
-	p.laneStarts--
+	c.laneStarts--
 	if err != nil {
-		if !p.closed && !errors.Is(err, errTemplateGone) { // then its supervisor refills
-			p.bootFailureLocked(err)
-			p.refillLocked()
+		if !p.closed && !c.retired && !errors.Is(err, errTemplateGone) { // then its supervisor refills
+			p.bootFailureLocked(c, err)
+			p.refillLocked(c)
 		}
+		p.endRetiredLocked(c)
 		p.mu.Unlock()
 		return
 	}
 	p.lanes[l] = struct{}{}
+	c.lanes++
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
 		l.receive(func(e exit, last bool) { p.exited(l, e, last) }, func() { p.laneGone(l) })
 	}()
-	if p.closed {
-		l.retire()
-	} else {
-		p.vacant = append(p.vacant, l)
-		p.refillLocked()
-	}
+	p.vacateLocked(l)
+	p.refillLocked(c)
 	p.mu.Unlock()
 }
 
 // bootLocked makes a worker in a vacant lane.
 func (p *Pool) bootLocked(l *lane) {
-	p.booting++
+	c := l.cohort()
+	c.booting++
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
@@ -191,10 +188,10 @@ func (p *Pool) bootLocked(l *lane) {
 		if err != nil {
 			p.mu.Lock()
 			defer p.mu.Unlock()
-			p.booting--
-			p.vacant = append(p.vacant, l)
-			p.bootFailureLocked(err)
-			p.refillLocked()
+			c.booting--
+			p.vacateLocked(l)
+			p.bootFailureLocked(c, err)
+			p.refillLocked(c)
 			return
 		}
 		p.mu.Lock()
@@ -215,8 +212,8 @@ func (p *Pool) bootLocked(l *lane) {
 			}
 			if w.state != StateDead {
 				p.endLocked(w, reason)
-				if _, alive := p.lanes[l]; alive && !p.closed && !lost {
-					p.bootFailureLocked(err)
+				if _, alive := p.lanes[l]; alive && !p.closed && !c.retired && !lost {
+					p.bootFailureLocked(c, err)
 				}
 			}
 			p.mu.Unlock()
@@ -236,8 +233,11 @@ func (p *Pool) processLimit() int {
 }
 
 // bootFailureLocked slows boots down while they fail.
-func (p *Pool) bootFailureLocked(err error) {
-	p.bootFailed++
-	p.bootRetry = time.Now().Add(min(5*time.Second, 20*time.Millisecond<<min(p.bootFailed, 16)))
-	p.log.Error("worker did not boot", "error", err, "in_a_row", p.bootFailed)
+func (p *Pool) bootFailureLocked(c *cohort, err error) {
+	c.bootFailed++
+	c.bootRetry = time.Now().Add(min(5*time.Second, 20*time.Millisecond<<min(c.bootFailed, 16)))
+	p.log.Error("worker did not boot", "error", err, "in_a_row", c.bootFailed)
+	if c.bootFailed == 3 {
+		c.announce(err)
+	}
 }

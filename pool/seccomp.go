@@ -22,6 +22,8 @@ type seccompPolicy struct {
 	// ownsFiles says that user code's id owns files outside of its scratch. Landlock does not govern their modes and
 	// times, so calls that set them do nothing. They do not fail, for then no file could be copied with its mode.
 	ownsFiles bool
+	// connects lets an installer without namespaces make TCP sockets. Landlock says which port they may reach.
+	connects bool
 }
 
 // seccompArches have a table of system calls, little-endian arguments and the flags of clone in its first argument.
@@ -113,7 +115,15 @@ func seccompRules(policy seccompPolicy) []seccompRule {
 			seccompRule{[]string{"kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"},
 				[]seccompCondition{{values: []uint32{1}, except: true, errno: unix.EPERM}}})
 	} else {
-		refuse(unix.EACCES, "socket") // Python shows PermissionError: "Permission denied"
+		if policy.connects {
+			rules = append(rules, seccompRule{[]string{"socket"}, []seccompCondition{
+				{values: []uint32{unix.AF_INET}, errno: unix.EAFNOSUPPORT},
+				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM}, errno: unix.EPERM},
+				{argument: 2, values: []uint32{0, unix.IPPROTO_TCP}, errno: unix.EPROTONOSUPPORT},
+			}})
+		} else {
+			refuse(unix.EACCES, "socket") // Python shows PermissionError: "Permission denied"
+		}
 		// Landlock holds such a signal back from each process, and the kernel then says that it was sent.
 		rules = append(rules, seccompRule{[]string{"kill"}, []seccompCondition{{values: []uint32{everyProcess}, except: true, errno: unix.EPERM}}})
 	}

@@ -65,10 +65,11 @@ const (
 	ReasonOutputLimit  Reason = "output_limit"  // its code wrote an absurd amount
 	ReasonScratchLimit Reason = "scratch_limit" // its code wrote more to its files than allowed
 	ReasonCancelled    Reason = "cancelled"     // the caller went away
+	ReasonGeneration   Reason = "generation"    // it was parked with a set of packages that is no longer current
 	ReasonProtocol     Reason = "protocol"      // it said something that it may not say
 	ReasonShutdown     Reason = "shutdown"      // the pool closed
 )
 
 // Reasons lists every Reason.
 var Reasons = []Reason{ReasonServed, ReasonBootFailed, ReasonCrashed, ReasonTimeLimit, ReasonMemoryLimit,
-	ReasonOutputLimit, ReasonScratchLimit, ReasonCancelled, ReasonProtocol, ReasonShutdown}
+	ReasonOutputLimit, ReasonScratchLimit, ReasonCancelled, ReasonGeneration, ReasonProtocol, ReasonShutdown}

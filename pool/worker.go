@@ -45,6 +45,8 @@ type worker struct {
 	lowered    map[int]bool
 }
 
+func (w *worker) cohort() *cohort { return w.lane.cohort() }
+
 // newWorker makes the pipes of a worker and returns it with the other ends, in the order of the "boot" message.
 func newWorker(l *lane) (w *worker, theirs []int, err error) {
 	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1}

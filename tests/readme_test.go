@@ -36,7 +36,7 @@ func TestREADMECurl(t *testing.T) {
 	var command string
 	for _, block := range fences(t, "console") {
 		for line := range strings.Lines(block) {
-			if rest, ok := strings.CutPrefix(line, "$ curl "); ok {
+			if rest, ok := strings.CutPrefix(line, "$ curl "); ok && strings.Contains(rest, "/execute") {
 				command = "curl " + strings.ReplaceAll(rest, "http://127.0.0.1:8001", c.url)
 			}
 		}

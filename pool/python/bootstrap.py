@@ -12,4 +12,4 @@ for name, source in boot.pop("sources"):
     sys.modules[name] = module
     exec(compile(source, name + ".py", "exec"), module.__dict__)
 del source, module
-sys.modules["_sandbox_template"].main(control, boot.pop("plan"))
+sys.modules["_sandbox_" + boot.pop("main")].main(control, boot.pop("plan"))

@@ -23,7 +23,7 @@ CLONE = {"mount": 0x20000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
-LANDLOCK_RULE_PATH_BENEATH = 1
+LANDLOCK_RULE_PATH_BENEATH, LANDLOCK_RULE_NET_PORT, LANDLOCK_ACCESS_NET_CONNECT_TCP = 1, 2, 2
 CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
 NO_CAPABILITIES = bytes(24)
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
@@ -118,7 +118,7 @@ def _enter_root(root):
                 open(target, "w").close()
         _mount(f"/proc/self/fd/{fd}", target, None, MS_BIND | MS_REC)
         os.close(fd)
-        _restrict(target, bind["device"])
+        _restrict(target, bind)
     # While the old /proc is still visible: once it is gone the kernel refuses a new one to a user namespace.
     _mount("proc", new + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.chdir(new)
@@ -139,10 +139,12 @@ def _content(file):
     return file["content"].encode()
 
 
-def _restrict(target, device):
-    """Make a bind read-only, submounts included (mount_setattr(2), Linux 5.12; a plain remount before it)."""
+def _restrict(target, bind):
+    """Make a bind read-only unless it is there to be written to, submounts included (mount_setattr(2), Linux 5.12; a plain remount before it)."""
     # A read-only mount would refuse writes to /dev/null on some kernels.
-    flags = MOUNT_ATTR_NOSUID if device else MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    flags = MOUNT_ATTR_NOSUID if bind["device"] else MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
+    if bind["writable"]:
+        flags &= ~MOUNT_ATTR_RDONLY
     attributes = struct.pack("QQQQ", flags, 0, 0, 0)
     if libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes)) == 0:
         return
@@ -160,7 +162,7 @@ def enter_lane(plan, number):
     own_id = plan["uid"] + number % plan["uids"]
     if plan["world"] == "namespaces":
         unshare(["mount", "net", "ipc"])
-        _own_inodes([bind["target"] for bind in plan["root"]["binds"] if bind["dir"]])
+        _own_inodes([bind["target"] for bind in plan["root"]["binds"] if bind["dir"] and not bind["writable"]])
         # Processes that a worker may not trace are hidden from it, this one among them.
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
         _loopback_up()
@@ -206,7 +208,7 @@ def enter_lane(plan, number):
             left["domain"] = domain
             if plan["landlock"]["scoped"]:
                 # What this process may signal is then what it has forked, and kill(-1) reaches just that.
-                Domain({**plan["landlock"], "handled_fs": 0, "handled_net": 0, "rules": []}).enter()
+                Domain({**plan["landlock"], "handled_fs": 0, "handled_net": 0, "rules": [], "connect": []}).enter()
     if plan["seccomp"]:
         filter = Filter(bytes.fromhex(plan["seccomp"]))
         if plan["world"] == "namespaces":
@@ -276,6 +278,9 @@ class Domain:
         for fd, rule in self.rules:
             _check(syscall(SYS_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_PATH_BENEATH, rule, 0), "adding a Landlock rule")
             os.close(fd)
+        for port in plan["connect"]:
+            _check(syscall(SYS_LANDLOCK_ADD_RULE, ruleset, LANDLOCK_RULE_NET_PORT, struct.pack("=QQ", LANDLOCK_ACCESS_NET_CONNECT_TCP, port), 0),
+                   "adding a Landlock rule")
         _check(syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, plan["flags"]), "entering the Landlock domain")
         os.close(ruleset)
 

@@ -17,4 +17,6 @@ print(json.dumps({
     "paths": [p for p in [paths["stdlib"], paths["platstdlib"], paths["purelib"], paths["platlib"]] + sys.path
               if p and os.path.isdir(p)],
     "libraries": sorted(maps),
+    "abi": sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag,
+    "modules": sorted({*sys.stdlib_module_names, *sys.builtin_module_names}),
 }))

@@ -3,6 +3,7 @@ import _signal
 import gc
 import os
 import sys
+from _frozen_importlib_external import PathFinder   # importlib.machinery would bring more along
 
 import _sandbox_confine as confine
 import _sandbox_lane as lane
@@ -29,18 +30,15 @@ def _start(control, plan):
         if not wire.receive(control)[0]:
             os._exit(0)
 
+    os.umask(0o022)   # before directories are made that other ids pass
     confine.enter_template(plan, ask_for_map)
-    os.umask(0o022)
     os.environ.pop("LD_BIND_NOW", None)
     if plan["semaphores"]:
         import _sandbox_semaphores
         _sandbox_semaphores.install()
     sys.path[:0] = plan["python_path"]
-    for name in plan["preload"]:
-        try:
-            __import__(name)
-        except BaseException as e:
-            raise confine.ConfineError(f"preload {name}", f"{type(e).__name__}: {e}") from None
+    _preload(plan["preload"], plan["packages"])
+    _add_packages(plan["python_path"], plan["packages"])
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         # A thread does not survive fork, but a lock that it holds does.
@@ -60,6 +58,47 @@ def _start(control, plan):
         if limit["above_template"]:
             limit["value"] += data_bytes   # what the template holds already is not the worker's to pay for
     wire.send(control, b"ready")
+
+
+def _preload(names, packages):
+    """Import from the operator's interpreter, never from what was installed. What would bring a module that an installed
+    package provides too is left out, or programs would find the operator's version of it."""
+    installed = set()
+    if packages:
+        # What only the installed packages have cannot come from anywhere else.
+        installed = {name for name in (entry.split(".")[0] for entry in os.listdir(packages))
+                     if name.isidentifier() and PathFinder.find_spec(name)}
+    for name in names:
+        if installed and _brings(name, installed):
+            continue
+        try:
+            __import__(name)
+        except BaseException as e:
+            raise confine.ConfineError(f"preload {name}", f"{type(e).__name__}: {e}") from None
+
+
+def _brings(name, installed):
+    """Whether an import has such modules loaded, found out in a fork, since no import can be undone."""
+    child = os.fork()
+    if child == 0:
+        try:
+            __import__(name)
+        except BaseException:
+            pass   # the import itself will tell
+        os._exit(any(module.partition(".")[0] in installed for module in sys.modules))
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def _add_packages(roots, packages):
+    """Let programs, and Pythons that they start, import what was installed: behind the standard library and before the
+    operator's packages. It is no site directory: its .pth files do not run."""
+    if packages:
+        site = [i for i, path in enumerate(sys.path) if path.endswith(("/site-packages", "/dist-packages"))]
+        sys.path.insert(min(site, default=len(sys.path)), packages)
+        roots = [*roots, packages]
+        PathFinder.find_spec("_sandbox_absent")   # lists the directories for all who follow
+    if roots:
+        os.environ["PYTHONPATH"] = ":".join(roots)
 
 
 def share_page_tables():

@@ -1,0 +1,251 @@
+package packages
+
+import (
+	"cmp"
+	"math"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	// defaultPipTimeout is pip's own.
+	defaultPipTimeout = 15 * time.Second
+	// defaultPipRetries is lower than pip's five: somebody waits.
+	defaultPipRetries = 2
+)
+
+// PipConfig is what pip's configuration says about indexes. URLs and Proxy may hold passwords: it is not for logs.
+type PipConfig struct {
+	// IndexURL is index-url; "" stands for DefaultIndexURL.
+	IndexURL string
+	// DefaultIndexURL is what pip is built with. It is in no configuration: pip tells it, as PyPI.simple_url of its
+	// module pip._internal.models.index.
+	DefaultIndexURL string
+	// ExtraIndexURLs is extra-index-url.
+	ExtraIndexURLs []string
+	// NoIndex says that FindLinks alone are looked at.
+	NoIndex bool
+	// FindLinks lists local directories and addresses of pages and files.
+	FindLinks []string
+	// TrustedHosts lists HOST or HOST:PORT that need no certificate.
+	TrustedHosts []string
+	// Cert is a file of certificates, or a directory of such, that replaces the system's. "" is the system's.
+	Cert string
+	// ClientCert is a file with a private key and its certificate. "" is none.
+	ClientCert string
+	// Proxy is the URL of the proxy to the outside; "" is what the environment says.
+	Proxy string
+	// Timeout is how long a silent index is waited for. Default: 15 s, as pip's.
+	Timeout time.Duration
+	// Retries is how often a failed request is repeated. Default: 2; negative is never.
+	Retries int
+	// Pre lets pip choose pre-releases.
+	Pre bool
+	// PreferBinary lets pip choose an older wheel over a newer source distribution.
+	PreferBinary bool
+	// Constraints lists files, or their addresses, that bound the versions.
+	Constraints []string
+}
+
+// ParsePipConfig reads the output of `pip config list`, with pip's precedence for `pip install`: what the section global
+// says gives way to install, and that to the environment. A later value replaces a list, as pip does. What cannot be read
+// is left out.
+func ParsePipConfig(list string) PipConfig {
+	sections := map[string][][2]string{}
+	for line := range strings.Lines(list) {
+		key, text, _ := strings.Cut(strings.TrimSpace(line), "=")
+		section, name, _ := strings.Cut(key, ".")
+		if value, ok := parsePythonString(text); ok && value != "" { // pip ignores empty values
+			sections[section] = append(sections[section], [2]string{name, value})
+		}
+	}
+	var c PipConfig
+	for _, section := range []string{"global", "install", ":env:"} {
+		for _, option := range sections[section] {
+			c.set(option[0], option[1])
+		}
+	}
+	return c
+}
+
+// set applies one option, with every long name that pip has for it.
+func (c *PipConfig) set(name, value string) {
+	switch name {
+	case "index-url", "pypi-url":
+		c.IndexURL = value
+	case "extra-index-url":
+		c.ExtraIndexURLs = strings.Fields(value)
+	case "no-index":
+		setBool(&c.NoIndex, value)
+	case "find-links":
+		c.FindLinks = strings.Fields(value)
+	case "trusted-host":
+		c.TrustedHosts = strings.Fields(value)
+	case "cert":
+		c.Cert = value
+	case "client-cert":
+		c.ClientCert = value
+	case "proxy":
+		c.Proxy = value
+	case "timeout", "default-timeout":
+		if seconds, err := strconv.ParseFloat(value, 64); err == nil && seconds > 0 && seconds <= 3600 {
+			c.Timeout = time.Duration(math.Ceil(seconds * float64(time.Second)))
+		}
+	case "retries":
+		if n, err := strconv.Atoi(value); err == nil && n >= 0 {
+			c.Retries = cmp.Or(min(n, 10), -1)
+		}
+	case "pre":
+		setBool(&c.Pre, value)
+	case "prefer-binary":
+		setBool(&c.PreferBinary, value)
+	case "constraint":
+		c.Constraints = strings.Fields(value)
+	}
+}
+
+// setBool knows the words of pip's strtobool.
+func setBool(b *bool, value string) {
+	switch strings.ToLower(value) {
+	case "y", "yes", "t", "true", "on", "1":
+		*b = true
+	case "n", "no", "f", "false", "off", "0":
+		*b = false
+	}
+}
+
+func (c PipConfig) timeout() time.Duration { return cmp.Or(max(c.Timeout, 0), defaultPipTimeout) }
+
+func (c PipConfig) retries() int { return max(cmp.Or(c.Retries, defaultPipRetries), 0) }
+
+// Environment returns the variables that give a pip the same settings where it can read none of the files that the
+// settings come from, and nobody answers its questions. Passwords in URLs are among them. Proxy is not, since it is not
+// for a pip that reaches the outside through a Proxy of this package.
+func (c PipConfig) Environment() []string {
+	env := []string{
+		"PIP_CONFIG_FILE=" + os.DevNull, "PIP_NO_INPUT=1", "PIP_DISABLE_PIP_VERSION_CHECK=1",
+		"PIP_DEFAULT_TIMEOUT=" + strconv.FormatFloat(c.timeout().Seconds(), 'f', -1, 64),
+		"PIP_RETRIES=" + strconv.Itoa(c.retries()),
+	}
+	add := func(name, value string) {
+		if value != "" {
+			env = append(env, name+"="+value)
+		}
+	}
+	flag := func(name string, on bool) {
+		if on {
+			add(name, "1")
+		}
+	}
+	add("PIP_INDEX_URL", cmp.Or(c.IndexURL, c.DefaultIndexURL))
+	add("PIP_EXTRA_INDEX_URL", strings.Join(c.ExtraIndexURLs, " "))
+	flag("PIP_NO_INDEX", c.NoIndex)
+	add("PIP_FIND_LINKS", joinPlaces(c.FindLinks))
+	add("PIP_TRUSTED_HOST", strings.Join(c.TrustedHosts, " "))
+	add("PIP_CERT", absolutePath(c.Cert))
+	add("PIP_CLIENT_CERT", absolutePath(c.ClientCert))
+	flag("PIP_PRE", c.Pre)
+	flag("PIP_PREFER_BINARY", c.PreferBinary)
+	add("PIP_CONSTRAINT", joinPlaces(c.Constraints))
+	return env
+}
+
+// joinPlaces makes one value of several paths and URLs. Paths become absolute, since the other pip works elsewhere; and
+// one with a blank becomes a URL, since a blank separates two values.
+func joinPlaces(places []string) string {
+	var out []string
+	for _, place := range places {
+		if !strings.Contains(place, "://") && !strings.HasPrefix(place, "file:") {
+			if place = absolutePath(place); strings.ContainsAny(place, " \t\r\n\v\f") {
+				place = fileURL(place)
+			}
+		}
+		out = append(out, place)
+	}
+	return strings.Join(out, " ")
+}
+
+// absolutePath also knows ~, as pip does. "" stays.
+func absolutePath(path string) string {
+	if path == "~" || strings.HasPrefix(path, "~/") {
+		if home, err := os.UserHomeDir(); err == nil {
+			path = filepath.Join(home, path[1:])
+		}
+	}
+	if path != "" {
+		if absolute, err := filepath.Abs(path); err == nil {
+			return absolute
+		}
+	}
+	return path
+}
+
+func fileURL(path string) string { return (&url.URL{Scheme: "file", Path: path}).String() }
+
+// parsePythonString reads what Python's repr writes for a str.
+func parsePythonString(text string) (string, bool) {
+	if len(text) < 2 || text[0] != '\'' && text[0] != '"' || text[len(text)-1] != text[0] {
+		return "", false
+	}
+	quote, rest := text[0], text[1:len(text)-1]
+	var b strings.Builder
+	for rest != "" {
+		c := rest[0]
+		if c == quote {
+			return "", false
+		}
+		if c != '\\' {
+			b.WriteByte(c)
+			rest = rest[1:]
+			continue
+		}
+		if len(rest) < 2 {
+			return "", false
+		}
+		escape, digits := rest[1], 0
+		rest = rest[2:]
+		switch escape {
+		case '\\', '\'', '"':
+			b.WriteByte(escape)
+		case 'n':
+			b.WriteByte('\n')
+		case 'r':
+			b.WriteByte('\r')
+		case 't':
+			b.WriteByte('\t')
+		case 'x':
+			digits = 2
+		case 'u':
+			digits = 4
+		case 'U':
+			digits = 8
+		default:
+			return "", false
+		}
+		if digits == 0 {
+			continue
+		}
+		if len(rest) < digits {
+			return "", false
+		}
+		n, err := strconv.ParseUint(rest[:digits], 16, 32)
+		if err != nil {
+			return "", false
+		}
+		rest = rest[digits:]
+		switch {
+		case n >= 0xdc80 && n <= 0xdcff: // a byte of a path that is no UTF-8 (PEP 383)
+			b.WriteByte(byte(n))
+		case utf8.ValidRune(rune(n)):
+			b.WriteRune(rune(n))
+		default:
+			return "", false
+		}
+	}
+	return b.String(), true
+}

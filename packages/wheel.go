@@ -1,0 +1,197 @@
+package packages
+
+import (
+	"fmt"
+	"regexp"
+	"strings"
+	"unicode"
+)
+
+// Bounds that WheelLimits takes for 0.
+const (
+	defaultMaxBytes = 2 << 30
+	defaultMaxFiles = 100_000
+)
+
+// WheelLimits says how much a wheel may bring, and which names it may not take. The zero value is usable.
+type WheelLimits struct {
+	// MaxBytes of its files together, unpacked; and again of what is compiled from them. 0 means 2 GiB.
+	MaxBytes int64
+	// MaxFiles counts the entries of the archive, directories included. 0 means 100,000.
+	MaxFiles int
+	// Forbidden says whether a wheel may not bring this top-level name, since the standard library has it. It is called
+	// with names such as "json", and may be called concurrently. nil forbids none; some names are refused in any case.
+	Forbidden func(topLevel string) bool
+}
+
+func (l WheelLimits) withDefaults() WheelLimits {
+	if l.MaxBytes <= 0 {
+		l.MaxBytes = defaultMaxBytes
+	}
+	if l.MaxFiles <= 0 {
+		l.MaxFiles = defaultMaxFiles
+	}
+	if l.Forbidden == nil {
+		l.Forbidden = func(string) bool { return false }
+	}
+	return l
+}
+
+// WheelError says why a wheel is refused. The fault is the wheel's: the same file is refused again.
+type WheelError struct {
+	// Wheel is the name of its file.
+	Wheel string
+	// Reason is a part of a sentence, such as `it has the symbolic link "a/b"`.
+	Reason string
+	// TooLarge says that it has more than WheelLimits.MaxBytes.
+	TooLarge bool
+}
+
+func (e *WheelError) Error() string {
+	return fmt.Sprintf("the wheel %q is refused: %s; download it again, or choose another version", e.Wheel, e.Reason)
+}
+
+// wheelName is what the name of a wheel's file says (PEP 427).
+type wheelName struct {
+	file    string
+	name    string // canonical
+	version string // as in the file's name, where _ may stand for -
+}
+
+// refuse makes a WheelError.
+func (n wheelName) refuse(format string, args ...any) error {
+	return &WheelError{Wheel: n.file, Reason: fmt.Sprintf(format, args...)}
+}
+
+var (
+	distributionName = regexp.MustCompile(`^(?i:[a-z0-9]|[a-z0-9][a-z0-9._-]*[a-z0-9])$`)
+	// A version becomes part of a directory's name; what more PEP 440 asks for is the resolver's to know.
+	distributionVersion = regexp.MustCompile(`^(?i:[a-z0-9][a-z0-9.!+_-]*)$`)
+	wheelTag            = regexp.MustCompile(`^(?i:[a-z0-9_.]+)$`)
+	wheelBuild          = regexp.MustCompile(`^(?i:[0-9][a-z0-9_.]*)$`)
+	nameSeparators      = regexp.MustCompile(`[-_.]+`)
+)
+
+// maxNameBytes bounds a name and its version, so that an entry of the store fits into a file's name.
+const maxNameBytes = 200
+
+func parseWheelName(file string) (wheelName, error) {
+	n := wheelName{file: file}
+	stem, isWheel := strings.CutSuffix(file, ".whl")
+	parts := strings.Split(stem, "-")
+	if !isWheel || len(parts) != 5 && len(parts) != 6 {
+		return n, n.refuse("its name is not of the form name-version-python-abi-platform.whl")
+	}
+	switch tags := parts[len(parts)-3:]; {
+	case !distributionName.MatchString(parts[0]) || len(parts[0])+len(parts[1]) > maxNameBytes:
+		return n, n.refuse("its name starts with %q, which is no name of a distribution", parts[0])
+	case !distributionVersion.MatchString(parts[1]):
+		return n, n.refuse("its name has %q where the version belongs", parts[1])
+	case len(parts) == 6 && !wheelBuild.MatchString(parts[2]):
+		return n, n.refuse("its name has %q where the build number belongs", parts[2])
+	case !wheelTag.MatchString(tags[0]) || !wheelTag.MatchString(tags[1]) || !wheelTag.MatchString(tags[2]):
+		return n, n.refuse("its name ends with %q, which are no tags", strings.Join(tags, "-"))
+	}
+	n.name, n.version = canonicalWheelName(parts[0]), parts[1]
+	return n, nil
+}
+
+// matches says whether a name and a version, however they are written, are those of the wheel.
+func (n wheelName) matches(name, version string) bool {
+	return canonicalWheelName(name) == n.name && canonicalWheelVersion(version) == canonicalWheelVersion(n.version)
+}
+
+// canonicalWheelName writes a distribution's name as PEP 503 does.
+func canonicalWheelName(name string) string {
+	return strings.ToLower(nameSeparators.ReplaceAllString(name, "-"))
+}
+
+// wheelVersion is PEP 440's own expression, except that _ may stand for the - of an implicit post release, as it does in
+// the names of files.
+var wheelVersion = regexp.MustCompile(`^v?(?:(\d+)!)?(\d+(?:\.\d+)*)` +
+	`(?:[-_.]?(alpha|a|beta|b|preview|pre|c|rc)[-_.]?(\d*))?` +
+	`(?:[-_](\d+)|[-_.]?(post|rev|r)[-_.]?(\d*))?` +
+	`(?:[-_.]?(dev)[-_.]?(\d*))?` +
+	`(?:\+([a-z0-9]+(?:[-_.][a-z0-9]+)*))?$`)
+
+// canonicalWheelVersion returns the same text for versions that PEP 440 holds to be equal. What is no version of PEP 440
+// is equal only to the same letters.
+func canonicalWheelVersion(version string) string {
+	version = strings.ToLower(strings.TrimSpace(version))
+	m := wheelVersion.FindStringSubmatch(version)
+	if m == nil {
+		return nameSeparators.ReplaceAllString(version, ".")
+	}
+	release := strings.Split(m[2], ".")
+	for i, number := range release {
+		release[i] = plainNumber(number)
+	}
+	for len(release) > 1 && release[len(release)-1] == "0" {
+		release = release[:len(release)-1]
+	}
+	text := plainNumber(m[1]) + "!" + strings.Join(release, ".")
+	if m[3] != "" {
+		short := map[string]string{"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
+		pre := m[3]
+		if s, ok := short[pre]; ok {
+			pre = s
+		}
+		text += pre + plainNumber(m[4])
+	}
+	if m[5] != "" || m[6] != "" {
+		text += ".post" + plainNumber(m[5]+m[7])
+	}
+	if m[8] != "" {
+		text += ".dev" + plainNumber(m[9])
+	}
+	if m[10] != "" {
+		local := nameSeparators.Split(m[10], -1)
+		for i, part := range local {
+			if strings.Trim(part, "0123456789") == "" {
+				local[i] = plainNumber(part)
+			}
+		}
+		text += "+" + strings.Join(local, ".")
+	}
+	return text
+}
+
+// plainNumber drops leading zeros; none at all is 0.
+func plainNumber(digits string) string {
+	if digits = strings.TrimLeft(digits, "0"); digits == "" {
+		return "0"
+	}
+	return digits
+}
+
+// importable returns the name by which a program imports the file or directory at the top of a site, or "".
+func importable(top string, dir bool) string {
+	name := top
+	if !dir {
+		switch stem, extension, _ := strings.Cut(top, "."); {
+		case extension == "py", extension == "pyc":
+			name = stem
+		case extension == "so" || strings.HasSuffix(extension, ".so"): // x.so, x.abi3.so, x.cpython-311-x86_64-linux-gnu.so
+			name = stem
+		default:
+			return ""
+		}
+	}
+	if name == pycache || !isIdentifier(name) {
+		return ""
+	}
+	return name
+}
+
+// isIdentifier is Python's str.isidentifier, as near as Go's tables are to it.
+func isIdentifier(name string) bool {
+	for i, r := range name {
+		if r == '_' || unicode.IsLetter(r) || unicode.Is(unicode.Nl, r) {
+			continue
+		}
+		if i == 0 || !unicode.In(r, unicode.Nd, unicode.Mn, unicode.Mc, unicode.Pc) {
+			return false
+		}
+	}
+	return name != ""
+}

@@ -1,0 +1,231 @@
+package policy
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	pep440 "github.com/aquasecurity/go-pep440-version"
+)
+
+// clause is one comparison of a specifier set. The library parses and orders versions; its own specifiers are not used, as
+// they misread valid ones (upper case, epochs, "==1.0.*" for 1) and take "||" and a missing comma.
+type clause struct {
+	operator string
+	version  pep440.Version // unset for "==="
+	prefix   bool           // "==1.*": only the version's release counts
+	text     string         // the normalised version, as it is written
+}
+
+// specifier is a set of clauses, all of which a version must match.
+type specifier []clause
+
+var (
+	clauseShape = regexp.MustCompile(`^(~=|===|==|!=|<=|>=|<|>) *([^ ]+)$`)
+	// arbitraryShape is what "===" compares: any text without the signs that end a clause in PEP 508.
+	arbitraryShape = regexp.MustCompile(`^[A-Za-z0-9._+!*-]+$`)
+	localSeparator = regexp.MustCompile(`[-_.]`)
+)
+
+// parseVersion parses a PEP 440 version. The library keeps a local part as it is written, so that is normalised before.
+func parseVersion(s string) (pep440.Version, error) {
+	public, local, found := strings.Cut(s, "+")
+	if found {
+		parts := localSeparator.Split(local, -1)
+		for i, part := range parts {
+			if part != "" && strings.Trim(part, "0123456789") == "" {
+				parts[i] = cmp.Or(strings.TrimLeft(part, "0"), "0")
+			}
+		}
+		s = public + "+" + strings.Join(parts, ".")
+	}
+	return pep440.Parse(s)
+}
+
+// CompareVersions orders two PEP 440 versions: -1, 0 or 1. What is not PEP 440 comes before all that is, and by its text.
+func CompareVersions(a, b string) int {
+	left, leftErr := parseVersion(a)
+	right, rightErr := parseVersion(b)
+	switch {
+	case leftErr != nil && rightErr != nil:
+		return cmp.Compare(a, b)
+	case leftErr != nil:
+		return -1
+	case rightErr != nil:
+		return 1
+	}
+	return left.Compare(right)
+}
+
+// parseSpecifier reads a version, which stands for exactly that, or a specifier set. Its errors read after a field's name.
+func parseSpecifier(s string) (specifier, error) {
+	if s != "" && !strings.ContainsAny(s, "<>=~^,") && !strings.HasPrefix(s, "!") {
+		s = "==" + s
+	}
+	var set specifier
+	for text := range strings.SplitSeq(s, ",") {
+		text = strings.Trim(text, " ")
+		if text == "" {
+			continue
+		}
+		c, err := parseClause(text)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.ContainsFunc(set, func(o clause) bool { return o.operator == c.operator && o.text == c.text }) {
+			set = append(set, c)
+		}
+	}
+	if len(set) == 0 {
+		return nil, malformed(s)
+	}
+	return set, nil
+}
+
+func parseClause(s string) (clause, error) {
+	if rest, found := strings.CutPrefix(s, "^"); found {
+		return clause{}, fmt.Errorf(
+			`must be a PEP 440 specifier, and "^" is none: write "~=" or a range such as ">=2,<3" in place of %s`, quote("^"+rest))
+	}
+	if strings.HasPrefix(s, "=") && !strings.HasPrefix(s, "==") {
+		return clause{}, fmt.Errorf(`must be a PEP 440 specifier, and "=" is none: write "==" in place of it in %s`, quote(s))
+	}
+	parts := clauseShape.FindStringSubmatch(s)
+	if parts == nil {
+		return clause{}, malformed(s)
+	}
+	c := clause{operator: parts[1], text: parts[2]}
+	if c.operator == "===" {
+		if !arbitraryShape.MatchString(c.text) {
+			return clause{}, malformed(s)
+		}
+		return c, nil
+	}
+	text := c.text
+	if c.operator == "==" || c.operator == "!=" {
+		text, c.prefix = strings.CutSuffix(text, ".*")
+	}
+	version, err := parseVersion(text)
+	if err != nil {
+		return clause{}, malformed(s)
+	}
+	c.version, c.text = version, version.String()
+	switch {
+	case c.prefix:
+		if c.text != version.BaseVersion() {
+			return clause{}, fmt.Errorf(`must end in ".*" only after a plain release such as "==1.4.*", and %s does not`, quote(s))
+		}
+		c.text += ".*"
+	case version.Local() != "" && c.operator != "==" && c.operator != "!=":
+		return clause{}, fmt.Errorf(
+			`must not compare local versions ("+...") with %q: use "==" in place of it in %s`, c.operator, quote(s))
+	case c.operator == "~=" && !strings.Contains(version.BaseVersion(), "."):
+		return clause{}, fmt.Errorf(`must have two numbers or more after "~=", as in "~=1.4", and %s has one`, quote(s))
+	}
+	return c, nil
+}
+
+func malformed(s string) error {
+	if s == "" {
+		return errors.New(`must be a version such as "2.31.0" or a specifier such as ">=2,<3"`)
+	}
+	return fmt.Errorf(`must be a version such as "2.31.0" or a specifier such as ">=2,<3", and %s is neither`, quote(s))
+}
+
+// String returns the set as PEP 508 writes it, in the order it was given.
+func (s specifier) String() string {
+	texts := make([]string, len(s))
+	for i, c := range s {
+		texts[i] = c.operator + c.text
+	}
+	return strings.Join(texts, ",")
+}
+
+func (s specifier) match(version string) bool {
+	parsed, err := parseVersion(version)
+	for _, c := range s {
+		if c.operator == "===" {
+			if !strings.EqualFold(c.text, strings.TrimSpace(version)) && (err != nil || !strings.EqualFold(c.text, parsed.String())) {
+				return false
+			}
+		} else if err != nil || !c.match(parsed) {
+			return false
+		}
+	}
+	return true
+}
+
+// match follows PEP 440, "Version specifiers". Pre-releases are not excluded here, save where an operator says so.
+func (c clause) match(v pep440.Version) bool {
+	switch c.operator {
+	case "==":
+		return c.equal(v)
+	case "!=":
+		return !c.equal(v)
+	case ">=":
+		return public(v).GreaterThanOrEqual(c.version)
+	case "<=":
+		return public(v).LessThanOrEqual(c.version)
+	case "~=":
+		release := c.version.BaseVersion()
+		return public(v).GreaterThanOrEqual(c.version) && hasPrefix(v, release[:strings.LastIndexByte(release, '.')])
+	case "<":
+		// 3.1rc1 is not "<3.1", though it comes before.
+		return v.LessThan(c.version) && (c.version.IsPreRelease() || !v.IsPreRelease() ||
+			v.LessThan(pep440.MustParse(c.text+".dev0")))
+	case ">":
+		// Nor are 3.1.post1 and 3.1+local ">3.1", though they come after.
+		return v.GreaterThan(c.version) && !public(v).Equal(c.version) &&
+			(c.version.IsPostRelease() || !withoutPost(v).Equal(c.version))
+	}
+	return false
+}
+
+func (c clause) equal(v pep440.Version) bool {
+	if c.prefix {
+		return hasPrefix(v, c.version.BaseVersion())
+	}
+	if c.version.Local() == "" {
+		v = public(v)
+	}
+	return v.Equal(c.version)
+}
+
+// public returns a version without its local part.
+func public(v pep440.Version) pep440.Version {
+	if v.Local() == "" {
+		return v
+	}
+	return pep440.MustParse(v.Public())
+}
+
+// withoutPost returns the version that a post-release follows; a version that is none, as it is.
+func withoutPost(v pep440.Version) pep440.Version {
+	before, _, found := strings.Cut(v.Public(), ".post")
+	if !found {
+		return v
+	}
+	return pep440.MustParse(before)
+}
+
+// hasPrefix reports whether the release of a version begins with the given one, where missing numbers count as 0.
+func hasPrefix(v pep440.Version, release string) bool {
+	haveEpoch, have := splitRelease(v.BaseVersion())
+	wantEpoch, want := splitRelease(release)
+	for len(have) < len(want) {
+		have = append(have, "0")
+	}
+	return haveEpoch == wantEpoch && slices.Equal(have[:len(want)], want)
+}
+
+// splitRelease splits a normalised "1!2.3" in its epoch, "0" when it has none, and its numbers.
+func splitRelease(s string) (epoch string, numbers []string) {
+	epoch, release, found := strings.Cut(s, "!")
+	if !found {
+		epoch, release = "0", s
+	}
+	return epoch, strings.Split(release, ".")
+}

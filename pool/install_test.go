@@ -1,0 +1,224 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
+)
+
+// newTestIndex serves wheels, and returns how to ask for what it has.
+func newTestIndex(t *testing.T, wheels ...index.Wheel) (*index.Server, func(name, version string) InstallRequest) {
+	t.Helper()
+	server := index.New()
+	t.Cleanup(server.Close)
+	server.AddWheels(wheels...)
+	x, err := packages.NewIndex(packages.PipConfig{IndexURL: server.URL()}, packages.IndexOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(x.Close)
+	return server, func(name, version string) InstallRequest {
+		req := InstallRequest{Name: name, Satisfied: func(v string) bool { return version == "" || v == version }, Index: x,
+			MaxDownload: 10 * mib, MaxInstalled: 100 * mib, Timeout: time.Minute,
+			Approve: func([]ResolvedPackage) (InstallStatus, string) { return "", "" }}
+		if version != "" {
+			req.Specifier = "==" + version
+		}
+		return req
+	}
+}
+
+func install(t *testing.T, p *Pool, req InstallRequest, want InstallStatus) InstallResult {
+	t.Helper()
+	r, err := p.Install(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Status != want || r.Message == "" {
+		t.Fatalf("got %+v, want %s", r, want)
+	}
+	return r
+}
+
+func module(name, version string) index.Wheel {
+	return index.Wheel{Name: name, Version: version, Files: map[string]string{strings.ReplaceAll(name, "-", "_") + ".py": fmt.Sprintf("VERSION = %q\n", version)}}
+}
+
+func TestNextExecutionHasWhatWasInstalled(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 2, Templates: 1})
+	_, ask := newTestIndex(t, module("sandbox-one", "1.0"), module("sandbox-one", "2.0"))
+	const version = "import sandbox_one; print(sandbox_one.VERSION)"
+	if r := execute(t, p, version, 10*time.Second); !strings.Contains(r.Stderr, "No module named 'sandbox_one'") {
+		t.Fatalf("got %+v", r)
+	}
+	// One that runs already goes on with what there was.
+	running := make(chan Result, 1)
+	go func() {
+		r, _ := p.Execute(context.Background(), Request{Code: "print('here', flush=True)\nimport time, importlib.util\ntime.sleep(2)\nprint(importlib.util.find_spec('sandbox_one'))", Timeout: 30 * time.Second})
+		running <- r
+	}()
+	eventually(t, 5*time.Second, "it runs", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+	if r := install(t, p, ask("sandbox-one", "1.0"), InstallInstalled); r.Version != "1.0" || len(r.Packages) != 1 {
+		t.Fatalf("got %+v", r)
+	}
+	if idle := p.Stat().Workers[StateIdle]; idle < 2 {
+		t.Errorf("%d workers are parked right after the install", idle)
+	}
+	if r := execute(t, p, version, 10*time.Second); r.Stdout != "1.0\n" {
+		t.Errorf("got %+v", r)
+	}
+	if r := <-running; r.Status != StatusOK || r.Stdout != "here\nNone\n" {
+		t.Errorf("the one that ran got %+v", r)
+	}
+	install(t, p, ask("sandbox-one", ""), InstallAlready)
+	install(t, p, ask("sandbox-one", "2.0"), InstallInstalled)
+	if r := execute(t, p, version, 10*time.Second); r.Stdout != "2.0\n" {
+		t.Errorf("got %+v", r)
+	}
+	// A Python that a program starts has it, too.
+	if r := execute(t, p, "import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', "+fmt.Sprintf("%q", version)+"], capture_output=True, text=True).stdout)", 10*time.Second); r.Stdout != "2.0\n\n" {
+		t.Errorf("got %+v", r)
+	}
+	eventually(t, 10*time.Second, "what served the old sets is gone", func() bool {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.lanes) == p.current.lanes
+	})
+}
+
+func TestSetSurvivesItsPool(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	_, ask := newTestIndex(t, module("sandbox-kept", "1.0"))
+	first := newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1})
+	beside := newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1, Max: 1})
+	install(t, first, ask("sandbox-kept", ""), InstallInstalled)
+	// Another pool of the same directory, as of the next configuration, has it at the same moment.
+	for _, p := range []*Pool{first, beside, newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1, Max: 2})} {
+		if r := execute(t, p, "import sandbox_kept; print(sandbox_kept.VERSION)", 10*time.Second); r.Stdout != "1.0\n" {
+			t.Errorf("got %+v", r)
+		}
+	}
+}
+
+func TestPreloadGivesWayToWhatWasInstalled(t *testing.T) {
+	t.Parallel()
+	here, err := os.Getwd() // not in /tmp: each execution has one of its own
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots, err := os.MkdirTemp(here, ".roots-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(roots) })
+	for name, source := range map[string]string{"sandbox_pre.py": "VERSION = 'of the operator'\n", "sandbox_user.py": "import sandbox_pre\n"} {
+		if err := os.WriteFile(filepath.Join(roots, name), []byte(source), 0o644); err != nil { //nolint:gosec // for workers to read
+			t.Fatal(err)
+		}
+	}
+	if err := os.Chmod(roots, 0o755); err != nil { //nolint:gosec // likewise
+		t.Fatal(err)
+	}
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), PythonPath: []string{roots}, Preload: []string{"sandbox_user", "json"}, Idle: 1, Templates: 1})
+	_, ask := newTestIndex(t, module("sandbox-pre", "3.0"))
+	const code = "import sys; print('sandbox_pre' in sys.modules, 'json' in sys.modules)"
+	if r := execute(t, p, code, 10*time.Second); r.Stdout != "True True\n" {
+		t.Fatalf("got %+v", r)
+	}
+	install(t, p, ask("sandbox-pre", ""), InstallInstalled)
+	if r := execute(t, p, code, 10*time.Second); r.Stdout != "False True\n" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+func TestInstallsOfTheSameAreOne(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
+	server, ask := newTestIndex(t)
+	wheel := module("sandbox-same", "1.0").File()
+	wheel.Delay = 300 * time.Millisecond
+	server.Add(index.Project{Name: "sandbox-same", Files: []index.File{wheel}})
+	var all sync.WaitGroup
+	results := make([]InstallResult, 5)
+	for n := range results {
+		all.Go(func() { results[n], _ = p.Install(t.Context(), ask("sandbox-same", "")) })
+	}
+	all.Wait()
+	installed := 0
+	for _, r := range results {
+		if r.Version != "1.0" {
+			t.Errorf("got %+v", r)
+		}
+		if r.Status == InstallInstalled {
+			installed++
+		}
+	}
+	if installed == 0 || server.WheelDownloads() != 1 {
+		t.Errorf("%d say that they installed it, in %d downloads", installed, server.WheelDownloads())
+	}
+}
+
+func TestAnInstallThatNobodyWaitsForIsGivenUp(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
+	server, ask := newTestIndex(t)
+	wheel := module("sandbox-slow", "1.0").File()
+	wheel.Delay = time.Hour
+	server.Add(index.Project{Name: "sandbox-slow", Files: []index.File{wheel}})
+	server.AddWheels(module("sandbox-quick", "1.0"))
+	ctx, cancel := context.WithCancel(t.Context())
+	req := ask("sandbox-slow", "")
+	req.Progress = func(progress InstallProgress) {
+		if progress.Phase == PhaseDownloading {
+			cancel()
+		}
+	}
+	if _, err := p.Install(ctx, req); !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+	install(t, p, ask("sandbox-quick", ""), InstallInstalled) // it does not stand behind the other one
+	if generation, set, _, err := p.InstalledPackages(t.Context()); err != nil || generation == 0 || len(set) != 1 {
+		t.Errorf("got %d %+v %v", generation, set, err)
+	}
+}
+
+func TestInstallTakesItsTimeOnly(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
+	server, ask := newTestIndex(t)
+	wheel := module("sandbox-slow", "1.0").File()
+	wheel.Delay = time.Hour
+	server.Add(index.Project{Name: "sandbox-slow", Files: []index.File{wheel}})
+	req := ask("sandbox-slow", "")
+	req.Timeout = 2 * time.Second
+	if r := install(t, p, req, InstallTimeout); !strings.Contains(r.Message, "install_timeout") {
+		t.Errorf("got %q", r.Message)
+	}
+}
+
+// What was installed is data for an installer: its modules are not imported there, and its .pth files do not run.
+func TestInstalledCodeRunsInNoInstallerAndNoTemplate(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
+	trap := "raise SystemExit('a package ran')\n"
+	_, ask := newTestIndex(t, module("sandbox-after", "1.0"), index.Wheel{Name: "sandbox-trap", Version: "1.0", Files: map[string]string{
+		"sandbox_trap.py": "VERSION = '1'\n", "keyring.py": trap, "pip/__init__.py": trap, "packaging/__init__.py": trap, "brotli.py": trap,
+		"sandbox_trap.pth": "import sandbox_trap; raise SystemExit\n",
+	}})
+	install(t, p, ask("sandbox-trap", ""), InstallInstalled)
+	install(t, p, ask("sandbox-after", ""), InstallInstalled)
+	if r := execute(t, p, "import sandbox_after, sys; print('sandbox_trap' in sys.modules)", 10*time.Second); r.Stdout != "False\n" {
+		t.Errorf("got %+v", r)
+	}
+}

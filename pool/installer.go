@@ -1,0 +1,321 @@
+package pool
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+)
+
+// installerModules are sent to each installer, in the order of their imports.
+var installerModules = []string{"wire", "confine", "worker", "lane", "installer"}
+
+const (
+	// workTarget is where an installer's own directory lies in a root of its own.
+	workTarget = "/work"
+	// installerMemory bounds the data of each process of an installer, in bytes.
+	installerMemory = 2 << 30
+	// installerProcesses bounds its processes and threads; a build may run a compiler.
+	installerProcesses = 128
+	// installerAnswer bounds what it answers, in bytes.
+	installerAnswer = 32 << 20
+	// diskInterval is how often its files are counted.
+	diskInterval = 200 * time.Millisecond
+)
+
+// installerTask is what one installer is to do, as python/installer.py reads it.
+type installerTask struct {
+	Kind      string            `json:"kind"` // resolve, build or compile
+	Network   bool              `json:"network"`
+	Port      int               `json:"port"` // of the proxy, where the network is the host's
+	Work      string            `json:"work"`
+	Packages  string            `json:"packages"`
+	Arguments []string          `json:"arguments"`
+	Trees     [][2]string       `json:"trees"`
+	Env       map[string]string `json:"env"`
+}
+
+// installerPlan is a plan with the task that is confined by it.
+type installerPlan struct {
+	plan
+	Number int           `json:"number"` // picks its id, as for a lane
+	Task   installerTask `json:"task"`
+}
+
+// installerAnswers is what an installer says of its task. It is not trusted: what it led to is checked.
+type installerAnswers struct {
+	Failed string   `json:"failed"` // an exception of ours
+	Status int      `json:"status"` // of pip
+	Chosen []chosen `json:"chosen"`
+	Broken []string `json:"broken"`
+	Files  int      `json:"files"`
+	Log    string   `json:"log"`
+}
+
+// chosen is a distribution that pip would install.
+type chosen struct {
+	Name      string `json:"name"`
+	Version   string `json:"version"`
+	URL       string `json:"url"`
+	SHA256    string `json:"sha256"`
+	Direct    bool   `json:"direct"`
+	Yanked    bool   `json:"yanked"`
+	Requested bool   `json:"requested"`
+}
+
+// installerRun is one task with what it may reach.
+type installerRun struct {
+	task     installerTask
+	dir      string // of the host: its own, made here
+	readable []readable
+	hosts    []string // of the network
+	upstream string   // the proxy to the outside; "" is what the environment says
+	maxBytes int64    // from the network, and again of its files
+	received func(bytes int64)
+}
+
+// readable is a file or directory of the host that an installer may read. In a root of its own it lies at target, the same
+// path unless that is given.
+type readable struct{ path, target string }
+
+var (
+	errDiskFull    = errors.New("the installer wrote more than it may")
+	errNetworkFull = errors.New("the installer received more than it may")
+)
+
+// refusedHosts is a failure that goes with hosts which the proxy did not let the installer reach.
+type refusedHosts struct{ hosts []string }
+
+func (e *refusedHosts) Error() string { return "not allowed to reach " + strings.Join(e.hosts, ", ") }
+
+// runInstaller runs a task in a confined process of its own and returns when that, and all that it started, is gone.
+func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers installerAnswers, err error) {
+	number := int(laneNumbers.Add(1))
+	if err := os.Mkdir(run.dir, 0o700); err != nil {
+		return answers, err
+	}
+	if p.plan.Order == orderRoot {
+		id := hostIDBase + sandboxUID + number%p.plan.UIDs
+		if err := os.Chown(run.dir, id, id); err != nil {
+			return answers, err
+		}
+	}
+	var proxy *packages.Proxy
+	serve := func(l net.Listener) {
+		proxy = packages.NewProxy(l, packages.ProxyOptions{Hosts: run.hosts, Upstream: run.upstream, MaxBytes: run.maxBytes, Logger: p.log})
+	}
+	defer func() {
+		if proxy != nil {
+			err = networkFailure(proxy, answers, errors.Join(err, proxy.Close()))
+		}
+	}()
+	if run.task.Network && p.plan.World == worldProcess {
+		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		if err != nil {
+			return answers, err
+		}
+		run.task.Port = l.Addr().(*net.TCPAddr).Port
+		serve(l)
+	}
+	whole, err := p.planInstaller(run, number)
+	if err != nil {
+		return answers, err
+	}
+	out := &limitedBuffer{limit: installerAnswer}
+	process, err := startProcess(ctx, p.python, whole.plan, whole, installerModules, out, func(_ string, socket *os.File) {
+		l, listenErr := net.FileListener(socket)
+		_ = socket.Close() // FileListener has a duplicate
+		if listenErr == nil {
+			serve(l)
+		}
+	})
+	if err != nil {
+		return answers, err
+	}
+	defer process.control.close()
+	if err := waitInstaller(ctx, process, run, proxy); err != nil {
+		return answers, err
+	}
+	if err := json.Unmarshal(out.Bytes(), &answers); err != nil {
+		return answers, fmt.Errorf("the installer ended without an answer (%s%s)", process.cmd.ProcessState, lastLine(process.stderr.String()))
+	}
+	if strings.Contains(answers.Failed, "No module named 'pip'") || strings.Contains(answers.Failed, "No module named 'ensurepip'") {
+		return answers, ErrNoPip
+	}
+	if answers.Failed != "" {
+		return answers, fmt.Errorf("the installer failed: %s", answers.Failed)
+	}
+	return answers, nil
+}
+
+// networkFailure says what the proxy has to do with a task that did not succeed.
+func networkFailure(proxy *packages.Proxy, answers installerAnswers, err error) error {
+	if err == nil && answers.Status == 0 {
+		return nil
+	}
+	if proxy.Exceeded() {
+		return errNetworkFull
+	}
+	if refused := proxy.Refused(); len(refused) > 0 {
+		return &refusedHosts{refused}
+	}
+	return err
+}
+
+// waitInstaller returns when the process is gone: by itself, or because its time or its disk is over.
+func waitInstaller(ctx context.Context, process *pythonProcess, run installerRun, proxy *packages.Proxy) (err error) {
+	ticker := time.NewTicker(diskInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-process.exited:
+			return err
+		case <-ctx.Done():
+			err = context.Cause(ctx)
+			killGroup(process)
+			<-process.exited
+		case <-ticker.C:
+			if proxy != nil && run.received != nil {
+				run.received(proxy.Bytes())
+			}
+			if treeBytes(run.dir, run.maxBytes) > run.maxBytes {
+				err = errDiskFull
+				killGroup(process)
+				<-process.exited
+			}
+		}
+	}
+}
+
+// killGroup ends a process and what it started: with namespaces it is the first of its own, without them they share a
+// group, since nothing but our own code and pip runs there.
+func killGroup(process *pythonProcess) {
+	_ = syscall.Kill(-process.cmd.Process.Pid, syscall.SIGKILL)
+	_ = process.cmd.Process.Kill()
+}
+
+// treeBytes returns what a directory holds, or more than limit as soon as that is clear.
+func treeBytes(dir string, limit int64) int64 {
+	var held int64
+	err := walk(unix.AT_FDCWD, dir, 0, func(_ int, _ string, stat *unix.Stat_t) error {
+		held += stat.Blocks * 512
+		if held > limit {
+			return errScratchFull
+		}
+		return nil
+	})
+	if errors.Is(err, errScratchFull) {
+		return limit + 1
+	}
+	return held
+}
+
+// planInstaller decides the confinement of an installer: that of a worker, with a directory that it may write to, a
+// little more that it may read, and the way to the proxy.
+func (p *Pool) planInstaller(run installerRun, number int) (installerPlan, error) {
+	whole := installerPlan{plan: p.plan, Number: number, Task: run.task}
+	base, task := &whole.plan, &whole.Task
+	base.Preload, base.PythonPath = []string{}, []string{}
+	base.Leftovers = []string{}
+	base.Semaphores = false
+	base.Rlimits = []rlimit{
+		{Name: "RLIMIT_CORE", Value: 1}, {Name: "RLIMIT_FSIZE", Value: run.maxBytes}, {Name: "RLIMIT_NOFILE", Value: 1024},
+		{Name: "RLIMIT_DATA", Value: installerMemory}, {Name: "RLIMIT_MSGQUEUE", Value: 0},
+	}
+	if base.World == worldNamespaces || base.Order == orderRoot {
+		base.Rlimits = append(base.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: installerProcesses})
+	}
+	base.Landlock.Rules = slices.Clone(base.Landlock.Rules)
+	if base.World == worldNamespaces {
+		base.Scratch.Options = "size=64m,nr_inodes=4096,mode=1777"
+		base.Root.Binds = slices.Clone(base.Root.Binds)
+		task.Work = workTarget
+		base.Root.Binds = append(base.Root.Binds, bind{Source: run.dir, Target: workTarget, Dir: true, Writable: true})
+		for _, r := range run.readable {
+			info, err := os.Stat(r.path)
+			if err != nil {
+				return whole, err
+			}
+			target := cmp.Or(r.target, r.path)
+			if within(target, "/tmp") || within(target, "/var/tmp") {
+				return whole, fmt.Errorf("%s, which pip is configured to use, lies in a directory that an installer does not share: move it out of /tmp", r.path)
+			}
+			if !slices.ContainsFunc(base.Root.Binds, func(b bind) bool { return b.Dir && within(target, b.Target) && b.Source == b.Target }) {
+				base.Root.Binds = append(base.Root.Binds, bind{Source: r.path, Target: target, Dir: info.IsDir()})
+			}
+		}
+		if base.Landlock.ABI > 0 {
+			base.Landlock.Rules = append(base.Landlock.Rules, landlockRule{workTarget, base.Landlock.Scratch, landlockDir})
+		}
+		return whole, nil
+	}
+	task.Work = run.dir // the worker's scratch, in its domain
+	for _, r := range run.readable {
+		kind, access := landlockDir, uint64(landlockRead)
+		if info, err := os.Stat(r.path); err != nil {
+			return whole, err
+		} else if !info.IsDir() {
+			kind, access = landlockFile, landlockReadFile
+		}
+		if base.Landlock.ABI > 0 {
+			base.Landlock.Rules = append(base.Landlock.Rules, landlockRule{r.path, access & base.Landlock.HandledFS, kind})
+		}
+	}
+	if task.Network {
+		if base.Landlock.ABI > 0 {
+			// pip tells an index which system it is on, and fails where a file is there that it may not read.
+			base.Landlock.Rules = append(base.Landlock.Rules, landlockRule{"/etc/debian_version", landlockReadFile & base.Landlock.HandledFS, landlockFile})
+		}
+		if base.Landlock.HandledNet != 0 {
+			base.Landlock.Connect = []int{task.Port}
+		}
+		if base.Seccomp != "" {
+			program, err := seccompProgram(runtime.GOARCH, seccompPolicy{world: worldProcess, ownsFiles: base.Order != orderRoot, connects: true})
+			if err != nil {
+				return whole, err
+			}
+			base.Seccomp = hex.EncodeToString(program)
+		}
+	}
+	return whole, nil
+}
+
+// limitedBuffer keeps what is written to it up to a limit, and refuses more.
+type limitedBuffer struct {
+	bytes.Buffer
+	limit int
+}
+
+func (b *limitedBuffer) Write(text []byte) (int, error) {
+	if b.Len()+len(text) > b.limit {
+		return 0, errors.New("too much output")
+	}
+	return b.Buffer.Write(text)
+}
+
+// inside returns path as an installer sees it, whose directory of the host is dir.
+func (p *Pool) inside(dir, path string) string {
+	if p.plan.World != worldNamespaces {
+		return path
+	}
+	rel, err := filepath.Rel(dir, path)
+	if err != nil {
+		return path
+	}
+	return filepath.Join(workTarget, rel)
+}

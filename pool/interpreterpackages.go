@@ -1,0 +1,120 @@
+package pool
+
+import (
+	"bytes"
+	"context"
+	_ "embed"
+	"encoding/json"
+	"fmt"
+	"os/exec"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+)
+
+//go:embed python/pipconfig.py
+var pipConfigSource string
+
+// pipFactsAge is how long what pip says of itself is believed: an operator may install something meanwhile.
+const pipFactsAge = time.Minute
+
+// pipFacts is what the operator's interpreter and its pip are like.
+type pipFacts struct {
+	Version       string            // of pip; "" for none
+	DefaultIndex  string            `json:"default_index"` // pip's own
+	List          string            // of `pip config list`
+	Distributions map[string]string // name to version, names canonical
+}
+
+// pipLook keeps the facts.
+type pipLook struct {
+	mu    sync.Mutex
+	at    time.Time
+	facts pipFacts
+}
+
+// pip asks the interpreter, with Caddy's own rights and environment: it is the operator's configuration that counts.
+func (p *Pool) pip(ctx context.Context) (pipFacts, error) {
+	p.pipLook.mu.Lock()
+	defer p.pipLook.mu.Unlock()
+	if !p.pipLook.at.IsZero() && time.Since(p.pipLook.at) < pipFactsAge {
+		return p.pipLook.facts, nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	// Isolated: nothing that somebody put where Caddy was started is imported.
+	cmd := exec.CommandContext(ctx, p.python.Executable, "-I", "-c", pipConfigSource)
+	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
+	cmd.Dir = "/"
+	if err := cmd.Run(); err != nil {
+		return pipFacts{}, fmt.Errorf("asking %s about pip: %w%s", p.python.Executable, err, lastLine(stderr.String()))
+	}
+	var facts pipFacts
+	if err := json.Unmarshal(stdout.Bytes(), &facts); err != nil {
+		return pipFacts{}, fmt.Errorf("asking %s about pip: %w", p.python.Executable, err)
+	}
+	canonical := make(map[string]string, len(facts.Distributions))
+	for name, version := range facts.Distributions {
+		canonical[packages.Canonical(name)] = version
+	}
+	facts.Distributions = canonical
+	p.pipLook.facts, p.pipLook.at = facts, time.Now()
+	return facts, nil
+}
+
+// PipConfig returns what pip is configured to use on this system: its environment, its files, and pip's own default. The
+// error is ErrNoPip when the interpreter has none.
+func (p *Pool) PipConfig(ctx context.Context) (packages.PipConfig, error) {
+	facts, err := p.pip(ctx)
+	if err != nil {
+		return packages.PipConfig{}, err
+	}
+	if facts.Version == "" {
+		return packages.PipConfig{}, ErrNoPip
+	}
+	config := packages.ParsePipConfig(facts.List)
+	config.DefaultIndexURL = facts.DefaultIndex
+	return config, nil
+}
+
+// provides says whether programs that run with base have what is asked for, and in which version.
+func (p *Pool) provides(ctx context.Context, base *packages.Generation, req InstallRequest) (version string, ok bool, err error) {
+	if found, ok := base.Find(req.Name); ok {
+		for _, extra := range req.Extras {
+			if !slices.Contains(found.Extras, extra) {
+				return found.Version, false, nil
+			}
+		}
+		return found.Version, req.Satisfied(found.Version), nil
+	}
+	facts, err := p.pip(ctx)
+	if err != nil {
+		return "", false, err
+	}
+	version, ok = facts.Distributions[req.Name]
+	return version, ok && len(req.Extras) == 0 && req.Satisfied(version), nil
+}
+
+// InstalledPackages returns the number of the current set and its packages, and what the interpreter itself has of which the
+// set has no other version: name to version.
+func (p *Pool) InstalledPackages(ctx context.Context) (generation int, set []packages.Package, interpreter map[string]string, err error) {
+	facts, err := p.pip(ctx)
+	if err != nil {
+		return 0, nil, nil, err
+	}
+	interpreter = map[string]string{}
+	for name, version := range facts.Distributions {
+		interpreter[name] = version
+	}
+	if current := p.installed(); current != nil {
+		defer current.Release()
+		generation, set = current.Number, current.Packages
+		for _, one := range set {
+			delete(interpreter, one.Name)
+		}
+	}
+	return generation, set, interpreter, nil
+}

@@ -1,0 +1,242 @@
+package pool
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+)
+
+//go:embed python/*.py
+var pythonSources embed.FS
+
+// templateEnv names the variables of Caddy's own environment that templates, and so user code, may see.
+var templateEnv = []string{"TZ", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
+
+const (
+	// processStartTimeout bounds a start, the imports of preload included.
+	processStartTimeout = 60 * time.Second
+	// processStopGrace is how long a process has to end by itself before it is killed.
+	processStopGrace = 2 * time.Second
+)
+
+// pythonProcess is a Python of our own, a template or an installer, that has entered its confinement. The goroutine that reaps it
+// ends when it does; stop, or the caller by kill, ends that.
+type pythonProcess struct {
+	cmd     *exec.Cmd
+	control *control
+	stderr  *tail
+	exited  chan struct{} // closed once it is reaped
+}
+
+// stepError is a step of the confinement plan, or of the template's start, that failed.
+type stepError struct{ step, reason string }
+
+func (e *stepError) Error() string { return e.step + ": " + e.reason }
+
+// startProcess starts a process from some of our modules, the last of which has its main, and returns once it is ready. The
+// whole plan is p, or what extends it. stdout may be nil, for the same as standard error.
+func startProcess(ctx context.Context, python Interpreter, p plan, whole any, modules []string, stdout io.Writer, given func(word string, fd *os.File)) (*pythonProcess, error) {
+	ctx, cancel := context.WithTimeout(ctx, processStartTimeout)
+	defer cancel()
+	conn, theirs, err := newControl()
+	if err != nil {
+		return nil, err
+	}
+	x := &pythonProcess{control: conn, stderr: &tail{}, exited: make(chan struct{})}
+	err = x.spawn(python, p, stdout, theirs)
+	_ = theirs.Close()
+	if err != nil {
+		conn.close()
+		return nil, err
+	}
+	// Reads below end when the process does, and that is when ctx says so at the latest.
+	stopWatch := context.AfterFunc(ctx, func() { _ = x.cmd.Process.Kill() })
+	defer stopWatch()
+	if err := x.handshake(p, modules, whole, given); err != nil {
+		_ = x.cmd.Process.Kill()
+		<-x.exited
+		conn.close()
+		var step *stepError
+		switch {
+		case errors.As(err, &step):
+			return nil, err
+		case ctx.Err() != nil:
+			return nil, fmt.Errorf("the %s was not ready within %s; is a module of preload that slow, or the system that busy?", modules[len(modules)-1], processStartTimeout)
+		}
+		if status, ok := x.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return nil, fmt.Errorf("%w: it was killed while it started (%s)", errTemplateGone, status.Signal())
+		}
+		return nil, fmt.Errorf("%s ended before it was ready (%s%s)", python.Executable, x.cmd.ProcessState, lastLine(x.stderr.String()))
+	}
+	return x, nil
+}
+
+// spawn starts the process and the goroutine that reaps it.
+func (x *pythonProcess) spawn(python Interpreter, p plan, stdout io.Writer, theirs *os.File) error {
+	bootstrap, err := pythonSources.ReadFile("python/bootstrap.py")
+	if err != nil {
+		return err
+	}
+	// User code sees these flags, and its children inherit most, so they are few. What -I would keep out is kept out by the
+	// environment, by -s (no packages from a home, which user code may write to) and by the bootstrap (sys.path).
+	cmd := exec.Command(python.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap))
+	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
+	cmd.Dir = "/"
+	cmd.Env = environment(os.LookupEnv)
+	// A session of its own: a terminal's ^C is for Caddy, which then ends the template in good order.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if p.World == worldNamespaces {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
+		if p.Order == orderUser {
+			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
+			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+		}
+	}
+	// Pipes, not /dev/null: Python's standard streams remember whether their descriptor can seek, and in the workers
+	// these same objects stand on pipes.
+	in, out, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	_ = out.Close()
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, x.stderr, x.stderr
+	if stdout != nil {
+		cmd.Stdout = stdout
+	}
+	cmd.WaitDelay = time.Second // lanes share its standard error
+	err = cmd.Start()
+	_ = in.Close()
+	if err != nil {
+		if p.World == worldNamespaces {
+			return &stepError{"creating namespaces", err.Error()}
+		}
+		return fmt.Errorf("starting %s: %w", python.Executable, err)
+	}
+	x.cmd = cmd
+	go func() {
+		_ = cmd.Wait()
+		close(x.exited)
+	}()
+	return nil
+}
+
+func environment(lookup func(string) (string, bool)) []string {
+	env := []string{
+		// Symbols are resolved before the forks, not in each of them. The template removes it from what user code sees.
+		"LD_BIND_NOW=1",
+		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=sandbox", "LOGNAME=sandbox",
+		// A fork server has one thread; numerical libraries start theirs on import unless told otherwise.
+		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
+	}
+	for _, name := range templateEnv {
+		if value, ok := lookup(name); ok {
+			env = append(env, name+"="+value)
+		}
+	}
+	return env
+}
+
+// handshake sends the sources and the plan, and answers until the process is ready. given takes a descriptor that it sends
+// meanwhile.
+func (x *pythonProcess) handshake(p plan, modules []string, extra any, given func(word string, fd *os.File)) error {
+	var sources [][2]string
+	if p.Semaphores {
+		modules = append([]string{"semaphores"}, modules...)
+	}
+	for _, name := range modules {
+		source, err := pythonSources.ReadFile("python/" + name + ".py")
+		if err != nil {
+			return err
+		}
+		sources = append(sources, [2]string{"_sandbox_" + name, string(source)})
+	}
+	boot, err := json.Marshal(map[string]any{"sources": sources, "main": modules[len(modules)-1], "plan": extra})
+	if err != nil {
+		return err
+	}
+	if err := x.control.write(boot); err != nil {
+		return err
+	}
+	for {
+		word, fd, err := x.control.read()
+		if err != nil {
+			return err
+		}
+		if fd >= 0 {
+			file := os.NewFile(uintptr(fd), string(word))
+			if given == nil {
+				_ = file.Close()
+				return errProtocol
+			}
+			given(string(word), file)
+			continue
+		}
+		switch string(word) {
+		case "ready":
+			return nil
+		case "map":
+			if err := x.writeIDMaps(); err != nil {
+				return &stepError{"mapping ids", err.Error()}
+			}
+			if err := x.control.write([]byte("mapped")); err != nil {
+				return err
+			}
+		default:
+			return parseFailure(word)
+		}
+	}
+}
+
+func (x *pythonProcess) writeIDMaps() error {
+	line := fmt.Sprintf("0 %d %d", hostIDBase, hostIDs)
+	for _, write := range [][2]string{{"setgroups", "deny"}, {"uid_map", line}, {"gid_map", line}} {
+		if err := os.WriteFile("/proc/"+strconv.Itoa(x.cmd.Process.Pid)+"/"+write[0], []byte(write[1]), 0); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// stop ends the process and everything below it, and waits for that: end of file, grace, SIGKILL.
+func (x *pythonProcess) stop() {
+	_ = x.control.conn.CloseWrite()
+	select {
+	case <-x.exited:
+	case <-time.After(processStopGrace):
+		_ = x.cmd.Process.Kill()
+		<-x.exited
+	}
+}
+
+// tail keeps the last bytes written to it. Safe for concurrent use.
+type tail struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+func (t *tail) Write(p []byte) (int, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.text = append(t.text, p...)
+	if over := len(t.text) - 4096; over > 0 {
+		t.text = append(t.text[:0], t.text[over:]...)
+	}
+	return len(p), nil
+}
+
+func (t *tail) String() string {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return strings.ToValidUTF8(string(t.text), "?")
+}

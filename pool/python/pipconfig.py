@@ -1,0 +1,31 @@
+# Run by the interpreter that the configuration names, with Caddy's own rights and environment: says what pip is configured
+# to use on this system.
+import contextlib, io, json, runpy, sys
+from importlib import metadata
+from importlib.machinery import PathFinder
+
+# What the operator's interpreter has, for who asks whether something is there already.
+found = {}
+for distribution in metadata.distributions():
+    if distribution.metadata["Name"]:
+        found.setdefault(distribution.metadata["Name"], distribution.version)
+version = default = listed = ""
+try:
+    if PathFinder.find_spec("pip") is None:
+        import ensurepip
+        from pathlib import Path
+        sys.path.insert(0, str(sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))[-1]))
+    from pip import __version__ as version
+    from pip._internal.models.index import PyPI
+    default = PyPI.simple_url
+    sys.argv[:] = ["pip", "--disable-pip-version-check", "--no-color", "config", "list"]
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        try:
+            runpy.run_module("pip", run_name="__main__", alter_sys=True)
+        except SystemExit:
+            pass
+    listed = out.getvalue()
+except (ImportError, IndexError):
+    pass
+print(json.dumps({"version": version, "default_index": default, "list": listed, "distributions": found}))

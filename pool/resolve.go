@@ -1,0 +1,200 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+)
+
+// runTask runs one task of the install in the confined process.
+func (i *installation) runTask(ctx context.Context, run installerRun) (installerAnswers, error) {
+	if i.pool.plan.World == worldProcess && i.pool.plan.Order == orderRoot {
+		// Its id must pass here; what lies below is still its own or ours.
+		if err := os.Chmod(i.work.Dir(), 0o711); err != nil { //nolint:gosec // to be entered, not read
+			return installerAnswers{}, err
+		}
+	}
+	answers, err := i.pool.runInstaller(ctx, run)
+	switch {
+	case errors.Is(err, ErrNoPip):
+		return answers, refuse(InstallFailed, "%s.", capital(err.Error()))
+	case errors.Is(err, errNetworkFull) || errors.Is(err, errDiskFull):
+		return answers, refuse(InstallTooLarge, "What %s needs is larger than the operator's packages max_download allows (%s); nothing has changed.", i.req.Name, mebibytes(i.req.MaxDownload))
+	}
+	if refused, ok := errors.AsType[*refusedHosts](err); ok {
+		return answers, refuse(InstallFailed, "The index sends the installer to %s, which is not one of its hosts; nothing has changed. The operator can allow it with packages { hosts %s }.",
+			strings.Join(refused.hosts, ", "), strings.Join(refused.hosts, " "))
+	}
+	if err != nil && ctx.Err() == nil {
+		i.pool.log.Error("installer failed", "package", i.req.Name, "task", run.task.Kind, "error", err)
+		return answers, refuse(InstallFailed, "The installer failed on the server's side; nothing has changed. Try again, or tell the operator, whose log says more.")
+	}
+	return answers, err
+}
+
+// environment is what the installer's pip finds.
+func (i *installation) environment() map[string]string {
+	env := map[string]string{
+		"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
+		"PIP_NO_COLOR": "1", "PIP_NO_CACHE_DIR": "1",
+		// It looks into sys.path itself, and imports nothing from there.
+		"_PIP_USE_IMPORTLIB_METADATA": "1",
+		// pip changes nothing of the system's here, and a distribution that forbids it means the system.
+		"PIP_BREAK_SYSTEM_PACKAGES": "1",
+	}
+	for _, pair := range i.req.Index.Environment() {
+		name, value, _ := strings.Cut(pair, "=")
+		env[name] = value
+	}
+	return env
+}
+
+// networked is a task for pip.
+func (i *installation) networked(kind string, hosts []string, arguments ...string) installerRun {
+	run := installerRun{
+		dir: filepath.Join(i.work.Dir(), kind), hosts: hosts, upstream: i.req.Index.Upstream(), maxBytes: i.req.MaxDownload,
+		task:     installerTask{Kind: kind, Network: true, Arguments: arguments, Env: i.environment()},
+		received: func(bytes int64) { i.req.Progress(InstallProgress{Phase: PhaseResolving, Done: bytes}) },
+	}
+	for _, path := range i.req.Index.LocalPaths() {
+		run.readable = append(run.readable, readable{path: path})
+	}
+	if base := i.work.Base(); base.Site != "" {
+		run.task.Packages = base.Site
+		source := readable{path: base.Site}
+		if i.pool.plan.World == worldNamespaces {
+			run.task.Packages, source.target = packagesTarget, packagesTarget
+		}
+		run.readable = append(run.readable, source)
+	}
+	return run
+}
+
+// resolve lets pip choose, and has the choice approved.
+func (i *installation) resolve(ctx context.Context, page packages.Page, hosts []string) ([]chosen, error) {
+	arguments := []string{"--only-binary", ":all:"}
+	if i.req.BuildSource {
+		if i.pool.plan.World != worldNamespaces {
+			return nil, refuse(InstallFailed, "packages sdist allow needs namespaces, which this system refuses; the operator has to take it out.")
+		}
+		arguments = nil
+	}
+	arguments = append(arguments, "--", requirement(i.req.Name, i.req.Extras, i.req.Specifier))
+	for _, root := range i.work.Base().Packages {
+		if root.Requested && root.Name != i.req.Name {
+			// What was asked for before stays as it was asked for, and grows no older.
+			arguments = append(arguments, requirement(root.Name, root.Extras, cmp.Or(root.Specifier, ">="+root.Version)))
+		}
+	}
+	answers, err := i.runTask(ctx, i.networked("resolve", hosts, arguments...))
+	if err != nil {
+		return nil, err
+	}
+	if answers.Status != 0 {
+		i.pool.log.Info("pip could not resolve", "package", i.req.Name, "specifier", i.req.Specifier, "log", tailOf(answers.Log, 2000))
+		return nil, pipFailure(i.req, page, i.pool.python.Version, answers.Log)
+	}
+	if len(answers.Broken) > 0 {
+		return nil, refuse(InstallConflict, "%s cannot be installed beside what is there: %s. Nothing has changed; ask for another version.", i.req.Name, strings.Join(answers.Broken, "; "))
+	}
+	return answers.Chosen, nil
+}
+
+func requirement(name string, extras []string, specifier string) string {
+	if len(extras) > 0 {
+		name += "[" + strings.Join(extras, ",") + "]"
+	}
+	return name + specifier
+}
+
+func tailOf(text string, limit int) string {
+	if len(text) > limit {
+		text = text[len(text)-limit:]
+	}
+	return strings.ToValidUTF8(text, "?")
+}
+
+// wheel is a file to be unpacked, or an entry that the store has already.
+type wheel struct {
+	path   string
+	stored *packages.Package
+}
+
+// fetch has the resolved set approved, and downloads what the store does not have.
+func (i *installation) fetch(ctx context.Context, resolved []chosen, hosts []string) ([]wheel, error) {
+	var wheels []wheel
+	var wanted []packages.Wanted
+	var built []string
+	set := make([]ResolvedPackage, len(resolved))
+	var missing []int // of set, in the order of wanted
+	for n, c := range resolved {
+		isWheel := strings.HasSuffix(strings.SplitN(c.URL, "#", 2)[0], ".whl")
+		set[n] = ResolvedPackage{Name: c.Name, Version: c.Version, Hashed: c.SHA256 != "", Wheel: isWheel, Yanked: c.Yanked, Direct: c.Direct, Bytes: -1}
+		if stored, ok := i.work.Stored(c.SHA256); ok && isWheel {
+			set[n].Bytes = 0
+			wheels = append(wheels, wheel{stored: &stored})
+			continue
+		}
+		if !isWheel {
+			built = append(built, c.URL)
+			continue
+		}
+		missing = append(missing, n)
+		wanted = append(wanted, packages.Wanted{Name: c.Name, Version: c.Version, URL: c.URL, SHA256: c.SHA256})
+	}
+	for n, bytes := range i.req.Index.Sizes(ctx, wanted, hosts) {
+		set[missing[n]].Bytes = bytes
+	}
+	if status, message := i.req.Approve(set); status != "" {
+		return nil, &refusal{status, message}
+	}
+	dir := filepath.Join(i.work.Dir(), "wheels")
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	i.req.Progress(InstallProgress{Phase: PhaseDownloading})
+	paths, err := i.req.Index.Download(ctx, dir, wanted, packages.DownloadOptions{
+		MaxBytes: i.req.MaxDownload, Hosts: hosts,
+		Progress: func(done, total int64) {
+			i.req.Progress(InstallProgress{Phase: PhaseDownloading, Done: done, Total: max(0, total)})
+		},
+	})
+	if err != nil {
+		return nil, indexFailure(err)
+	}
+	if len(built) > 0 {
+		made, err := i.build(ctx, built, hosts)
+		if err != nil {
+			return nil, err
+		}
+		paths = append(paths, made...)
+	}
+	for _, path := range paths {
+		wheels = append(wheels, wheel{path: path})
+	}
+	return wheels, nil
+}
+
+// build makes wheels of source distributions, by their own code.
+func (i *installation) build(ctx context.Context, urls, hosts []string) ([]string, error) {
+	run := i.networked("build", hosts, append([]string{"--"}, urls...)...)
+	run.task.Packages = "" // a build has what it asks for, and nothing of ours
+	answers, err := i.runTask(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	if answers.Status != 0 {
+		return nil, refuse(InstallFailed, "Building a wheel from source failed%s. Nothing has changed; ask for a version that comes as a wheel.", lastLine(answers.Log))
+	}
+	made, err := filepath.Glob(filepath.Join(run.dir, "wheels", "*.whl"))
+	if err == nil && len(made) != len(urls) {
+		err = fmt.Errorf("%d wheels were built of %d source distributions", len(made), len(urls))
+	}
+	return made, err
+}
