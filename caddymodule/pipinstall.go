@@ -84,9 +84,7 @@ func (i *installation) install(ctx context.Context, in installInput, progress fu
 	}
 	client := clientOf(ctx)
 	if ok, wait := i.rate.Allow(client); !ok {
-		p := newProblem(http.StatusTooManyRequests, kindRate, fmt.Sprintf("too many installs: at most %d within %s are allowed; try again in %s",
-			i.settings.Rate, time.Duration(i.settings.RateWindow), max(wait, time.Second).Round(time.Second)))
-		p.RetryAfter = wait
+		p := tooManyInstalls(i.settings, wait)
 		sandboxMetrics.failed(p)
 		return installOutput{}, p
 	}
@@ -101,12 +99,26 @@ func (i *installation) install(ctx context.Context, in installInput, progress fu
 		i.log.Log(level, "not installed", zap.String("package", req.String()), zap.String("type", string(p.kind)), zap.Error(err))
 		return installOutput{}, p
 	}
+	switch result.Status {
+	case pool.InstallNotFound, pool.InstallNoWheel, pool.InstallFailed:
+		// Some names to import are also those of packages that nobody means.
+		if meant := policy.Provider(req.Name); meant != "" && meant != req.Name {
+			result.Message += fmt.Sprintf(" The module %s comes with the package %s: did you mean that?", req.Name, meant)
+		}
+	}
 	sandboxMetrics.installed(result.Status)
 	if result.Status != pool.InstallBlocked { // logged where it was decided
 		i.log.Info("install ended", zap.String("package", req.String()), zap.String("client", client), zap.String("status", string(result.Status)),
 			zap.String("version", result.Version), zap.Int("packages", len(result.Packages)), zap.Duration("duration", result.Duration), zap.String("message", result.Message))
 	}
 	return installOutputOf(result), nil
+}
+
+func tooManyInstalls(settings Packages, wait time.Duration) *problem {
+	p := newProblem(http.StatusTooManyRequests, kindRate, fmt.Sprintf("too many installs: at most %d within %s are allowed; try again in %s",
+		settings.Rate, time.Duration(settings.RateWindow), max(wait, time.Second).Round(time.Second)))
+	p.RetryAfter = wait
+	return p
 }
 
 func (i *installation) run(ctx context.Context, req policy.Requirement, client string, progress func(pool.InstallProgress)) (pool.InstallResult, error) {

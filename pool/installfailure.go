@@ -45,6 +45,7 @@ var (
 	pipVersions = regexp.MustCompile(`\(from versions: ([^)]*)\)`)
 	pipMissing  = regexp.MustCompile(`No matching distribution found for (.+)`)
 	pipCause    = regexp.MustCompile(`(?s)The conflict is caused by:\s*(.*?)\n\s*\n`)
+	pipBuild    = regexp.MustCompile(`(?s)\[\d+ lines? of output\](.*)\[end of output\]`)
 	pipHash     = regexp.MustCompile(`(?i)do not match the hashes|hash mismatch`)
 	pipNetwork  = regexp.MustCompile(`(?i)Max retries exceeded|Connection (?:aborted|refused|broken)|ReadTimeoutError|NewConnectionError|ProxyError|IncompleteRead|HTTP error 5\d\d|5\d\d Server Error`)
 	pipTimeout  = regexp.MustCompile(`(?i)Read timed out|ReadTimeoutError|ConnectTimeoutError`)
@@ -68,6 +69,9 @@ func pipFailure(req InstallRequest, page packages.Page, python, log string) erro
 			return refuse(InstallNotFound, "%s needs %s, of which the index has no version for this Python (%s). Nothing has changed.", asked, name, python)
 		}
 		return noneMatches(req, page, python, log)
+	}
+	if output := pipBuild.FindStringSubmatch(log); output != nil {
+		return refuse(InstallFailed, "Building %s, or what it needs, from source failed%s. Nothing has changed; ask for a version that comes as a wheel.", asked, lastLine(output[1]))
 	}
 	if pipHash.MatchString(log) {
 		return refuse(InstallFailed, "A file that %s needs is not what the index says it is (its hash differs). It was thrown away and nothing has changed; try again, or tell the operator.", asked)

@@ -78,7 +78,7 @@ func lastLine(text string) string {
 	if text == "" {
 		return ""
 	}
-	line := []rune(text[strings.LastIndexByte(text, '\n')+1:])
+	line := []rune(strings.TrimSpace(text[strings.LastIndexByte(text, '\n')+1:]))
 	if len(line) > 200 {
 		line = append(line[:200], '…')
 	}

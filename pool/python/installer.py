@@ -106,7 +106,8 @@ def _find_pip():
     if PathFinder.find_spec("pip") is None:
         import ensurepip
         from pathlib import Path
-        bundled = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
+        places = [Path(ensurepip.__file__).parent / "_bundled", getattr(ensurepip, "_WHEEL_PKG_DIR", None)]   # the latter is Debian's
+        bundled = [wheel for place in places if place for wheel in sorted(Path(place).glob("pip-*.whl"))]
         if not bundled:
             raise ModuleNotFoundError("No module named 'pip'")
         sys.path.insert(0, str(bundled[-1]))

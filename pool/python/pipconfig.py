@@ -14,7 +14,8 @@ try:
     if PathFinder.find_spec("pip") is None:
         import ensurepip
         from pathlib import Path
-        sys.path.insert(0, str(sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))[-1]))
+        places = [Path(ensurepip.__file__).parent / "_bundled", getattr(ensurepip, "_WHEEL_PKG_DIR", None)]   # the latter is Debian's
+        sys.path.insert(0, str([wheel for place in places if place for wheel in sorted(Path(place).glob("pip-*.whl"))][-1]))
     from pip import __version__ as version
     from pip._internal.models.index import PyPI
     default = PyPI.simple_url
