@@ -1,6 +1,9 @@
 package pool
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Errors of Execute. What user code did is a Result; these are the pool's or the caller's. A context's own error is
 // returned as it is when the caller gives up.
@@ -14,6 +17,19 @@ var (
 	// ErrWorkerLost means that the worker ended through no fault of its code, such as the death of its template.
 	ErrWorkerLost = errors.New("the worker was lost while the code ran")
 )
+
+// PackagesDirError means that programs could not read what is installed in Config.PackagesDir: they have another id than
+// Caddy, and no root of their own.
+type PackagesDirError struct {
+	Dir string
+	// Closed is Dir or a directory above it.
+	Closed string
+}
+
+func (e *PackagesDirError) Error() string {
+	return fmt.Sprintf("packages in %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
+		"set packages data_dir to a directory that everybody may read, or packages off", e.Dir, e.Closed)
+}
 
 // Errors of Install and of what it needs.
 var (

@@ -27,6 +27,9 @@ func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
+		if req.Leased != nil {
+			req.Leased()
+		}
 		result, started, err := p.run(ctx, w, req)
 		p.running.Done()
 		if err != nil && !started && try < handOvers && ctx.Err() == nil {
@@ -118,6 +121,7 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	}
 	begin := time.Now()
 	stdout, stderr := newCapture(p.cfg.Output), newCapture(p.cfg.Output)
+	stdout.tee = req.Stdout
 	var total atomic.Int64
 	var streams sync.WaitGroup
 	var out, errs *os.File // once the run is no longer a short one

@@ -48,7 +48,7 @@ func (p *Pool) Install(ctx context.Context, req InstallRequest) (InstallResult, 
 	p.mu.Lock()
 	f := p.flights[key]
 	switch {
-	case p.closed:
+	case p.closed || p.endsInstalls:
 		p.mu.Unlock()
 		return InstallResult{}, ErrClosed
 	case f == nil && len(p.flights) >= maxFlights:
@@ -94,6 +94,17 @@ func (p *Pool) Install(ctx context.Context, req InstallRequest) (InstallResult, 
 	}
 }
 
+// EndInstalls takes no more installs, and gives those up that are not over within Config.ShutdownGrace. It returns at once.
+// Close does the same, and this is for who has to wait for requests to end before that.
+func (p *Pool) EndInstalls() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.endsInstalls {
+		p.endsInstalls = true
+		time.AfterFunc(p.cfg.ShutdownGrace, func() { close(p.installsEnd) })
+	}
+}
+
 // takeOffLocked starts an install. It ends with the pool, or when nobody waits for it.
 func (p *Pool) takeOffLocked(key string, req InstallRequest) *flight {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -109,7 +120,7 @@ func (p *Pool) takeOffLocked(key string, req InstallRequest) *flight {
 			result, err = InstallResult{Status: refused.status, Message: refused.message}, nil
 		}
 		p.mu.Lock()
-		if p.closed && err != nil {
+		if (p.closed || p.endsInstalls) && err != nil {
 			err = ErrClosed
 		}
 		if p.flights[key] == f {
@@ -122,6 +133,8 @@ func (p *Pool) takeOffLocked(key string, req InstallRequest) *flight {
 	go func() {
 		select {
 		case <-p.closing:
+			cancel()
+		case <-p.installsEnd:
 			cancel()
 		case <-stop:
 		}

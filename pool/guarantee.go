@@ -102,8 +102,7 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system, set *packages.
 				"choose an interpreter that everybody may read, such as /usr/bin/python3", p.python.Executable, dir)
 		}
 		if dir := closedTo(p.cfg.PackagesDir + "/"); p.cfg.PackagesDir != "" && dir != "" {
-			return nil, fmt.Errorf("packages in %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
-				"set packages data_dir to a directory that everybody may read, or packages off", p.cfg.PackagesDir, dir)
+			return nil, &PackagesDirError{Dir: p.cfg.PackagesDir, Closed: dir}
 		}
 		// Each lane makes directories here, as an id of its own that cannot list or remove the others'.
 		if err := os.Chmod(p.scratchDir, 0o733|os.ModeSticky); err != nil {

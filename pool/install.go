@@ -137,12 +137,17 @@ type installation struct {
 	work *packages.Install
 }
 
+// run resolves, fetches, unpacks and switches, or returns why not.
 func (i *installation) run(ctx context.Context) (InstallResult, error) {
 	req, base := i.req, i.work.Base()
 	if version, ok, err := i.pool.provides(ctx, base, req); err != nil {
 		return InstallResult{}, err
 	} else if ok {
 		return already(req.Name, version), i.follow(ctx)
+	}
+	if old, ok := base.Find(req.Name); ok { // another version has the extras that this one had
+		req.Extras = slices.Compact(slices.Sorted(slices.Values(slices.Concat(old.Extras, req.Extras))))
+		i.req = req
 	}
 	req.Progress(InstallProgress{Phase: PhaseResolving})
 	page, err := req.Index.Lookup(ctx, req.Name)

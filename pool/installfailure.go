@@ -3,6 +3,7 @@ package pool
 import (
 	"cmp"
 	"errors"
+	"net/url"
 	"regexp"
 	"slices"
 	"strings"
@@ -83,6 +84,20 @@ func pipFailure(req InstallRequest, page packages.Page, python, log string) erro
 		return refuse(InstallFailed, "The package index could not be read to the end%s. Nothing has changed; try again later, or tell the operator.", lastError(log))
 	}
 	return refuse(InstallFailed, "pip could not resolve %s%s. Nothing has changed.", asked, lastError(log))
+}
+
+// directReference returns the package that another one names by an address on one of these hosts (PEP 508), as pip says when it
+// collects it, or "".
+func directReference(log string, hosts []string) string {
+	for line := range strings.Lines(log) {
+		name, address, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "Collecting "), "@ ")
+		address, _, _ = strings.Cut(address, " ")
+		u, err := url.Parse(strings.TrimSpace(address))
+		if ok && err == nil && slices.ContainsFunc(hosts, func(host string) bool { return u.Host != "" && (host == u.Host || host == u.Hostname()) }) {
+			return strings.TrimSpace(name)
+		}
+	}
+	return ""
 }
 
 func leadingName(requirement string) string {

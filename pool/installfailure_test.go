@@ -60,3 +60,14 @@ func TestPipFailures(t *testing.T) {
 		}
 	}
 }
+
+func TestDirectReferenceOfADependency(t *testing.T) {
+	t.Parallel()
+	const log = "Collecting one\n  Downloading http://127.0.0.1:1/files/one-1.0-py3-none-any.whl.metadata (83 bytes)\n" +
+		"Collecting two@ https://files.example:8443/two-1.0-py3-none-any.whl (from one)\nERROR: x\n"
+	for host, want := range map[string]string{"files.example:8443": "two", "files.example": "two", "other.example": "", "127.0.0.1:1": ""} {
+		if got := directReference(log, []string{host}); got != want {
+			t.Errorf("%s: got %q, want %q", host, got, want)
+		}
+	}
+}

@@ -16,7 +16,8 @@ type capture struct {
 	start int // of the oldest byte in ring, once it is full
 	chars int64
 	bytes int64
-	carry []byte // an incomplete character at the end of what came
+	carry []byte       // an incomplete character at the end of what came
+	tee   func([]byte) // gets all that comes, too; nil for nobody
 }
 
 func newCapture(limit int) *capture { return &capture{limit: limit} }
@@ -24,6 +25,9 @@ func newCapture(limit int) *capture { return &capture{limit: limit} }
 // write takes the next bytes of the stream. A byte that is not UTF-8 counts as one character.
 func (c *capture) write(p []byte) {
 	c.bytes += int64(len(p))
+	if c.tee != nil && len(p) > 0 {
+		c.tee(p)
+	}
 	if len(c.carry) > 0 {
 		p = append(c.carry, p...)
 		c.carry = nil

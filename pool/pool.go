@@ -44,6 +44,9 @@ type Pool struct {
 	busy    chan struct{}      // wakes the monitor; buffered(1)
 	memory  int64              // of leased workers at the monitor's last look
 	flights map[string]*flight // installs that wait or run, by what was asked for
+
+	endsInstalls bool          // no more are taken
+	installsEnd  chan struct{} // closed when those that are left are given up
 }
 
 // waiter is a request that waits for a worker.
@@ -60,7 +63,7 @@ func newPool(ctx context.Context, cfg Config, sys system) (*Pool, error) {
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1), closing: make(chan struct{}), flights: map[string]*flight{}}
+	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1), closing: make(chan struct{}), flights: map[string]*flight{}, installsEnd: make(chan struct{})}
 	if p.python, err = findInterpreter(ctx, cfg.Python); err != nil {
 		return nil, err
 	}

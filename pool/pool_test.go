@@ -63,6 +63,19 @@ func TestEachRunIsFresh(t *testing.T) {
 	}
 }
 
+// Whoever asks for all of standard output gets it, of short runs and of long ones, past the limit of what is kept.
+func TestStdoutIsHandedOn(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Output: 10})
+	for _, code := range []string{"print('x' * 999)", "import time\nfor _ in range(3): print('x' * 332, end='', flush=True); time.sleep(.05)\nprint('xxx')"} {
+		var got strings.Builder
+		r, err := p.Execute(t.Context(), Request{Code: code, Timeout: 10 * time.Second, Stdout: func(b []byte) { got.Write(b) }})
+		if want := strings.Repeat("x", 999) + "\n"; err != nil || got.String() != want || !r.Truncated || len(r.Stdout) > 60 {
+			t.Errorf("%q: got %q, %+v, %v", code, got.String(), r, err)
+		}
+	}
+}
+
 func TestWorkerIsConfined(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{})

@@ -28,6 +28,9 @@ func (i *installation) runTask(ctx context.Context, run installerRun) (installer
 		return answers, refuse(InstallTooLarge, "What %s needs is larger than the operator's packages max_download allows (%s); nothing has changed.", i.req.Name, mebibytes(i.req.MaxDownload))
 	}
 	if refused, ok := errors.AsType[*refusedHosts](err); ok {
+		if direct := directReference(answers.Log, refused.hosts); direct != "" {
+			return answers, refuse(InstallBlocked, "%s needs %s from an address of its own instead of the index, which is not allowed; nothing has changed. Ask for another version or another package.", i.req.Name, direct)
+		}
 		return answers, refuse(InstallFailed, "The index sends the installer to %s, which is not one of its hosts; nothing has changed. The operator can allow it with packages { hosts %s }.",
 			strings.Join(refused.hosts, ", "), strings.Join(refused.hosts, " "))
 	}

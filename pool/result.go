@@ -12,6 +12,11 @@ type Request struct {
 	Stdin string
 	// Timeout is the wall-clock bound, from the moment the worker has the code. It must be positive.
 	Timeout time.Duration
+	// Leased, when not nil, is called when a worker has been found, before it gets the code. It must not block.
+	Leased func()
+	// Stdout, when not nil, gets standard output as it is read, all of it, whatever Config.Output says. It is called from
+	// one goroutine at a time and not after Execute has returned. It must not block, and must not keep its argument.
+	Stdout func([]byte)
 }
 
 // Status says how an execution ended. It is a fact about user code, never an error of ours.

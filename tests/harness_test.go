@@ -3,6 +3,7 @@ package tests
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"net"
@@ -81,13 +82,17 @@ func need(t testing.TB, ok bool, sentence string) {
 type caddyOptions struct {
 	// directive is what stands between the braces of python_sandbox.
 	directive string
-	// site is more directives of the site.
-	site string
+	// site is more directives of the site, and global more of the global options.
+	site, global string
+	// binary is another Caddy than the one under test.
+	binary string
 	// credential runs Caddy as another user, whose home directory is home.
 	credential *syscall.Credential
 	home       string
 	// noNamespaces starts Caddy as in a container whose seccomp profile refuses namespaces.
 	noNamespaces bool
+	// env is more of its environment.
+	env []string
 }
 
 // caddy is a running Caddy.
@@ -191,6 +196,7 @@ func (c *caddy) configure(directive, site string) {
 	persist_config off
 	auto_https off
 	storage file_system %s
+	%s
 }
 http://:%s {
 	bind 127.0.0.1
@@ -200,7 +206,7 @@ http://:%s {
 	}
 	respond "no such page" 404
 }
-`, c.admin, filepath.Join(c.o.home, "storage"), port, site, directive)
+`, c.admin, filepath.Join(c.o.home, "storage"), c.o.global, port, site, directive)
 	if err := os.WriteFile(c.configFile, []byte(text), 0o644); err != nil { //nolint:gosec // read by another user
 		c.Fatal(err)
 	}
@@ -208,9 +214,10 @@ http://:%s {
 
 // command is a caddy command line in the environment of the server.
 func (c *caddy) command(ctx context.Context, args ...string) *exec.Cmd {
-	cmd := exec.CommandContext(ctx, caddyBinary, args...)
+	cmd := exec.CommandContext(ctx, cmp.Or(c.o.binary, caddyBinary), args...)
 	cmd.Dir = c.dir
 	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=" + c.o.home, "TMPDIR=" + c.tmp(), "LANG=C.UTF-8"}
+	cmd.Env = append(cmd.Env, c.o.env...)
 	if c.o.credential != nil {
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: c.o.credential}
 	}
@@ -224,18 +231,24 @@ func (c *caddy) command(ctx context.Context, args ...string) *exec.Cmd {
 func startCaddy(t testing.TB, o caddyOptions) *caddy {
 	t.Helper()
 	c := prepare(t, o)
+	c.start()
+	return c
+}
+
+// start starts what was prepared and waits until it is healthy. It is ended with the test.
+func (c *caddy) start() {
+	c.Helper()
 	c.cmd = c.command(context.Background(), "run", "--config", c.configFile, "--adapter", "caddyfile")
 	c.cmd.Stdout, c.cmd.Stderr = c.log, c.log
 	if err := c.cmd.Start(); err != nil {
-		t.Fatal(err)
+		c.Fatal(err)
 	}
 	go func() {
 		_ = c.cmd.Wait()
 		close(c.exited)
 	}()
-	t.Cleanup(c.stop)
+	c.Cleanup(c.stop)
 	c.waitHealthy(60 * time.Second)
-	return c
 }
 
 func (c *caddy) pid() int { return c.cmd.Process.Pid }

@@ -46,7 +46,8 @@ func processes(t testing.TB) map[int]process {
 	return all
 }
 
-// descendants returns the processes below pid, sorted by pid. Zombies count: somebody has to reap them.
+// descendants returns the processes below pid, sorted by pid. Zombies count: somebody has to reap them. Their states are left
+// out, so that two lists of the same processes are equal.
 func descendants(t testing.TB, pid int) []process {
 	t.Helper()
 	all := processes(t)
@@ -54,6 +55,7 @@ func descendants(t testing.TB, pid int) []process {
 	for _, p := range all {
 		for parent := p.parent; parent != 0; parent = all[parent].parent {
 			if parent == pid {
+				p.state = ""
 				below = append(below, p)
 				break
 			}

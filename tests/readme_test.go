@@ -13,7 +13,13 @@ import (
 // fences returns the code blocks of the README in one language, in their order.
 func fences(t *testing.T, language string) []string {
 	t.Helper()
-	text, err := os.ReadFile("../README.md")
+	return fencesOf(t, "README.md", language)
+}
+
+// fencesOf does so for any document.
+func fencesOf(t *testing.T, file, language string) []string {
+	t.Helper()
+	text, err := os.ReadFile("../" + file)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,7 +28,7 @@ func fences(t *testing.T, language string) []string {
 		blocks = append(blocks, m[1])
 	}
 	if len(blocks) == 0 {
-		t.Fatalf("the README has no %s block", language)
+		t.Fatalf("%s has no %s block", file, language)
 	}
 	return blocks
 }
