@@ -12,7 +12,7 @@ GO_FILES     = $(shell find . -name '*.go' -not -path './.*' -not -path './bench
 PYTHON_FILES = $(shell find . -name '*.py' -not -path './.*' -not -path './bench/.venv/*')
 SHELL_FILES  = $(shell find . -name '*.sh' -not -path './.*' -not -path './bench/.venv/*') .ci/run
 
-.PHONY: run build test lint bench fuzz fidelity xcaddy clean need-go need-python need-cc
+.PHONY: run build test lint bench fuzz fidelity xcaddy docs-assets clean need-go need-python need-cc want-browser
 
 run: need-go need-python build ## build and serve on SANDBOX_ADDRESS
 	@echo "Serving on http://$(SANDBOX_ADDRESS) (stop with Ctrl-C)"
@@ -22,16 +22,29 @@ build: need-go ## write bin/caddy
 	go build -trimpath -o bin/caddy ./cmd/caddy
 
 # Timing is part of what is tested, so packages run one after the other.
-test: need-go need-python need-cc .venv-tests/.stamp ## everything, end-to-end tests included
+test: need-go need-python need-cc want-browser .venv-tests/.stamp .node-tests/.stamp ## everything, end-to-end tests included
 	CGO_ENABLED=1 go build -race ./...
 	CGO_ENABLED=1 SANDBOX_TEST_PYTHON="$(CURDIR)/.venv-tests/bin/python" \
 		go test -race -count 1 -p 1 -timeout 30m $(TESTFLAGS) ./...
 
 # The clients that the end-to-end tests speak with.
-.venv-tests/.stamp: tests/requirements.txt
+.venv-tests/.stamp: tests/requirements.txt tests/requirements-mcp2.txt
 	$(SANDBOX_PYTHON) -m venv .venv-tests
 	.venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	.venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-mcp2.txt \
+		--upgrade --target .venv-tests/mcp2
 	@touch $@
+
+# Those for Node, with the Node that they run on. Without npm the tests that need them are skipped.
+.node-tests/.stamp: tests/node/package.json tests/node/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is not installed: tests that need MCP clients for Node will not run." >&2; exit 0; }; \
+		set -ex; mkdir -p .node-tests; cp $^ .node-tests/; npm ci --prefix .node-tests --ignore-scripts --no-audit --no-fund --loglevel error; touch $@
+
+# The browser that the tests open /docs with. Without it, and without the right to install it, they are skipped.
+want-browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || test "$$(id -u)" -ne 0 || ! command -v apt-get >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium >/dev/null; } || \
+		echo "chromium could not be installed: tests that need a browser will not run." >&2
 
 lint: need-go need-python ## format, vet, staticcheck, go.mod, syntax of Python and shell
 	@unformatted="$$(gofmt -l $(GO_FILES))" && test -z "$$unformatted" || \
@@ -84,8 +97,17 @@ print(*args)
 endef
 export XCADDY_ARGS
 
+DOCS = caddymodule/docspage
+docs-assets: ## copy Swagger UI from npm as caddymodule/docspage/package-lock.json pins it
+	rm -rf bin/.docs && mkdir -p bin/.docs && cp $(DOCS)/package.json $(DOCS)/package-lock.json bin/.docs/
+	npm ci --prefix bin/.docs --ignore-scripts --no-audit --no-fund
+	@cd bin/.docs/node_modules/swagger-ui-dist && for file in swagger-ui-bundle.js swagger-ui.css; do \
+		gzip -9 -n -c "$$file" > "$(CURDIR)/$(DOCS)/$$file.gz" || exit 1; done && \
+		cat NOTICE LICENSE > "$(CURDIR)/$(DOCS)/swagger-ui.LICENSE.txt" && \
+		cp swagger-ui-bundle.js.LICENSE.txt "$(CURDIR)/$(DOCS)/"
+
 clean: ## remove what the other commands made
-	rm -rf bin .venv-tests .venv-fidelity bench/.venv bench/results.json tests/fidelity/results.json
+	rm -rf bin .venv-tests .node-tests .venv-fidelity bench/.venv bench/results.json tests/fidelity/results.json
 
 need-go:
 	@command -v go >/dev/null || { echo "Go is not installed: get Go 1.26 or later from https://go.dev/dl/ and put it on PATH." >&2; exit 1; }

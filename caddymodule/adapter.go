@@ -85,6 +85,10 @@ func readBody(into *bytes.Buffer, r *http.Request, limit int64) *problem {
 		return nil
 	}
 	_, _ = io.CopyN(io.Discard, r.Body, drainBytes) //nolint:errcheck // the answer is the same
+	return bodyTooLarge(limit)
+}
+
+func bodyTooLarge(limit int64) *problem {
 	return newProblem(http.StatusRequestEntityTooLarge, kindTooLarge,
 		fmt.Sprintf("the request body is larger than %s: make the code or stdin smaller", humanize.IBytes(uint64(limit)))) //nolint:gosec // a limit is positive
 }

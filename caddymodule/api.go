@@ -2,11 +2,9 @@ package caddymodule
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net/http"
 	"reflect"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -50,14 +48,7 @@ func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
 
 	format := huma.Format{Marshal: encodeTo, Unmarshal: decode}
 	api := huma.NewAPI(huma.Config{
-		OpenAPI: &huma.OpenAPI{
-			OpenAPI: "3.1.0",
-			Info: &huma.Info{
-				Title: "Python sandbox", Version: buildVersion(),
-				Description: "Runs Python, each time in a fresh, isolated process.",
-			},
-			Components: &huma.Components{Schemas: schemas},
-		},
+		OpenAPI:       newOpenAPI(schemas, in),
 		Formats:       map[string]huma.Format{"application/json": format, "json": format},
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{toProblem(o.MaxTimeout)},
@@ -67,8 +58,12 @@ func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
 		OperationID: "execute_python",
 		Method:      http.MethodPost,
 		Path:        "/execute",
+		Tags:        []string{tagExecution},
 		Summary:     "Run Python",
-		Description: "Runs Python source as a script in a fresh, isolated process and returns its output. Nothing is kept from one call to the next. A program that fails is a normal result: see status and exit_code.",
+		Description: "Runs Python source as a script in a fresh, isolated process and returns its output. " +
+			"Print what you want to see: the value of the last expression is not shown. " +
+			"Nothing is kept from one call to the next: no variables, imports or files. There is no network" + packagesWords(in) + ". " +
+			"A program that fails is a normal result: see status, exit_code and the traceback in stderr.",
 		Errors: []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
 			http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable},
 		MaxBodyBytes: o.MaxBody + 1, // apiAdapter has the last word, and huma refuses the limit itself
@@ -87,6 +82,7 @@ func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
 		OperationID: "health",
 		Method:      http.MethodGet,
 		Path:        "/health",
+		Tags:        []string{tagServer},
 		Summary:     "Readiness and state",
 		Description: "Answers 200 when executions are taken, and 503 with the same body while starting, draining or without a working template.",
 		Responses:   map[string]*huma.Response{},
@@ -100,21 +96,10 @@ func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
 		return out, nil
 	})
 	responses := api.OpenAPI().Paths["/health"].Get.Responses
-	responses["503"] = &huma.Response{Description: "Not ready", Content: responses["200"].Content}
+	responses["503"] = &huma.Response{Description: "Executions are not taken; the body is the same.", Content: map[string]*huma.MediaType{
+		"application/json": {Schema: responses["200"].Content["application/json"].Schema}}}
 
-	for _, schema := range schemas.Map() {
-		schema.AdditionalProperties = nil // clients must not break when answers grow
-	}
-	document, err := json.Marshal(api.OpenAPI())
-	if err != nil {
-		return fmt.Errorf("writing the OpenAPI document: %w", err)
-	}
-	rs.add(http.MethodGet, "/openapi.json", func(w http.ResponseWriter, _ *http.Request) {
-		w.Header().Set("Content-Type", "application/openapi+json")
-		w.Header().Set("Content-Length", strconv.Itoa(len(document)))
-		_, _ = w.Write(document) //nolint:errcheck // the client is gone
-	})
-	return nil
+	return rs.addOpenAPI(api, o)
 }
 
 // addInstall declares the operations on packages.
@@ -127,6 +112,7 @@ func addInstall(api huma.API, in installer, o apiOptions) {
 		OperationID: "pip_install",
 		Method:      http.MethodPost,
 		Path:        "/pip_install",
+		Tags:        []string{tagPackages},
 		Summary:     "Install a package",
 		Description: "Installs a Python package, with what it needs, for every later execution of everyone who uses this server. A package that cannot be installed is a normal result: see status and message.",
 		Errors: []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
@@ -143,6 +129,7 @@ func addInstall(api huma.API, in installer, o apiOptions) {
 		OperationID: "list_packages",
 		Method:      http.MethodGet,
 		Path:        "/packages",
+		Tags:        []string{tagPackages},
 		Summary:     "Packages that programs can import",
 		Description: "Lists what was installed here, and what comes with the server's Python.",
 		Errors:      []int{http.StatusForbidden, http.StatusMethodNotAllowed},
@@ -162,6 +149,8 @@ func boundExecute(schemas huma.Registry, o apiOptions) {
 	timeout := input.Properties["timeout"]
 	most := o.MaxTimeout.Seconds()
 	timeout.Maximum, timeout.Default = &most, o.DefaultTimeout.Seconds()
+	// Said in words, too: not all that show a schema to a model pass its keywords on.
+	timeout.Description += fmt.Sprintf(" More than 0 and up to %s; %s unless it is given.", seconds(most), seconds(o.DefaultTimeout.Seconds()))
 	timeout.PrecomputeMessages()
 	input.Properties["stdin"].Default = ""
 	input.PrecomputeMessages()
@@ -175,7 +164,7 @@ func toProblem(maxTimeout time.Duration) huma.Transformer {
 		"body.timeout": timeoutRule(maxTimeout),
 		"body.stdin":   "must be a string",
 		"body.package": `must be a string with a package's name, such as "requests", of at most 300 characters`,
-		"body.version": `must be a string such as "2.31.0", ">=2,<3" or "latest", of at most 300 characters`,
+		"body.version": `must be a string such as "2.31.0", ">=2,<3" or "latest", of at most 200 characters`,
 	}
 	return func(ctx huma.Context, _ string, v any) (any, error) {
 		model, ok := v.(*huma.ErrorModel)

@@ -62,13 +62,16 @@ func parseDirective(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	    packages  off
 //	    mcp       off
 //	    docs      off
+//	    jupyter   on|off
+//	    jupyter {
+//	        token <secret>
+//	    }
+//	    hosts     <names...>
 //	}
 //
 // Every word may be left out and stands at most once. Modules, names and directories are separated by spaces or commas,
 // directories also by colons, as in PYTHONPATH; python_path without any is the same as none. Sizes are bytes or carry a
 // unit, such as 512MiB.
-//
-// docs switches off what this version does not have yet.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume directive name
 	if d.NextArg() {
@@ -82,14 +85,10 @@ func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 		"limits":      h.parseLimits,
 		"isolation":   choiceParser(&h.Isolation, "strict", "best_effort", "none"),
 		"packages":    h.parsePackages,
-		"docs":        notYet,
-		"mcp": func(d *caddyfile.Dispenser, word string) error {
-			if err := off(d, word); err != nil {
-				return err
-			}
-			h.MCP = new(bool)
-			return nil
-		},
+		"mcp":         offParser(&h.MCP),
+		"docs":        offParser(&h.Docs),
+		"jupyter":     h.parseJupyter,
+		"hosts":       listParser(&h.Hosts, ", "),
 	})
 }
 
@@ -239,6 +238,17 @@ func one(d *caddyfile.Dispenser, word string) (string, error) {
 	return args[0], noBlock(d, word)
 }
 
+// offParser switches off a part that is on.
+func offParser(field **bool) parser {
+	return func(d *caddyfile.Dispenser, word string) error {
+		err := off(d, word)
+		if err == nil {
+			*field = new(bool)
+		}
+		return err
+	}
+}
+
 // off takes the argument of a part that can only be switched off.
 func off(d *caddyfile.Dispenser, word string) error {
 	value, err := one(d, word)
@@ -246,14 +256,6 @@ func off(d *caddyfile.Dispenser, word string) error {
 		err = d.Errf("%s %q is unknown: use %s off, or leave the word out", word, value, word)
 	}
 	return err
-}
-
-// notYet parses a word that a later version fills.
-func notYet(d *caddyfile.Dispenser, word string) error {
-	if args := d.RemainingArgs(); len(args) == 1 && args[0] == "off" {
-		return noBlock(d, word)
-	}
-	return d.Errf("%s is not available yet: write %s off, or leave the word out", word, word)
 }
 
 // noBlock refuses a block behind a word that has none.

@@ -50,13 +50,17 @@ func TestCaddyfileGrammar(t *testing.T) {
 			}
 			mcp off
 			docs off
+			hosts sandbox, example.internal
 		}`, `{"python":"/usr/bin/python3","preload":["json","re","math","numpy"],"python_path":["/app","/lib","/data"],` +
 			`"workers":{"idle":8,"max":16,"queue":5,"acquire_timeout":1500000000,"templates":2},` +
 			`"limits":{"execute_timeout":30000000000,"execute_timeout_max":120000000000,"memory":536870912,"processes":64,` +
 			`"output":10000,"scratch":268435456,"open_files":256,"request_body":10000000},"isolation":"best_effort",` +
 			`"packages":{"index":"https://index.example/simple","hosts":["files.example","other.example:8443"],"block":["os","subprocess"],` +
 			`"allow":["numpy","pandas"],"trust":["reqeusts"],"sdist":"allow","max_download":1048576,"max_installed":1073741824,` +
-			`"rate":3,"rate_window":10000000000,"install_timeout":60000000000,"data_dir":"/var/lib/sandbox"},"mcp":false}`},
+			`"rate":3,"rate_window":10000000000,"install_timeout":60000000000,"data_dir":"/var/lib/sandbox"},"mcp":false,"docs":false,"hosts":["sandbox","example.internal"]}`},
+		{"Jupyter", "python_sandbox {\njupyter on\n}", `{"jupyter":{}}`},
+		{"Jupyter with a token", "python_sandbox {\njupyter {\ntoken {env.T}\n}\n}", `{"jupyter":{"token":"{env.T}"}}`},
+		{"no Jupyter", "python_sandbox {\njupyter off\n}", `{}`},
 		{"no packages", "python_sandbox {\npackages off\n}", `{"packages":{"off":true}}`},
 		{"an empty list of names", "python_sandbox {\npackages {\nblock\n}\n}", `{}`},
 		{"a default timeout alone", "python_sandbox {\nlimits {\nexecute_timeout 5s\n}\n}", `{"limits":{"execute_timeout":5000000000}}`},
@@ -124,7 +128,17 @@ func TestCaddyfileRefusals(t *testing.T) {
 		{"python_sandbox {\npackages {\nrate no 1m\n}\n}", "Testfile:3", `packages rate "no" is no count`},
 		{"python_sandbox {\npackages {\nmax_download x\n}\n}", "Testfile:3", `packages max_download "x" is no size`},
 		{"python_sandbox {\npackages {\ndeny a\n}\n}", "Testfile:3", "unknown word packages deny"},
-		{"python_sandbox {\ndocs on\n}", "Testfile:2", "docs is not available yet"},
+		{"python_sandbox {\ndocs on\n}", "Testfile:2", `docs "on" is unknown: use docs off`},
+		{"python_sandbox {\njupyter maybe\n}", "Testfile:2", `jupyter "maybe" is unknown: use jupyter on, jupyter off, or a block`},
+		{"python_sandbox {\njupyter on off\n}", "Testfile:2", `jupyter "off" is unknown`},
+		{"python_sandbox {\njupyter on {\ntoken x\n}\n}", "Testfile:3", "jupyter takes no block"},
+		{"python_sandbox {\njupyter {\ntoken\n}\n}", "Testfile:3", "jupyter token takes one value"},
+		{"python_sandbox {\njupyter {\npassword x\n}\n}", "Testfile:3", "unknown word jupyter password"},
+		{"python_sandbox {\ndocs\n}", "Testfile:2", "docs takes one value, and 0 are given"},
+		{"python_sandbox {\ndocs off {\nx\n}\n}", "Testfile:3", "docs takes no block"},
+		{"python_sandbox {\ndocs off\ndocs off\n}", "Testfile:3", "docs is set again"},
+		{"python_sandbox {\nhosts a\nhosts b\n}", "Testfile:3", "hosts is set again"},
+		{"python_sandbox {\nhosts a {\nb\n}\n}", "Testfile:3", "hosts takes no block"},
 		{"python_sandbox {\nmcp on\n}", "Testfile:2", `mcp "on" is unknown: use mcp off`},
 		{"python_sandbox {\nmcp off\nmcp off\n}", "Testfile:3", "mcp is set again"},
 	} {

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -141,7 +142,7 @@ func TestGoodInput(t *testing.T) {
 				t.Error("the execution has no id")
 			}
 			got.ID = ""
-			if got != c.want {
+			if !reflect.DeepEqual(got, c.want) {
 				t.Errorf("got %.100q, want %.100q", fmt.Sprint(got), fmt.Sprint(c.want))
 			}
 			if header.Get("Content-Type") != "application/json" || header.Get("Link") != "" {

@@ -18,10 +18,15 @@ import (
 // executeInput is what a caller of the operation "execute" sends, over HTTP and over MCP alike. The schema tags serve
 // both surfaces; what depends on the configuration is set where the operation is declared.
 type executeInput struct {
-	Code string `json:"code" maxLength:"1048576" doc:"Python source, run as __main__ in a fresh process; up to 1 MiB." example:"print(1 + 1)"`
+	Code string `json:"code" maxLength:"1048576" doc:"Python source, run as __main__ in a fresh process; up to 1 MiB." example:"print(\"Hello, World!\")"`
 	// Timeout is in seconds; nil means the configured default.
 	Timeout *float64 `json:"timeout,omitempty" nullable:"true" exclusiveMinimum:"0" doc:"Seconds the code may run, by the clock on the wall; fractions are allowed."`
 	Stdin   string   `json:"stdin,omitempty" nullable:"true" doc:"What the code reads from standard input; without it, reads give end of file at once."`
+
+	leased func() // called when a worker has been found; nil for nobody who wants to know
+	// driver is the program that runs instead of Code, with Code on its standard input; "" for none.
+	driver string
+	stdout func([]byte) // see pool.Request.Stdout
 }
 
 // executeOutput is the answer, over HTTP and over MCP alike.
@@ -77,7 +82,7 @@ func (o *operation) execute(ctx context.Context, in executeInput) (executeOutput
 	if err != nil {
 		p := asProblem(err)
 		sandboxMetrics.failed(p)
-		o.logFailure(req, p, err)
+		o.logFailure(req.ID, len(in.Code), p, err)
 		return executeOutput{}, p
 	}
 	sandboxMetrics.executed(result)
@@ -87,13 +92,13 @@ func (o *operation) execute(ctx context.Context, in executeInput) (executeOutput
 			zap.Int("exit_code", result.ExitCode),
 			zap.Duration("duration", result.ExecutionTime),
 			zap.Duration("queue_time", result.Usage.QueueTime),
-			zap.Int("code_bytes", len(req.Code)),
+			zap.Int("code_bytes", len(in.Code)),
 			zap.Int("stdout_bytes", len(result.Stdout)),
 			zap.Int("stderr_bytes", len(result.Stderr)),
 			zap.Int64("output_bytes", result.OutputBytes))
 	}
 	if c := o.log.Check(zapcore.DebugLevel, "executed code"); c != nil {
-		c.Write(zap.String("id", req.ID), zap.String("code", req.Code))
+		c.Write(zap.String("id", req.ID), zap.String("code", in.Code))
 	}
 	out := outputOf(result)
 	if o.hint != nil && result.Status == pool.StatusError {
@@ -121,22 +126,28 @@ func (o *operation) request(in executeInput) (pool.Request, *problem) {
 		}
 		timeout = max(time.Duration(asked*float64(time.Second)), 1)
 	}
-	return pool.Request{
+	req := pool.Request{
 		ID:      strconv.FormatUint(rand.Uint64(), 36), //nolint:gosec // names a line in a log, guards nothing
 		Code:    in.Code,
 		Stdin:   in.Stdin,
 		Timeout: timeout,
-	}, nil
+		Leased:  in.leased,
+		Stdout:  in.stdout,
+	}
+	if in.driver != "" {
+		req.Code, req.Stdin = in.driver, in.Code
+	}
+	return req, nil
 }
 
 // logFailure writes the one line of an execution that has no result.
-func (o *operation) logFailure(req pool.Request, p *problem, err error) {
+func (o *operation) logFailure(id string, codeBytes int, p *problem, err error) {
 	level := zapcore.InfoLevel
 	if p.kind == kindInternal {
 		level = zapcore.ErrorLevel
 	}
 	if c := o.log.Check(level, "not executed"); c != nil {
-		c.Write(zap.String("id", req.ID), zap.String("type", string(p.kind)), zap.Int("code_bytes", len(req.Code)), zap.Error(err))
+		c.Write(zap.String("id", id), zap.String("type", string(p.kind)), zap.Int("code_bytes", codeBytes), zap.Error(err))
 	}
 }
 

@@ -19,8 +19,10 @@ var mayImport = map[string]struct {
 	caddy bool
 }{
 	"cmd/caddy":   {own: []string{"caddymodule"}, caddy: true},
-	"caddymodule": {own: []string{"pool", "policy", "packages"}, caddy: true},
+	"caddymodule": {own: []string{"pool", "policy", "packages", "internal/mcphook"}, caddy: true},
 	"pool":        {own: []string{"packages"}},
+	// The test build of the product for the MCP conformance suite.
+	"tests/conformance": {own: []string{"caddymodule", "internal/mcphook"}, caddy: true},
 }
 
 func TestImportsGoOneWay(t *testing.T) {

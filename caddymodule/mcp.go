@@ -1,25 +1,21 @@
 package caddymodule
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"encoding/json"
-	"errors"
-	"io"
 	"log/slog"
-	"mime"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"github.com/mark3labs/mcp-go/mcp"
 	"github.com/mark3labs/mcp-go/server"
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/mcphook"
 )
 
 // Bounds of the MCP front. They are variables of no configuration: a person who needs others has an unusual network,
@@ -27,11 +23,17 @@ import (
 const (
 	// mcpKeepAlive stays below the idle minute after which common proxies and clients give a silent stream up.
 	mcpKeepAlive = 15 * time.Second
+	// mcpRunNotes is how often a client that wants to know hears that its call still waits or runs. The first time is after
+	// one of these, so that the many calls that are over sooner cost nothing.
+	mcpRunNotes = 2 * time.Second
 	// mcpSessionTTL is how long a streamable session may lie idle. Clients seldom end theirs with DELETE.
 	mcpSessionTTL = 30 * time.Minute
 	// mcpMaxSessions and mcpMaxStreams bound what anonymous strangers can make the server hold.
 	mcpMaxSessions = 4096
 	mcpMaxStreams  = 1024
+	// mcpMaxPending is how many messages of one SSE session may wait for their answers to be written. A client that posts but
+	// does not read is made to wait there, rather than have its answers pile up.
+	mcpMaxPending = 128
 	// mcpCloseGrace is how long Close waits for calls that run.
 	mcpCloseGrace = 5 * time.Second
 )
@@ -53,6 +55,7 @@ type mcpOptions struct {
 	Install installer
 
 	keepAlive, sessionTTL   time.Duration
+	runNotes                time.Duration
 	maxSessions, maxStreams int
 }
 
@@ -89,6 +92,7 @@ func newMCPFront(ex executor, o mcpOptions) *mcpFront {
 	o.MaxBody = cmp.Or(o.MaxBody, 10<<20)
 	o.MaxConcurrent = cmp.Or(o.MaxConcurrent, 256)
 	o.keepAlive = cmp.Or(o.keepAlive, mcpKeepAlive)
+	o.runNotes = cmp.Or(o.runNotes, mcpRunNotes)
 	o.maxSessions = cmp.Or(o.maxSessions, mcpMaxSessions)
 	o.maxStreams = cmp.Or(o.maxStreams, mcpMaxStreams)
 	// A session in use is never swept, yet one call should not outlive the patience for a silent client.
@@ -103,11 +107,15 @@ func newMCPFront(ex executor, o mcpOptions) *mcpFront {
 		server.WithTitle("Python sandbox"),
 		server.WithInstructions(mcpInstructions(o)),
 		server.WithToolCapabilities(false))
+	tools.Use(drainNotes)
 	execute := &mcpTool{mcpCalls: f.calls, ex: ex}
 	tools.AddTool(execute.definition(), execute.call)
 	if o.Install != nil {
 		install := &mcpInstallTool{mcpCalls: f.calls, in: o.Install}
 		tools.AddTool(install.definition(), install.call)
+	}
+	if mcphook.Extend != nil {
+		mcphook.Extend(tools, noteSent)
 	}
 
 	legacyOnly := mcp.LegacyProtocolVersions()
@@ -123,10 +131,12 @@ func newMCPFront(ex executor, o mcpOptions) *mcpFront {
 		// 2026-07-28 has no such transport. Offered here, clients that probe would choose it and fail.
 		server.WithSSEContextFunc(func(ctx context.Context, _ *http.Request) context.Context {
 			return server.WithSupportedProtocolVersions(ctx, legacyOnly)
-		}))
+		}),
+		server.WithSSEDisableLocalhostProtection(true)) // checkOrigin looks at the host, and knows the operator's own names
 	f.sse, f.message = sse.SSEHandler(), sse.MessageHandler()
 	f.stream = server.NewStreamableHTTPServer(tools,
 		server.WithSessionIdManager(f.sessions),
+		server.WithDisableLocalhostProtection(true),
 		server.WithStreamableHTTPLogger(slog.New(zapslog.NewHandler(o.Logger.Core()))))
 
 	f.sweeper.Go(f.sweep)
@@ -218,8 +228,14 @@ func (f *mcpFront) serveStream(h http.Handler, w http.ResponseWriter, r *http.Re
 	defer context.AfterFunc(s.ctx, cancel)()
 	liftDeadlines(w, r)
 	sw := newStreamWriter(w)
-	sw.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
-	defer sw.beat(f.o.keepAlive)()
+	sw.wrote = func(notification bool) {
+		if notification {
+			s.notes.wroteOne()
+		} else {
+			s.answered()
+		}
+	}
+	defer sw.beat(f.o.keepAlive, false)()
 	h.ServeHTTP(sw, r.WithContext(ctx))
 }
 
@@ -227,14 +243,27 @@ func (f *mcpFront) serveStream(h http.Handler, w http.ResponseWriter, r *http.Re
 func (f *mcpFront) serveMessage(w http.ResponseWriter, r *http.Request) {
 	s, ok := f.sessions.get(r.URL.Query().Get("sessionId"))
 	if !ok || s.kind != kindSSE {
-		refuse(w, http.StatusNotFound, kindInvalid, "no stream is open for this sessionId: connect to /mcp/sse again")
+		refuse(w, http.StatusNotFound, kindInvalid, noStream)
 		return
 	}
-	if _, ok = f.readMessage(w, r); !ok {
+	// Small messages are read first: a cancellation must not wait behind the calls that it could end.
+	large := r.ContentLength < 0 || r.ContentLength > 64<<10
+	waited := large && s.await(r.Context())
+	m, ok := f.readMessage(w, r)
+	answer := ok && m.wantsAnswer()
+	switch {
+	case waited && !answer:
+		s.answered()
+	case !waited && answer && !s.await(r.Context()):
+		refuse(w, http.StatusNotFound, kindInvalid, noStream)
 		return
 	}
-	f.message.ServeHTTP(newStreamWriter(w), r)
+	if ok {
+		f.message.ServeHTTP(newStreamWriter(w), r.WithContext(withNotes(r.Context(), &s.notes)))
+	}
 }
+
+const noStream = "no stream is open for this sessionId: connect to /mcp/sse again"
 
 // serveStreamable serves the newer transport.
 func (f *mcpFront) serveStreamable(w http.ResponseWriter, r *http.Request) {
@@ -276,6 +305,7 @@ func (f *mcpFront) servePost(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	id := r.Header.Get(server.HeaderKeySessionID)
+	notes := new(noteCount)
 	modern := mcp.IsModernProtocol(m.Params.Meta.Version) ||
 		mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
 	switch {
@@ -302,6 +332,7 @@ func (f *mcpFront) servePost(w http.ResponseWriter, r *http.Request) {
 			return
 		}
 		defer s.use()()
+		notes = &s.notes
 	case m.Method == "" || len(m.ID) == 0:
 		w.WriteHeader(http.StatusAccepted) // an answer or a notification with no session has no addressee
 		return
@@ -316,45 +347,19 @@ func (f *mcpFront) servePost(w http.ResponseWriter, r *http.Request) {
 		defer f.sessions.remove(s.id)
 		r = r.Clone(r.Context())
 		r.Header.Set(server.HeaderKeySessionID, s.id)
+		notes = &s.notes
 	}
-	f.stream.ServeHTTP(newStreamWriter(w), r)
-}
-
-// mcpEnvelope is what the front must know about a message. IDs and versions are looked at, never trusted.
-type mcpEnvelope struct {
-	ID     json.RawMessage `json:"id"`
-	Method string          `json:"method"`
-	Params struct {
-		Meta struct {
-			Version string `json:"io.modelcontextprotocol/protocolVersion"`
-		} `json:"_meta"`
-	} `json:"params"`
-
-	malformed bool
-}
-
-// readMessage checks the media type and the size, and puts the body back for mcp-go.
-func (f *mcpFront) readMessage(w http.ResponseWriter, r *http.Request) (mcpEnvelope, bool) {
-	var m mcpEnvelope
-	// Any other type can be posted by a web page without asking first.
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		refuse(w, http.StatusUnsupportedMediaType, kindInvalid, "MCP messages are sent with Content-Type: application/json")
-		return m, false
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			refuse(w, http.StatusRequestEntityTooLarge, kindTooLarge, "the message is larger than the server accepts")
-		} else {
-			refuse(w, http.StatusBadRequest, kindMalformed, "the message could not be read to its end")
+	sw := newStreamWriter(w)
+	sw.wrote = func(notification bool) {
+		if notification {
+			notes.wroteOne()
 		}
-		return m, false
 	}
-	m.malformed = json.Unmarshal(body, &m) != nil
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	return m, true
+	if m.Method == string(mcp.MethodToolsCall) { // nothing else takes long
+		liftDeadlines(w, r)
+		defer sw.beat(f.o.keepAlive, acceptsEvents(r))()
+	}
+	f.stream.ServeHTTP(sw, r.WithContext(withNotes(r.Context(), notes)))
 }
 
 // sweep ends streamable sessions that have lain idle. mcp-go's own sweeper is not used: it stamps sessions only when a
@@ -382,19 +387,4 @@ func (f *mcpFront) forget(id string) {
 	}
 	r.Header.Set(server.HeaderKeySessionID, id)
 	f.stream.ServeHTTP(&nullWriter{header: http.Header{}}, r)
-}
-
-// externalPath is the path as the client sent it, before handle_path or a rewrite cut it, behind the prefix that a
-// trusted proxy says it cut itself.
-func externalPath(r *http.Request) string {
-	p := r.URL.EscapedPath()
-	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && o.URL != nil {
-		p = o.URL.EscapedPath()
-	}
-	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
-		if prefix := strings.Trim(r.Header.Get("X-Forwarded-Prefix"), "/"); prefix != "" {
-			p = "/" + prefix + p
-		}
-	}
-	return p
 }

@@ -51,7 +51,7 @@ func (t *mcpInstallTool) definition() mcp.Tool {
 			"A package that cannot be installed is a normal result: status and message say why, and what to do."),
 		mcp.WithString("package", mcp.Required(), mcp.Title("Package"), mcp.MaxLength(300),
 			mcp.Description("The package's name on the index, with extras if need be, such as requests or requests[socks]. It can differ from the name to import: Pillow provides PIL.")),
-		mcp.WithString("version", mcp.Title("Version"), mcp.DefaultString("latest"), mcp.MaxLength(300),
+		mcp.WithString("version", mcp.Title("Version"), mcp.DefaultString("latest"), mcp.MaxLength(200),
 			mcp.Description("A version such as 2.31.0, a specifier such as >=2,<3, or latest. Default latest.")),
 		mcp.WithRawOutputSchema(json.RawMessage(installOutputSchema)),
 		mcp.WithReadOnlyHintAnnotation(false),
@@ -126,8 +126,8 @@ func progressWords(p pool.InstallProgress) string {
 }
 
 // packagesWords says how a program gets packages, for the description of execute_python.
-func (o mcpOptions) packagesWords() string {
-	if o.Install == nil {
+func packagesWords(in installer) string {
+	if in == nil {
 		return " and no way to install packages"
 	}
 	return "; pip_install installs packages"

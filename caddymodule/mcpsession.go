@@ -24,10 +24,34 @@ type mcpSession struct {
 	// ctx ends with the session; the session's calls hang from it.
 	ctx    context.Context
 	cancel context.CancelFunc
+	// notes counts the session's notifications.
+	notes noteCount
+	// pending holds a place for each message that waits for its answer to be written, where the answers go to one stream.
+	pending chan struct{}
 
 	mu       sync.Mutex
 	users    int
 	lastUsed time.Time
+}
+
+// await takes a place among the messages that wait for their answers. It waits for one as long as both the session and
+// ctx last.
+func (s *mcpSession) await(ctx context.Context) bool {
+	select {
+	case s.pending <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return false
+}
+
+// answered gives a place back.
+func (s *mcpSession) answered() {
+	select {
+	case <-s.pending:
+	default:
+	}
 }
 
 // use marks the session as in use until the returned function is called: it is not idle meanwhile.
@@ -68,7 +92,7 @@ func newMCPSessions(parent context.Context, limit int) *mcpSessions {
 
 // add opens a session, unless there are too many.
 func (m *mcpSessions) add(kind string) (*mcpSession, bool) {
-	s := &mcpSession{id: kind + "-" + strings.ToLower(rand.Text()), kind: kind, lastUsed: time.Now()}
+	s := &mcpSession{id: kind + "-" + strings.ToLower(rand.Text()), kind: kind, lastUsed: time.Now(), pending: make(chan struct{}, mcpMaxPending)}
 	s.ctx, s.cancel = context.WithCancel(m.parent)
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -2,48 +2,72 @@ package caddymodule
 
 import (
 	"bytes"
+	"maps"
+	"mime"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-const corsHeader = "Access-Control-Allow-Origin"
+const (
+	corsHeader = "Access-Control-Allow-Origin"
+	eventsType = "text/event-stream"
+)
 
 // streamWriter is what mcp-go writes to. It is a Flusher, which Caddy's writers are not (without it mcp-go answers 500
 // to every event stream), and it keeps a silent stream alive with comments. Comments rather than mcp-go's pings,
 // because the ids of those equal the ids of client requests, and naive clients mix the two up.
 type streamWriter struct {
 	http.ResponseWriter
-	cors []string // what the site had allowed before mcp-go allowed everyone
+	// header is mcp-go's. It fills it in while a beat may be writing, so the two cannot share the real one.
+	header http.Header
+	// wrote hears of each message that has gone out on an event stream.
+	wrote func(notification bool)
 
 	mu      sync.Mutex
-	started bool
+	started bool // the status is out
+	events  bool // what is out is an event stream
+	opened  bool // and a beat has begun it, not mcp-go
+	closed  bool
 }
 
 func newStreamWriter(w http.ResponseWriter) *streamWriter {
-	return &streamWriter{ResponseWriter: w, cors: w.Header()[corsHeader]}
+	return &streamWriter{ResponseWriter: w, header: http.Header{}}
 }
 
 // Unwrap serves http.ResponseController.
 func (s *streamWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
+func (s *streamWriter) Header() http.Header { return s.header }
+
 func (s *streamWriter) WriteHeader(status int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.startLocked()
-	s.ResponseWriter.WriteHeader(status)
+	s.startLocked(status)
 }
 
 // Write passes whole events or whole documents on; mcp-go writes each in one call.
 func (s *streamWriter) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.startLocked()
+	s.startLocked(http.StatusOK)
 	// U+0085 ends a line for Python's httpx-sse before 0.4.2, and encoding/json leaves it as it is.
-	if _, err := s.ResponseWriter.Write(bytes.ReplaceAll(p, []byte("\u0085"), []byte(`\u0085`))); err != nil {
+	out := bytes.ReplaceAll(p, []byte("\u0085"), []byte(`\u0085`))
+	wrap := s.opened && s.header.Get("Content-Type") != eventsType
+	if wrap { // the stream was begun to keep the client waiting, so the document becomes its event
+		out = append(append([]byte("event: message\ndata: "), bytes.TrimRight(out, "\n")...), "\n\n"...)
+	}
+	if _, err := s.ResponseWriter.Write(out); err != nil {
 		return 0, err
+	}
+	if wrap {
+		s.flushLocked()
+	}
+	if s.events && s.wrote != nil && bytes.HasPrefix(out, []byte("event: message")) {
+		s.wrote(bytes.Contains(out[:min(len(out), 128)], []byte(`"method":"notifications/`)))
 	}
 	return len(p), nil
 }
@@ -51,7 +75,7 @@ func (s *streamWriter) Write(p []byte) (int, error) {
 func (s *streamWriter) Flush() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.startLocked()
+	s.startLocked(http.StatusOK)
 	s.flushLocked()
 }
 
@@ -59,52 +83,73 @@ func (s *streamWriter) flushLocked() {
 	_ = http.NewResponseController(s.ResponseWriter).Flush() //nolint:errcheck // a client that is gone shows in ctx
 }
 
-// startLocked takes back the star that mcp-go's SSE transport puts in the header: with it any web page may read the
-// session id and run code.
-func (s *streamWriter) startLocked() {
+// startLocked sends mcp-go's status and header, but not the star that its SSE transport puts in: with it any web page may
+// read the session id and run code. What the site itself allows stays.
+func (s *streamWriter) startLocked(status int) {
 	if s.started {
 		return
 	}
 	s.started = true
-	if s.cors == nil {
-		s.Header().Del(corsHeader)
-	} else {
-		s.Header()[corsHeader] = s.cors
+	s.header.Del(corsHeader)
+	maps.Copy(s.ResponseWriter.Header(), s.header)
+	if s.events = s.header.Get("Content-Type") == eventsType; s.events {
+		s.ResponseWriter.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
 	}
+	s.ResponseWriter.WriteHeader(status)
 }
 
-// beat writes a comment each interval once the stream has begun. The caller must call stop before it returns to
-// net/http, after which nothing may write.
-func (s *streamWriter) beat(interval time.Duration) (stop func()) {
-	quit, done := make(chan struct{}), make(chan struct{})
-	go func() {
-		defer close(done)
-		tick := time.NewTicker(interval)
-		defer tick.Stop()
-		for {
-			select {
-			case <-quit:
-				return
-			case <-tick.C:
-				s.comment()
-			}
-		}
-	}()
-	return func() {
-		close(quit)
-		<-done
-	}
-}
-
-func (s *streamWriter) comment() {
+// beat writes a comment each interval once an event stream has begun. With open it begins one itself, for an answer that
+// takes long: clients give up when they hear nothing at all. The caller must call stop before it returns to net/http,
+// after which nothing may write.
+func (s *streamWriter) beat(interval time.Duration, open bool) (stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.started {
+	var timer *time.Timer
+	timer = time.AfterFunc(interval, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.closed {
+			return
+		}
+		s.commentLocked(open)
+		timer.Reset(interval)
+	})
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.closed = true
+		timer.Stop()
+	}
+}
+
+func (s *streamWriter) commentLocked(open bool) {
+	if !s.started && open {
+		s.started, s.events, s.opened = true, true, true
+		h := s.ResponseWriter.Header()
+		h.Set("Content-Type", eventsType)
+		h.Set("Cache-Control", "no-cache")
+		h.Set("X-Accel-Buffering", "no")
+		s.ResponseWriter.WriteHeader(http.StatusOK)
+	}
+	if !s.events {
 		return
 	}
 	if _, err := s.ResponseWriter.Write([]byte(": keep-alive\n\n")); err == nil {
 		s.flushLocked()
 	}
+}
+
+// acceptsEvents says whether the client names event streams among what it can read. Those that do not get plain JSON,
+// however long it takes.
+func acceptsEvents(r *http.Request) bool {
+	for _, value := range r.Header.Values("Accept") {
+		for part := range strings.SplitSeq(value, ",") {
+			if kind, _, err := mime.ParseMediaType(part); err == nil && kind == eventsType {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // liftDeadlines exempts an event stream from the server's read and write timeouts, which bound whole requests and would

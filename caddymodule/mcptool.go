@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"github.com/mark3labs/mcp-go/mcp"
 )
@@ -49,7 +51,7 @@ func (t *mcpTool) definition() mcp.Tool {
 		mcp.WithToolTitle("Execute Python"),
 		mcp.WithDescription("Run Python source as a script in a fresh, isolated process and return its output. "+
 			"Print what you want to see: the value of the last expression is not shown. "+
-			"Nothing is kept from one call to the next: no variables, imports or files. There is no network"+t.o.packagesWords()+". "+
+			"Nothing is kept from one call to the next: no variables, imports or files. There is no network"+packagesWords(t.o.Install)+". "+
 			"Returns stdout, stderr, exit_code, status and timings; an exception in the code is a normal result with its "+
 			"traceback in stderr."),
 		mcp.WithString("code", mcp.Required(), mcp.Title("Code"), mcp.MaxLength(maxCodeBytes),
@@ -74,8 +76,52 @@ func moreThan(n float64) mcp.PropertyOption {
 func (t *mcpTool) call(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	return t.run(ctx, func() (func(context.Context) (any, error), string) {
 		in, fault := t.arguments(req.Params.RawArguments)
-		return func(ctx context.Context) (any, error) { return t.ex.execute(ctx, in) }, fault
+		return func(ctx context.Context) (any, error) {
+			defer t.tellTime(ctx, req, &in)()
+			return t.ex.execute(ctx, in)
+		}, fault
 	})
+}
+
+// tellTime tells the client of a call how long it waits or runs, when it asked for that, until the function it returns is
+// called.
+func (t *mcpTool) tellTime(ctx context.Context, req mcp.CallToolRequest, in *executeInput) (stop func()) {
+	notes := newProgressNotes(ctx, req)
+	if notes == nil {
+		return func() {}
+	}
+	limit := t.o.DefaultTimeout
+	if in.Timeout != nil {
+		limit = time.Duration(*in.Timeout * float64(time.Second))
+	}
+	var began atomic.Pointer[time.Time]
+	in.leased = func() { now := time.Now(); began.Store(&now) }
+	done, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		tick := time.NewTicker(t.o.runNotes)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+			}
+			begin := began.Load()
+			if begin == nil {
+				notes.tell(note{"queued", 0, "queued: waiting for a free worker"})
+				continue
+			}
+			ran := time.Since(*begin)
+			notes.tell(note{"running", 0.01 + 0.98*min(1, ran.Seconds()/limit.Seconds()),
+				fmt.Sprintf("running for %d s of at most %s s", int(ran.Seconds()), seconds(limit.Seconds()))})
+		}
+	}()
+	return func() {
+		close(done)
+		<-ended
+		notes.close()
+	}
 }
 
 // decodeArguments reads the arguments of a call, or says why not.

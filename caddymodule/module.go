@@ -24,8 +24,8 @@ func init() {
 }
 
 // Handler runs Python that clients send, each time in a fresh, confined process that was forked ahead of demand. It
-// serves POST /execute, POST /pip_install, GET /packages, GET /health, GET /openapi.json and MCP at /mcp and /mcp/sse, relative to where it stands;
-// every other path goes to the next handler.
+// serves POST /execute, POST /pip_install, GET /packages, GET /health, GET /openapi.json, GET /docs and MCP at /mcp and
+// /mcp/sse, and /jupyter where it is switched on, relative to where it stands; every other path goes to the next handler.
 type Handler struct {
 	// The Python interpreter: a path, or a name on PATH. Shims and virtual environments are resolved to the real
 	// interpreter. It must be CPython 3.10 or later. Default: python3
@@ -55,10 +55,25 @@ type Handler struct {
 	// Whether MCP is served. Default: true
 	MCP *bool `json:"mcp,omitempty"`
 
+	// Whether the interactive documentation is served at /docs. The OpenAPI document behind it, which is for programs,
+	// is always served. Default: true
+	Docs *bool `json:"docs,omitempty"`
+
+	// What code interpreters speak of the Jupyter Server API, at /jupyter. Default: not served
+	Jupyter *Jupyter `json:"jupyter,omitempty"`
+
+	// Names under which clients reach the server through a proxy on this machine, such as `sandbox` where that proxy passes
+	// the Host header on; without port. A request that arrives on a loopback address under any other name than localhost is
+	// refused by MCP, and by the rest when a browser sent it: it could come from a web page whose site has pointed its name
+	// here. Default: none
+	Hosts []string `json:"hosts,omitempty"`
+
 	log        *zap.Logger
+	access     *accessLog
 	routes     routes
-	runtimeKey string       // "" without a reference to give back
-	frontKey   string       // likewise
+	runtimeKey string // "" without a reference to give back
+	frontKey   string // likewise
+	jupyter    *jupyterFront
 	inFlight   atomic.Int64 // requests of the HTTP operations
 }
 
@@ -140,14 +155,25 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	rt, key, err := loadRuntime(ctx, cfg, h.log)
+	if _, closed := errors.AsType[*pool.PackagesDirError](err); closed && h.Packages.DataDir == "" { // nobody chose it
+		h.log.Warn("packages are off: programs cannot read Caddy's data directory; set packages data_dir, or packages off to say so", zap.Error(err))
+		cfg.PackagesDir = ""
+		rt, key, err = loadRuntime(ctx, cfg, h.log)
+	}
 	if err != nil {
 		return err
 	}
 	h.runtimeKey = key // only now is there something to give back
 
+	h.access = newAccessLog(ctx)
 	h.routes = routes{}
 	if err := h.addAPI(rt, cfg); err != nil {
 		return err
+	}
+	if h.Docs == nil || *h.Docs {
+		if err := h.routes.addDocs(); err != nil {
+			return err
+		}
 	}
 	if h.MCP == nil || *h.MCP {
 		front, err := h.loadFront(cfg)
@@ -155,8 +181,15 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 			return err
 		}
 		h.routes.addMCP(front)
-		h.closeOnExit(ctx, front)
+		h.onExit(ctx, front.Close)
 	}
+	if h.Jupyter != nil {
+		if err := h.addJupyter(rt, cfg); err != nil {
+			return err
+		}
+		h.onExit(ctx, h.jupyter.Close)
+	}
+	h.onExit(ctx, rt.pool.EndInstalls)
 	return nil
 }
 
@@ -220,16 +253,16 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 	return front, nil
 }
 
-// closeOnExit ends event streams when Caddy exits. Its servers wait for open requests first, so a stream that nobody
-// ends would keep the process alive. On a reload the streams go on, with the front.
-func (h *Handler) closeOnExit(ctx caddy.Context, front *sharedFront) {
+// onExit has end called when Caddy exits. Its servers wait for open requests first, so an event stream that nobody ends, or
+// a long install, would keep the process alive. On a reload both go on.
+func (*Handler) onExit(ctx caddy.Context, end func()) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
 		return
 	}
 	server.RegisterOnShutdown(func() {
 		if caddy.Exiting() {
-			front.Close()
+			end()
 		}
 	})
 }
@@ -256,6 +289,9 @@ func (h *Handler) Validate() error {
 		}
 	}
 	if err := h.Packages.validate(); err != nil {
+		return err
+	}
+	if err := validateHosts(h.Hosts); err != nil {
 		return err
 	}
 	_, err := h.poolConfig().Normalize()
@@ -293,7 +329,10 @@ func (h *Handler) maxBody() int64 {
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if h.routes.serve(w, r, h.log) {
+	if e := h.routes.find(r.URL.Path); e != nil && e.sensitive {
+		defer h.access.takeOver(w, r)()
+	}
+	if h.routes.serve(w, r, h.log, h.Hosts...) {
 		return nil
 	}
 	return next.ServeHTTP(w, r) //nolint:wrapcheck // not ours
@@ -304,6 +343,7 @@ func (h *Handler) Cleanup() error {
 	runtimeKey, frontKey := h.runtimeKey, h.frontKey
 	h.runtimeKey, h.frontKey = "", ""
 	if caddy.Exiting() || h.routes == nil {
+		h.jupyter.Close()
 		return release(runtimeKey, frontKey)
 	}
 	if runtimeKey == "" {
@@ -312,6 +352,7 @@ func (h *Handler) Cleanup() error {
 	// On a reload requests are still on their way through the old handler, and draining takes its time, too.
 	go func() {
 		h.settle()
+		h.jupyter.Close()
 		if err := release(runtimeKey, frontKey); err != nil {
 			h.log.Error("retiring a configuration", zap.Error(err))
 		}

@@ -26,6 +26,10 @@ func TestValidate(t *testing.T) {
 		{"an endless maximum", `{"limits":{"execute_timeout_max":"48h"}}`, "limits execute_timeout, its maximum, is 48h"},
 		{"a negative body", `{"limits":{"request_body":-1}}`, "limits request_body is -1 bytes: choose"},
 		{"a relative directory", `{"python_path":["lib"]}`, `python_path "lib" is not absolute`},
+		{"hosts", `{"hosts":["sandbox","example.internal","192.0.2.1","2001:db8::1"]}`, ""},
+		{"a host with a port", `{"hosts":["sandbox:8001"]}`, `hosts "sandbox:8001" is no host name: give the name alone`},
+		{"a host with a scheme", `{"hosts":["http://sandbox"]}`, "is no host name"},
+		{"any host", `{"hosts":["*"]}`, "is no host name"},
 		{"an unknown isolation", `{"isolation":"loose"}`, `isolation "loose" is unknown: use strict`},
 	} {
 		t.Run(c.name, func(t *testing.T) {

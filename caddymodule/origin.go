@@ -1,9 +1,11 @@
 package caddymodule
 
 import (
+	"fmt"
 	"net"
 	"net/http"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
@@ -16,9 +18,13 @@ var crossOrigin = http.NewCrossOriginProtection()
 
 // checkOrigin refuses what a browser sends for another site. Clients that are no browsers send neither of the headers
 // that are looked at, and pass. sensitive says that the path matters even for a GET: an event stream hands out a
-// session.
-func checkOrigin(r *http.Request, sensitive bool) *problem {
+// session. There the name is looked at in any case, since a browser that was led here by a pointed name sends neither
+// header with a GET.
+func checkOrigin(r *http.Request, sensitive bool, hosts ...string) *problem {
 	if !fromBrowser(r) {
+		if sensitive && reboundHost(r, hosts) {
+			return rebound(r)
+		}
 		return nil
 	}
 	if !sensitive && (r.Method == http.MethodGet || r.Method == http.MethodHead) {
@@ -31,12 +37,15 @@ func checkOrigin(r *http.Request, sensitive bool) *problem {
 		return newProblem(http.StatusForbidden, kindCrossOrigin,
 			"the request was sent by a web page of another origin, which may not use this sandbox")
 	}
-	if reboundHost(r) {
-		return newProblem(http.StatusForbidden, kindCrossOrigin,
-			"a browser reached this machine's own address under the name "+hostOf(r)+
-				": use localhost or 127.0.0.1, or list the proxy in front under trusted_proxies")
+	if reboundHost(r, hosts) {
+		return rebound(r)
 	}
 	return nil
+}
+
+func rebound(r *http.Request) *problem {
+	return newProblem(http.StatusForbidden, kindCrossOrigin, fmt.Sprintf("this machine's own address was reached under the name %q"+
+		": use localhost or 127.0.0.1, or list the name under hosts in python_sandbox, or the proxy in front under trusted_proxies", hostOf(r)))
 }
 
 func fromBrowser(r *http.Request) bool {
@@ -44,9 +53,9 @@ func fromBrowser(r *http.Request) bool {
 }
 
 // reboundHost recognises DNS rebinding: a site points its own name at 127.0.0.1, and to the browser the sandbox is then
-// the site's own origin. A server that is reached on a loopback address has no other name than localhost there, unless
-// a proxy that the operator trusts stands in front.
-func reboundHost(r *http.Request) bool {
+// the site's own origin. A server that is reached on a loopback address has no other name than localhost there, and those
+// that the operator lists, unless a proxy that the operator trusts stands in front.
+func reboundHost(r *http.Request, hosts []string) bool {
 	local, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr)
 	if !ok {
 		return false
@@ -59,6 +68,9 @@ func reboundHost(r *http.Request) bool {
 		return false
 	}
 	host := hostOf(r)
+	if slices.ContainsFunc(hosts, func(name string) bool { return strings.EqualFold(name, host) }) {
+		return false
+	}
 	if ip, err := netip.ParseAddr(host); err == nil {
 		return !ip.Unmap().IsLoopback()
 	}
@@ -72,4 +84,17 @@ func hostOf(r *http.Request) string {
 		host = h
 	}
 	return strings.ToLower(strings.TrimSuffix(strings.Trim(host, "[]"), "."))
+}
+
+// validateHosts refuses what no Host header can be, once its port is cut.
+func validateHosts(hosts []string) error {
+	for _, name := range hosts {
+		if _, err := netip.ParseAddr(name); err == nil {
+			continue
+		}
+		if strings.ContainsAny(name, "/:*@?#[] \t") || strings.HasSuffix(name, ".") {
+			return fmt.Errorf("hosts %q is no host name: give the name alone, without scheme, port or path, such as sandbox.example", name)
+		}
+	}
+	return nil
 }

@@ -8,7 +8,8 @@ import (
 	"go.uber.org/zap"
 )
 
-// routes are the endpoints by path, relative to where the directive stands. They are fixed once made.
+// routes are the endpoints by path, relative to where the directive stands. A first part that ends in a slash stands for
+// all below it that has no endpoint of its own. They are fixed once made.
 type routes map[string]*endpoint
 
 // endpoint is what one path does.
@@ -16,7 +17,7 @@ type endpoint struct {
 	methods map[string]http.HandlerFunc
 	// allow is the value of the Allow header.
 	allow string
-	// sensitive paths are closed to other origins even for GET.
+	// sensitive paths are closed to other origins and names even for GET, and their requests hold secrets.
 	sensitive bool
 }
 
@@ -55,26 +56,50 @@ func (rs routes) addMCP(front http.Handler) {
 	}
 }
 
-// serve answers r, or reports that its path is none of ours.
-func (rs routes) serve(w http.ResponseWriter, r *http.Request, log *zap.Logger) (ours bool) {
-	e := rs[r.URL.Path]
+// addJupyter gives the Jupyter front all below its path. Which methods a path there takes, the front knows.
+func (rs routes) addJupyter(front http.Handler) {
+	e := &endpoint{methods: map[string]http.HandlerFunc{}, allow: "DELETE, GET, HEAD, POST", sensitive: true}
+	for method := range strings.SplitSeq(e.allow, ", ") {
+		e.methods[method] = front.ServeHTTP
+	}
+	rs["/jupyter/"] = e
+}
+
+// serve answers r, or reports that its path is none of ours. hosts are the operator's names for the server.
+func (rs routes) serve(w http.ResponseWriter, r *http.Request, log *zap.Logger, hosts ...string) (ours bool) {
+	e := rs.find(r.URL.Path)
 	if e == nil {
 		return false
 	}
+	ours = true // after a panic, too
 	defer recoverPanic(w, r, log)
-	if refused := checkOrigin(r, e.sensitive); refused != nil {
+	w.Header()["X-Content-Type-Options"] = noSniff
+	if refused := checkOrigin(r, e.sensitive, hosts...); refused != nil {
 		writeProblem(w, refused)
 		return true
 	}
 	serve := e.methods[r.Method]
 	if serve == nil {
 		w.Header().Set("Allow", e.allow)
-		writeProblem(w, newProblem(http.StatusMethodNotAllowed, kindMethod, r.URL.Path+" takes "+e.allow))
+		writeProblem(w, methodNotAllowed(r.URL.Path, e.allow))
 		return true
 	}
-	w.Header()["X-Content-Type-Options"] = noSniff
 	serve(w, r)
 	return true
+}
+
+func (rs routes) find(path string) *endpoint {
+	if e := rs[path]; e != nil {
+		return e
+	}
+	if first, _, below := strings.Cut(strings.TrimPrefix(path, "/"), "/"); below {
+		return rs["/"+first+"/"]
+	}
+	return nil
+}
+
+func methodNotAllowed(path, allow string) *problem {
+	return newProblem(http.StatusMethodNotAllowed, kindMethod, path+" takes "+allow)
 }
 
 var noSniff = []string{"nosniff"}

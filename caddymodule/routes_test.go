@@ -54,7 +54,7 @@ func newSite(t *testing.T, runner *fakeRunner, stat pool.Stat) *httptest.Server 
 	}
 	rs.addMCP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !rs.serve(w, r, zap.NewNop()) {
+		if !rs.serve(w, r, zap.NewNop(), "listed.example") {
 			w.WriteHeader(http.StatusTeapot)
 		}
 	}))

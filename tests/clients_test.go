@@ -22,7 +22,7 @@ const needsClients = "the Python clients are not installed: `make test` installs
 func TestPythonSDK(t *testing.T) {
 	t.Parallel()
 	need(t, clientPython != "", needsClients)
-	c := startCaddy(t, caddyOptions{})
+	c := startCaddy(t, caddyOptions{directive: clientsDirective})
 	for transport, url := range map[string]string{"sse": c.url + "/mcp/sse", "streamable": c.url + "/mcp"} {
 		t.Run(transport, func(t *testing.T) {
 			t.Parallel()

@@ -33,8 +33,10 @@ async def run(session, code, **arguments):
 
 async def main(transport, url):
     async with connect(transport, url) as session:
-        (tool,) = (await session.list_tools()).tools
-        assert tool.name == "execute_python" and tool.title and tool.description, tool
+        tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+        assert sorted(tools) == ["execute_python", "pip_install"], tools
+        tool = tools["execute_python"]
+        assert tool.title and tool.description, tool
         assert tool.inputSchema["required"] == ["code"], tool
         for name, field in tool.inputSchema["properties"].items():
             assert field["title"] and field["description"], (name, field)
@@ -46,6 +48,8 @@ async def main(transport, url):
         assert got["stdout"] == "Hello, World!\n2 + 2 = 4\n" and got["success"] is True, got
         got = await run(session, "import sys; print(sys.stdin.read())", stdin="é\u0085\u2028\U0001f600", timeout=2.5)
         assert got["stdout"] == "é\u0085\u2028\U0001f600\n", got
+        got = await run(session, "print('x' * 5_000_000)")
+        assert got["stdout"] == "x" * 5_000_000 + "\n", len(got["stdout"])
         got = await run(session, "print(1 / 0)")
         assert got["exit_code"] == 1 and "ZeroDivisionError" in got["stderr"] and got["status"] == "error", got
         got = await run(session, "import time; print('one', flush=True); time.sleep(9)", timeout=0.5)
@@ -64,6 +68,9 @@ async def main(transport, url):
         ):
             result = await session.call_tool("execute_python", arguments)
             assert result.isError and words in result.content[0].text, result
+
+        result = await session.call_tool("pip_install", {"package": "forbidden-package"})
+        assert result.structuredContent["status"] == "blocked", result
 
         got = await run(session, "print('still here')")
         assert got["stdout"] == "still here\n", got

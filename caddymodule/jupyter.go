@@ -1,0 +1,237 @@
+package caddymodule
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/caddyserver/caddy/v2"
+	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
+	"go.uber.org/zap"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+// Jupyter serves what code interpreters speak of the Jupyter Server API: kernels, and a WebSocket for each. A cell is an
+// execution like any other, in a process of its own: nothing is kept from one cell to the next.
+type Jupyter struct {
+	// The token that clients must send, in the query (`token`) or as `Authorization: token …` or `Bearer …`.
+	// Placeholders such as `{env.JUPYTER_TOKEN}` are replaced. Default: none, and nobody is asked for one
+	Token string `json:"token,omitempty"`
+}
+
+// parseJupyter takes on, off or a block.
+func (h *Handler) parseJupyter(d *caddyfile.Dispenser, word string) error {
+	if d.NextArg() {
+		value := d.Val()
+		if value != "on" && value != "off" || d.NextArg() {
+			return d.Errf("%s %q is unknown: use %s on, %s off, or a block", word, d.Val(), word, word)
+		}
+		if value == "on" {
+			h.Jupyter = new(Jupyter)
+		}
+		return noBlock(d, word)
+	}
+	h.Jupyter = new(Jupyter)
+	return h.block(d, word+" ", map[string]parser{"token": stringParser(&h.Jupyter.Token)})
+}
+
+// Bounds of the Jupyter front.
+const (
+	maxJupyterKernels = 64
+	// maxJupyterSockets and maxJupyterQueue are of one kernel.
+	maxJupyterSockets = 8
+	maxJupyterQueue   = 8
+	// maxJupyterUnsent is what may wait to be sent, to all clients together and to one.
+	maxJupyterUnsent       = 128 << 20
+	maxJupyterUnsentSocket = 32 << 20
+	// jupyterIdle is how long a kernel lives that nobody uses.
+	jupyterIdle = 10 * time.Minute
+	// jupyterKeepAlive stays below the idle minute of common proxies.
+	jupyterKeepAlive = 20 * time.Second
+	// jupyterWriteTimeout is how long a client may take to read one message.
+	jupyterWriteTimeout = 30 * time.Second
+	// jupyterCloseGrace is how long Close waits for clients to read what they are told last.
+	jupyterCloseGrace = 2 * time.Second
+)
+
+// jupyterOptions is what the front needs to know about the sandbox.
+type jupyterOptions struct {
+	Logger *zap.Logger
+	// Token is what clients must send; "" asks for none.
+	Token string
+	// MaxBody bounds a message and the body of a request, in bytes.
+	MaxBody int64
+	// Output bounds what a cell prints, in characters.
+	Output int
+	// Python is the version that clients are told; empty when unknown.
+	Python string
+	// Timeout is how long a cell may run, for the sentence about it.
+	Timeout time.Duration
+	// Hint says what to do about a module that is missing; nil gives no hints.
+	Hint func(module string) string
+	// InFlight counts cells that run, so that a reload waits for them; nil for nobody.
+	InFlight *atomic.Int64
+
+	idle, keepAlive, writeTimeout time.Duration
+	maxKernels, maxUnsent         int
+}
+
+// jupyterFront serves kernels to clients. It is safe for concurrent use. Its owner must Close it.
+type jupyterFront struct {
+	o       jupyterOptions
+	ex      executor
+	token   [sha256.Size]byte
+	started time.Time
+
+	ctx    context.Context // of the sockets, which outlive closing until they have said why
+	cancel context.CancelFunc
+	stop   chan struct{} // closed when closing begins
+	closed sync.Once
+	work   sync.WaitGroup // sockets, cells, and the sweeper
+	unsent atomic.Int64   // bytes that wait in all sockets
+
+	mu      sync.Mutex
+	closing bool
+	kernels map[string]*jupyterKernel
+	last    time.Time // of any activity
+}
+
+func newJupyterFront(ex executor, o jupyterOptions) *jupyterFront {
+	if o.Logger == nil {
+		o.Logger = zap.NewNop()
+	}
+	if o.InFlight == nil {
+		o.InFlight = new(atomic.Int64)
+	}
+	o.idle = cmp.Or(o.idle, jupyterIdle)
+	o.keepAlive = cmp.Or(o.keepAlive, jupyterKeepAlive)
+	o.writeTimeout = cmp.Or(o.writeTimeout, jupyterWriteTimeout)
+	o.maxKernels = cmp.Or(o.maxKernels, maxJupyterKernels)
+	o.maxUnsent = cmp.Or(o.maxUnsent, maxJupyterUnsentSocket)
+	now := time.Now()
+	f := &jupyterFront{o: o, ex: ex, token: sha256.Sum256([]byte(o.Token)), started: now, last: now, kernels: map[string]*jupyterKernel{},
+		stop: make(chan struct{})}
+	f.ctx, f.cancel = context.WithCancel(context.Background())
+	f.work.Go(f.sweep)
+	return f
+}
+
+// Close ends every kernel, with what runs in it, and every socket. It returns when all have ended; a second call waits for
+// the first. A nil front is closed.
+func (f *jupyterFront) Close() {
+	if f == nil {
+		return
+	}
+	f.closed.Do(func() {
+		f.mu.Lock()
+		f.closing = true
+		f.mu.Unlock()
+		for _, k := range f.list() {
+			f.remove(k, "the server is shutting down or changing its configuration: connect again in a second")
+		}
+		close(f.stop)
+		defer time.AfterFunc(jupyterCloseGrace, f.cancel).Stop()
+		f.work.Wait()
+		f.cancel()
+	})
+}
+
+// sweep ends kernels that nobody uses. Clients that fail leave theirs behind.
+func (f *jupyterFront) sweep() {
+	tick := time.NewTicker(min(f.o.idle/4, time.Minute))
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.stop:
+			return
+		case <-tick.C:
+			for _, k := range f.list() {
+				if k.idleSince(time.Now().Add(-f.o.idle)) {
+					f.remove(k, "the kernel has ended, since nobody has used it for "+f.o.idle.String()+": start another one")
+				}
+			}
+		}
+	}
+}
+
+func (f *jupyterFront) list() []*jupyterKernel {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	kernels := make([]*jupyterKernel, 0, len(f.kernels))
+	for _, k := range f.kernels {
+		kernels = append(kernels, k)
+	}
+	return kernels
+}
+
+// ServeHTTP serves what is below /jupyter. Requests of foreign origins have been refused before.
+func (f *jupyterFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !f.authorized(r) {
+		w.Header().Set("WWW-Authenticate", "Bearer")
+		writeProblem(w, newProblem(http.StatusUnauthorized, kindUnauthorized,
+			"the token is missing or wrong: send the one that jupyter { token … } names, as token=… in the query or as Authorization: Bearer …"))
+		return
+	}
+	methods := f.methods(r)
+	if methods == nil {
+		writeProblem(w, f.notFound(r))
+		return
+	}
+	serve, known := methods[r.Method]
+	if !known && r.Method == http.MethodHead {
+		serve, known = methods[http.MethodGet]
+	}
+	if !known {
+		allow := allowed(methods)
+		w.Header().Set("Allow", allow)
+		writeProblem(w, methodNotAllowed(r.URL.Path, allow))
+		return
+	}
+	w.Header().Set("Cache-Control", "no-store")
+	serve(w, r)
+}
+
+// authorized compares in a time that does not depend on where the tokens differ.
+func (f *jupyterFront) authorized(r *http.Request) bool {
+	if f.o.Token == "" {
+		return true
+	}
+	given := []string{r.URL.Query().Get("token")}
+	if scheme, value, ok := strings.Cut(r.Header.Get("Authorization"), " "); ok && (strings.EqualFold(scheme, "token") || strings.EqualFold(scheme, "bearer")) {
+		given = append(given, strings.TrimSpace(value))
+	}
+	right := 0
+	for _, token := range given {
+		sum := sha256.Sum256([]byte(token))
+		right |= subtle.ConstantTimeCompare(sum[:], f.token[:])
+	}
+	return right == 1
+}
+
+// addJupyter makes the front and adds it to the routes.
+func (h *Handler) addJupyter(rt *runtime, cfg pool.Config) error {
+	// Replaced, so that a secret need not stand in the configuration.
+	token, err := caddy.NewReplacer().ReplaceOrErr(h.Jupyter.Token, true, true)
+	if err != nil {
+		return fmt.Errorf("jupyter token: %w", err)
+	}
+	install, err := h.installation(rt, cfg, h.log)
+	if err != nil {
+		return err
+	}
+	standard, most := h.executeTimeouts()
+	h.jupyter = newJupyterFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: h.log}, jupyterOptions{
+		Logger: h.log, Token: token, MaxBody: h.maxBody(), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
+		Timeout: standard, Hint: install.hint, InFlight: &h.inFlight,
+	})
+	h.routes.addJupyter(h.jupyter)
+	return nil
+}

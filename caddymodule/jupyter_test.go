@@ -1,0 +1,358 @@
+package caddymodule
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"go.uber.org/zap"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+// fakeCells stands for the executor: a cell is what it does.
+type fakeCells struct {
+	runs, ended atomic.Int64
+}
+
+func (f *fakeCells) execute(ctx context.Context, in executeInput) (executeOutput, error) {
+	f.runs.Add(1)
+	defer f.ended.Add(1)
+	mark := in.driver[strings.Index(in.driver, "'mark': b'")+len("'mark': b'"):]
+	mark = mark[:32]
+	record := func(fields ...string) {
+		out := "\x1e" + mark
+		for _, field := range fields {
+			out += " " + base64.StdEncoding.EncodeToString([]byte(field))
+		}
+		out += "\x1e"
+		step := 1 + len(out)/100 // whatever pieces it comes in
+		for at := 0; at < len(out); at += step {
+			in.stdout([]byte(out[at:min(at+step, len(out))]))
+		}
+	}
+	out := executeOutput{Status: string(pool.StatusOK), Success: true}
+	switch in.Code {
+	case "print":
+		in.stdout([]byte("a \x1e"))
+		record("display", "text/plain", "fig", "image/png", "\x89PNG", "application/x-evil", "x")
+		in.stdout([]byte("b\n"))
+		record("result", "text/plain", "'\xff'")
+		out.Stderr = "warned\n"
+	case "raise":
+		record("error", "ValueError", "no", "Traceback\nValueError: no")
+		out.Status, out.ExitCode = string(pool.StatusError), 1
+	case "damaged":
+		in.stdout([]byte("\x1e" + mark + " !!!\x1e"))
+		record("nonsense")
+		record("result", "text/plain")
+		in.stdout([]byte("\x1e" + mark + " aa"))
+	case "block":
+		<-ctx.Done()
+		return out, asProblem(context.Cause(ctx))
+	case "flood":
+		for range 32 {
+			record("display", "text/html", strings.Repeat("x", 180_000))
+		}
+	case "timeout", "memory_limit", "output_limit", "killed":
+		out.Status = in.Code
+	case "busy":
+		return out, asProblem(pool.ErrQueueFull)
+	}
+	return out, nil
+}
+
+// jupyterSite serves a front on a loopback listener.
+type jupyterSite struct {
+	*testing.T
+	url   string
+	front *jupyterFront
+	cells *fakeCells
+}
+
+func newJupyterSite(t *testing.T, o jupyterOptions) *jupyterSite {
+	t.Helper()
+	o.MaxBody, o.Output, o.Timeout = 64<<10, 1000, time.Second
+	cells := &fakeCells{}
+	front := newJupyterFront(cells, o)
+	rs := routes{}
+	rs.addJupyter(front)
+	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !rs.serve(w, r, zap.NewNop()) {
+			w.WriteHeader(http.StatusTeapot)
+		}
+	}))
+	t.Cleanup(func() {
+		front.Close()
+		site.Close()
+		if n := front.unsent.Load(); n != 0 {
+			t.Errorf("%d bytes are said to wait", n)
+		}
+	})
+	return &jupyterSite{t, site.URL + "/jupyter", front, cells}
+}
+
+func (s *jupyterSite) start() string {
+	s.Helper()
+	status, body, _ := send(s.T, "POST", s.url+"/api/kernels", nil, nil)
+	var model kernelModel
+	if err := json.Unmarshal([]byte(body), &model); err != nil || status != http.StatusCreated {
+		s.Fatalf("%d %s", status, body)
+	}
+	return model.ID
+}
+
+// jupyterClient is one socket.
+type jupyterClient struct {
+	*jupyterSite
+	conn *websocket.Conn
+	n    int
+}
+
+func (s *jupyterSite) dial(id string, protocols ...string) *jupyterClient {
+	s.Helper()
+	conn, _, err := websocket.Dial(s.Context(), s.url+"/api/kernels/"+id+"/channels?session_id=x", &websocket.DialOptions{Subprotocols: protocols})
+	if err != nil {
+		s.Fatal(err)
+	}
+	conn.SetReadLimit(-1)
+	s.Cleanup(func() { _ = conn.CloseNow() })
+	return &jupyterClient{s, conn, 0}
+}
+
+func (c *jupyterClient) send(channel, kind string, content any) string {
+	c.Helper()
+	c.n++
+	id := fmt.Sprintf("%p-%d", c, c.n)
+	m := newJupyterMessage("x", channel, kind, nil, content)
+	m.Header = mustJSON(jupyterHeader{ID: id, Type: kind})
+	kindOf, frame := websocket.MessageText, m.encodeText()
+	if c.conn.Subprotocol() == jupyterV1 {
+		kindOf, frame = websocket.MessageBinary, m.encodeV1()
+	}
+	if err := c.conn.Write(c.Context(), kindOf, frame); err != nil {
+		c.Error(err)
+	}
+	return id
+}
+
+func (c *jupyterClient) execute(code string) string {
+	return c.send("shell", "execute_request", map[string]any{"code": code})
+}
+
+func (c *jupyterClient) read() (*jupyterMessage, error) {
+	ctx, cancel := context.WithTimeout(c.Context(), 10*time.Second)
+	defer cancel()
+	kind, frame, err := c.conn.Read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if c.conn.Subprotocol() == jupyterV1 {
+		parts, err := splitV1(frame)
+		if err != nil || kind != websocket.MessageBinary {
+			c.Fatalf("%v %v", kind, err)
+		}
+		frame = mustJSON(jupyterMessage{Channel: string(parts[0]), Header: parts[1], Parent: parts[2], Metadata: parts[3], Content: parts[4]})
+	}
+	m := new(jupyterMessage)
+	if err := json.Unmarshal(frame, m); err != nil {
+		c.Fatal(err)
+	}
+	var header jupyterHeader
+	if err := json.Unmarshal(m.Header, &header); err != nil || c.conn.Subprotocol() == "" && (header.ID != m.ID || header.Type != m.Type) {
+		c.Fatalf("%s: %v", frame, err)
+	}
+	m.Type = header.Type
+	return m, nil
+}
+
+// answer returns what comes for a request, until the kernel is idle again and has replied.
+func (c *jupyterClient) answer(request string) []string {
+	c.Helper()
+	var lines []string
+	for replied, idle := false, false; !replied || !idle; {
+		m, err := c.read()
+		if err != nil {
+			c.Fatal(err, lines)
+		}
+		var parent jupyterHeader
+		if json.Unmarshal(m.Parent, &parent) != nil || parent.ID != request {
+			continue
+		}
+		replied = replied || m.Channel != "iopub"
+		idle = idle || m.Type == "status" && strings.Contains(string(m.Content), "idle")
+		lines = append(lines, m.Channel+" "+m.Type+" "+string(m.Content))
+	}
+	return lines
+}
+
+// closed returns how the server ended the connection.
+func (c *jupyterClient) closed() (websocket.StatusCode, string) {
+	c.Helper()
+	for {
+		if _, err := c.read(); err != nil {
+			e, ok := errors.AsType[websocket.CloseError](err)
+			if !ok {
+				c.Fatal(err)
+			}
+			return e.Code, e.Reason
+		}
+	}
+}
+
+func TestJupyterREST(t *testing.T) {
+	t.Parallel()
+	site := newJupyterSite(t, jupyterOptions{maxKernels: 2})
+	id := site.start()
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		want               string
+	}{
+		{"GET", "/api", "", 200, `{"version":"`},
+		{"GET", "/api/status", "", 200, `"kernels":1`},
+		{"GET", "/api/kernelspecs", "", 200, `"default":"python3"`},
+		{"GET", "/api/kernels", "", 200, `[{"id":"` + id},
+		{"GET", "/api/kernels/" + id, "", 200, `"execution_state":"idle"`},
+		{"POST", "/api/kernels/" + id + "/interrupt", "", 204, ""},
+		{"POST", "/api/kernels/" + id + "/restart", "", 200, id},
+		{"GET", "/api/kernels/unknown", "", 404, "does not exist or has ended"},
+		{"GET", "/api/kernels/unknown/channels", "", 404, "does not exist or has ended"},
+		{"GET", "/api/kernels/" + id + "/unknown", "", 404, ""},
+		{"GET", "/api/contents", "", 404, "there are api"},
+		{"GET", "/apis", "", 404, ""},
+		{"GET", "/login", "", 404, "choose token"},
+		{"PUT", "/api/kernels", "", 405, "takes"},
+		{"DELETE", "/api/kernels", "", 405, "GET, HEAD, POST"},
+		{"GET", "/api/kernels/" + id + "/channels", "", 426, ""},
+		{"POST", "/api/kernels", "{", 400, "not JSON"},
+		{"POST", "/api/kernels", strings.Repeat(" ", 65<<10), 413, "larger"},
+		{"POST", "/api/kernels", `{"name":"julia"}`, 422, "no other kernel"},
+		{"POST", "/api/kernels", `{"name":"python3","path":null}`, 201, "id"},
+		{"POST", "/api/kernels", "", 503, "2 kernels exist already"},
+		{"DELETE", "/api/kernels/" + id, "", 204, ""},
+		{"DELETE", "/api/kernels/" + id, "", 404, ""},
+		{"POST", "/api/kernels", "", 201, ""},
+	} {
+		status, body, header := send(t, c.method, site.url+c.path, strings.NewReader(c.body), nil)
+		if status != c.status || !strings.Contains(body, c.want) {
+			t.Errorf("%s %s: got %d %s", c.method, c.path, status, body)
+		}
+		if status >= 400 && status != 426 {
+			checkProblem(t, status, body, header)
+		}
+	}
+}
+
+func TestJupyterToken(t *testing.T) {
+	t.Parallel()
+	site := newJupyterSite(t, jupyterOptions{Token: "s3cret"})
+	for _, c := range []struct {
+		query, header string
+		status        int
+	}{
+		{"", "", 401},
+		{"?token=wrong", "", 401},
+		{"?token=", "token ", 401},
+		{"", "Bearer wrong", 401},
+		{"", "Basic s3cret", 401},
+		{"?token=s3cret", "", 200},
+		{"?token=s3cret", "Basic x", 200}, // which was for the proxy in front
+		{"", "token s3cret", 200},
+		{"", "bearer s3cret", 200},
+	} {
+		headers := map[string]string{}
+		if c.header != "" {
+			headers["Authorization"] = c.header
+		}
+		status, body, _ := send(t, "GET", site.url+"/api/kernels"+c.query, nil, headers)
+		if status != c.status || strings.Contains(body, "s3cret") {
+			t.Errorf("%q %q: got %d %s", c.query, c.header, status, body)
+		}
+	}
+}
+
+func TestJupyterRefusesOtherOrigins(t *testing.T) {
+	t.Parallel()
+	site := newJupyterSite(t, jupyterOptions{})
+	for _, path := range []string{"/api/kernels", "/api/kernels/" + site.start() + "/channels"} {
+		if status, _, _ := send(t, "GET", site.url+path, nil, map[string]string{"Origin": "https://evil.example"}); status != http.StatusForbidden {
+			t.Errorf("%s: got %d", path, status)
+		}
+	}
+}
+
+func waitFor(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !cond(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("not in time: " + what)
+		}
+	}
+}
+
+func TestJupyterBounds(t *testing.T) {
+	t.Parallel()
+	site := newJupyterSite(t, jupyterOptions{})
+	id := site.start()
+	clients := make([]*jupyterClient, maxJupyterSockets)
+	for i := range clients {
+		clients[i] = site.dial(id)
+	}
+	waitFor(t, "all have joined", func() bool { return site.front.list()[0].model().Connections == maxJupyterSockets })
+	if code, reason := site.dial(id).closed(); code != websocket.StatusTryAgainLater || !strings.Contains(reason, "8 connections") {
+		t.Errorf("got %v %q", code, reason)
+	}
+	clients[0].execute("block")
+	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 1 })
+	for range maxJupyterQueue {
+		clients[0].execute("1")
+	}
+	if got := strings.Join(clients[0].answer(clients[0].execute("1")), "\n"); !strings.Contains(got, "8 cells wait") {
+		t.Errorf("got %s", got)
+	}
+}
+
+func TestJupyterIdleKernelsEnd(t *testing.T) {
+	t.Parallel()
+	site := newJupyterSite(t, jupyterOptions{idle: 40 * time.Millisecond})
+	client := site.dial(site.start())
+	if _, reason := client.closed(); !strings.Contains(reason, "nobody has used it for 40ms") {
+		t.Errorf("got %q", reason)
+	}
+	if len(site.front.list()) != 0 {
+		t.Error("it is still there")
+	}
+}
+
+func TestJupyterClose(t *testing.T) {
+	t.Parallel()
+	site := newJupyterSite(t, jupyterOptions{})
+	client := site.dial(site.start())
+	client.execute("block")
+	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 1 })
+	done := make(chan struct{})
+	go func() {
+		site.front.Close()
+		close(done)
+	}()
+	if code, reason := client.closed(); code != websocket.StatusGoingAway || !strings.Contains(reason, "shutting down") {
+		t.Errorf("got %v %q", code, reason)
+	}
+	<-done
+	if site.cells.ended.Load() != 1 {
+		t.Error("the cell still runs")
+	}
+	if status, _, _ := send(t, "POST", site.url+"/api/kernels", nil, nil); status != http.StatusServiceUnavailable {
+		t.Errorf("got %d", status)
+	}
+}

@@ -1,0 +1,79 @@
+package caddymodule
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"mime"
+	"net/http"
+	"strings"
+
+	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+)
+
+// mcpEnvelope is what the front must know about a message. IDs and versions are looked at, never trusted.
+type mcpEnvelope struct {
+	Version string          `json:"jsonrpc"`
+	ID      json.RawMessage `json:"id"`
+	Method  string          `json:"method"`
+	Params  struct {
+		Meta struct {
+			Version string `json:"io.modelcontextprotocol/protocolVersion"`
+		} `json:"_meta"`
+	} `json:"params"`
+
+	Result json.RawMessage `json:"result"`
+
+	malformed bool // not of this shape
+	broken    bool // not even JSON
+}
+
+// wantsAnswer says whether mcp-go will answer the message.
+func (m *mcpEnvelope) wantsAnswer() bool {
+	if m.malformed {
+		return !m.broken // refused before it becomes a message
+	}
+	null := func(v json.RawMessage) bool { return len(v) == 0 || string(v) == "null" }
+	return m.Version != "2.0" || !null(m.ID) && null(m.Result)
+}
+
+// readMessage checks the media type and the size, and puts the body back for mcp-go.
+func (f *mcpFront) readMessage(w http.ResponseWriter, r *http.Request) (mcpEnvelope, bool) {
+	var m mcpEnvelope
+	// Any other type can be posted by a web page without asking first.
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
+		refuse(w, http.StatusUnsupportedMediaType, kindInvalid, "MCP messages are sent with Content-Type: application/json")
+		return m, false
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
+	if err != nil {
+		var tooLarge *http.MaxBytesError
+		if errors.As(err, &tooLarge) {
+			refuse(w, http.StatusRequestEntityTooLarge, kindTooLarge, "the message is larger than the server accepts")
+		} else {
+			refuse(w, http.StatusBadRequest, kindMalformed, "the message could not be read to its end")
+		}
+		return m, false
+	}
+	m.malformed = json.Unmarshal(body, &m) != nil
+	m.broken = m.malformed && !json.Valid(body)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	r.ContentLength = int64(len(body))
+	return m, true
+}
+
+// externalPath is the path as the client sent it, before handle_path or a rewrite cut it, behind the prefix that a
+// trusted proxy says it cut itself.
+func externalPath(r *http.Request) string {
+	p := r.URL.EscapedPath()
+	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && o.URL != nil {
+		p = o.URL.EscapedPath()
+	}
+	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
+		if prefix := strings.Trim(r.Header.Get("X-Forwarded-Prefix"), "/"); prefix != "" {
+			p = "/" + prefix + p
+		}
+	}
+	return p
+}

@@ -1,0 +1,56 @@
+package tests
+
+import (
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"testing"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
+)
+
+// What the OpenAPI document says is what the server does, by Schemathesis' checks on 2,000 requests and more that it makes
+// up: no 500, no answer that the document does not describe.
+func TestSchemathesis(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("takes half a minute")
+	}
+	need(t, clientPython != "", needsClients)
+	program := filepath.Join(filepath.Dir(clientPython), "schemathesis")
+	x := index.New()
+	t.Cleanup(x.Close)
+	c := startCaddy(t, caddyOptions{directive: installing(x.URL(), "rate 100000 1m") + "\nlimits {\nexecute_timeout 1s 2s\n}"})
+	requests := 0
+	for _, run := range []struct {
+		operation string
+		cases     int
+		more      []string
+	}{
+		{"execute_python", 1000, nil},
+		// What a name may be is more than a schema can say, and the answer to another is 422.
+		{"pip_install", 1000, []string{"--exclude-checks", "positive_data_acceptance"}},
+		{"list_packages", 20, nil},
+		{"health", 20, nil},
+	} {
+		arguments := append([]string{"run", c.url + "/openapi.json", "--checks", "all", "--max-response-time", "30", "--request-timeout", "60",
+			"--include-operation-id", run.operation, "--max-examples", strconv.Itoa(run.cases), "--seed", "1", "--workers", "2",
+			"--phases", "examples,coverage,fuzzing", "--no-color", "--suppress-health-check", "all"}, run.more...)
+		cmd := exec.CommandContext(t.Context(), program, arguments...)
+		cmd.Dir = c.dir
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			t.Errorf("%s: %v\n%s", run.operation, err, tail(string(out), 4000))
+		}
+		if m := regexp.MustCompile(`(\d+) generated`).FindSubmatch(out); m != nil {
+			n, _ := strconv.Atoi(string(m[1]))
+			requests += n
+		}
+	}
+	t.Logf("%d requests", requests)
+	if requests < 2000 {
+		t.Errorf("only %d requests were made up", requests)
+	}
+	c.mustPrint("print(1)", "1\n")
+}
