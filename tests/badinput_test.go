@@ -13,9 +13,9 @@ import (
 // Whatever a caller sends, the answer is a problem of the contract, and the pool does not notice.
 func TestBadInput(t *testing.T) {
 	t.Parallel()
-	c := startCaddy(t, caddyOptions{directive: "limits {\n request_body 1MiB\n }"})
+	c := startCaddy(t, caddyOptions{directive: "workers {\n idle 2\n }\nlimits {\n request_body 1MiB\n }"})
 	c.mustPrint("print(1)", "1\n")
-	c.waitHealth(wholeWithin, "a whole pool", func(h health) bool { return h.whole(1) && h.Workers["booting"] == 0 })
+	c.waitHealth(wholeWithin, "a whole pool", func(h health) bool { return h.whole(2) && h.Workers["booting"] == 0 })
 	before := descendants(t, c.pid())
 
 	type request struct {
