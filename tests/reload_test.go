@@ -33,7 +33,7 @@ func TestReloadOfSomethingElseKeepsWorkersAndSessions(t *testing.T) {
 
 	// A program that runs across the reload delivers its result.
 	running := make(chan string, 1)
-	go func() { running <- session.print("import time; time.sleep(1.5); print('across')") }()
+	go func() { running <- session.print("import time; time.sleep(4); print('across')") }()
 	c.waitHealth(wholeWithin, "a worker at work and another parked in its place", func(h health) bool {
 		return h.Workers["leased"] == 1 && h.Workers["idle"] == idle && h.Workers["booting"] == 0
 	})
