@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	goruntime "runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -236,5 +237,44 @@ func TestMCPCloseDeliversWhatRunsAndEndsStreams(t *testing.T) {
 		t.Errorf("a stream after Close: %v %v", resp, err)
 	} else {
 		_ = resp.Body.Close()
+	}
+}
+
+// Clients seldom end their sessions. Ten thousand that nobody uses any more give back what they held.
+func TestMCPAbandonedSessionsGiveTheirMemoryBack(t *testing.T) {
+	const many = 10_000
+	held := func() uint64 {
+		goruntime.GC()
+		goruntime.GC() // what a first one leaves to finalizers
+		var m goruntime.MemStats
+		goruntime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	b := newMCPBench(t, &fakeExecutor{}, mcpOptions{maxSessions: many + 1, sessionTTL: 20 * time.Second})
+	b.initialize()
+	before := held()
+	var clients sync.WaitGroup
+	for range 4 {
+		clients.Go(func() {
+			for range many / 4 {
+				b.initialize()
+			}
+		})
+	}
+	clients.Wait()
+	full := held()
+	for _, id := range b.front.sessions.expire(0) { // as the sweeper does once their time is over
+		b.front.forget(id)
+	}
+	b.front.sessions.mu.Lock()
+	left := len(b.front.sessions.open)
+	b.front.sessions.mu.Unlock()
+	if left != 0 {
+		t.Errorf("%d sessions are left", left)
+	}
+	after := held()
+	t.Logf("%d KiB before, %d with them, %d after", before>>10, full>>10, after>>10)
+	if after > before+(full-before)/10+1<<20 {
+		t.Errorf("%d KiB before, %d with them, %d after", before>>10, full>>10, after>>10)
 	}
 }

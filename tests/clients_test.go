@@ -98,9 +98,9 @@ func TestMCPO(t *testing.T) {
 	if !strings.Contains(document.Info.Description, "execute_python") {
 		t.Errorf("the instructions have not arrived: %+v", document.Info)
 	}
-	call := func(body string) (int, map[string]any) {
+	callTool := func(tool, body string) (int, map[string]any) {
 		t.Helper()
-		resp, err := http.Post(base+"/execute_python", "application/json", strings.NewReader(body))
+		resp, err := http.Post(base+"/"+tool, "application/json", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,6 +111,13 @@ func TestMCPO(t *testing.T) {
 			t.Fatalf("%d %s %v", resp.StatusCode, buf.String(), err)
 		}
 		return resp.StatusCode, got
+	}
+	call := func(body string) (int, map[string]any) {
+		t.Helper()
+		return callTool("execute_python", body)
+	}
+	if code, got := callTool("pip_install", `{"package": "os"}`); code != 200 || got["status"] != "blocked" || !strings.Contains(fmt.Sprint(got["message"]), "standard library") {
+		t.Errorf("an install that policy forbids: %d %v", code, got)
 	}
 	if code, got := call(`{"code": "print('Hello, <World>!')\nprint(2 + 2)"}`); code != 200 || got["stdout"] != "Hello, <World>!\n4\n" || got["success"] != true {
 		t.Errorf("%d %v", code, got)

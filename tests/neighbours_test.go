@@ -41,7 +41,7 @@ def inotify():
 libc.sem_open.restype = ctypes.c_void_p
 hold("file", lambda: open("zz_file", "w").write("the secret of a neighbour"))
 hold("file in /dev/shm", lambda: open("/dev/shm/zz_file", "w").write("x"))
-hold("process", lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(8) # zz_process"]))
+hold("process", lambda: subprocess.Popen([sys.executable, "-c", "import time; time.sleep(20) # zz_process"]))
 hold("shared memory", lambda: libc.shmget(0x5eed01, 4096, 0o1666))
 hold("semaphore", lambda: libc.semget(0x5eed01, 1, 0o1666))
 hold("queue", lambda: libc.msgget(0x5eed01, 0o1666))
