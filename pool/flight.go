@@ -111,10 +111,8 @@ func (p *Pool) takeOffLocked(key string, req InstallRequest) *flight {
 	f := &flight{cancel: cancel, done: make(chan struct{})}
 	p.flights[key] = f
 	req.Progress = f.tell
-	stop := make(chan struct{})
 	p.background.Go(func() {
 		defer cancel()
-		defer close(stop)
 		result, err := p.install(ctx, req)
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			result, err = InstallResult{Status: refused.status, Message: refused.message}, nil
@@ -136,7 +134,7 @@ func (p *Pool) takeOffLocked(key string, req InstallRequest) *flight {
 			cancel()
 		case <-p.installsEnd:
 			cancel()
-		case <-stop:
+		case <-ctx.Done(): // it is over, or given up
 		}
 	}()
 	return f
