@@ -24,9 +24,6 @@ type executeInput struct {
 	Stdin   string   `json:"stdin,omitempty" nullable:"true" doc:"What the code reads from standard input; without it, reads give end of file at once."`
 
 	leased func() // called when a worker has been found; nil for nobody who wants to know
-	// driver is the program that runs instead of Code, with Code on its standard input; "" for none.
-	driver string
-	stdout func([]byte) // see pool.Request.Stdout
 }
 
 // executeOutput is the answer, over HTTP and over MCP alike.
@@ -80,26 +77,9 @@ func (o *operation) execute(ctx context.Context, in executeInput) (executeOutput
 	}
 	result, err := o.pool.Execute(ctx, req)
 	if err != nil {
-		p := asProblem(err)
-		sandboxMetrics.failed(p)
-		o.logFailure(req.ID, len(in.Code), p, err)
-		return executeOutput{}, p
+		return executeOutput{}, o.failed(req.ID, in.Code, err)
 	}
-	sandboxMetrics.executed(result)
-	if c := o.log.Check(zapcore.InfoLevel, "executed"); c != nil {
-		c.Write(zap.String("id", req.ID),
-			zap.String("status", string(result.Status)),
-			zap.Int("exit_code", result.ExitCode),
-			zap.Duration("duration", result.ExecutionTime),
-			zap.Duration("queue_time", result.Usage.QueueTime),
-			zap.Int("code_bytes", len(in.Code)),
-			zap.Int("stdout_bytes", len(result.Stdout)),
-			zap.Int("stderr_bytes", len(result.Stderr)),
-			zap.Int64("output_bytes", result.OutputBytes))
-	}
-	if c := o.log.Check(zapcore.DebugLevel, "executed code"); c != nil {
-		c.Write(zap.String("id", req.ID), zap.String("code", in.Code))
-	}
+	o.executed(execution{id: req.ID, code: in.Code, result: result, stdoutBytes: len(result.Stdout), stderrBytes: len(result.Stderr)})
 	out := outputOf(result)
 	if o.hint != nil && result.Status == pool.StatusError {
 		if module := missingModule(out.Stderr); module != "" {
@@ -127,28 +107,60 @@ func (o *operation) request(in executeInput) (pool.Request, *problem) {
 		timeout = max(time.Duration(asked*float64(time.Second)), 1)
 	}
 	req := pool.Request{
-		ID:      strconv.FormatUint(rand.Uint64(), 36), //nolint:gosec // names a line in a log, guards nothing
+		ID:      newExecutionID(),
 		Code:    in.Code,
 		Stdin:   in.Stdin,
 		Timeout: timeout,
-		Leased:  in.leased,
-		Stdout:  in.stdout,
 	}
-	if in.driver != "" {
-		req.Code, req.Stdin = in.driver, in.Code
+	if in.leased != nil {
+		req.Leased = func(int) { in.leased() }
 	}
 	return req, nil
 }
 
-// logFailure writes the one line of an execution that has no result.
-func (o *operation) logFailure(id string, codeBytes int, p *problem, err error) {
+// newExecutionID names a line in a log.
+func newExecutionID() string {
+	return strconv.FormatUint(rand.Uint64(), 36) //nolint:gosec // it guards nothing
+}
+
+// execution is what logs and metrics hear of one that has a result, be it a run or a cell of a session.
+type execution struct {
+	id, code                 string
+	result                   pool.Result
+	stdoutBytes, stderrBytes int
+}
+
+// executed tells logs and metrics of an execution.
+func (o *operation) executed(x execution) {
+	sandboxMetrics.executed(x.result)
+	if c := o.log.Check(zapcore.InfoLevel, "executed"); c != nil {
+		c.Write(zap.String("id", x.id),
+			zap.String("status", string(x.result.Status)),
+			zap.Int("exit_code", x.result.ExitCode),
+			zap.Duration("duration", x.result.ExecutionTime),
+			zap.Duration("queue_time", x.result.Usage.QueueTime),
+			zap.Int("code_bytes", len(x.code)),
+			zap.Int("stdout_bytes", x.stdoutBytes),
+			zap.Int("stderr_bytes", x.stderrBytes),
+			zap.Int64("output_bytes", x.result.OutputBytes))
+	}
+	if c := o.log.Check(zapcore.DebugLevel, "executed code"); c != nil {
+		c.Write(zap.String("id", x.id), zap.String("code", x.code))
+	}
+}
+
+// failed tells logs and metrics of an execution that has no result, and returns what that is to its caller.
+func (o *operation) failed(id, code string, err error) *problem {
+	p := asProblem(err)
+	sandboxMetrics.failed(p)
 	level := zapcore.InfoLevel
 	if p.kind == kindInternal {
 		level = zapcore.ErrorLevel
 	}
 	if c := o.log.Check(level, "not executed"); c != nil {
-		c.Write(zap.String("id", id), zap.String("type", string(p.kind)), zap.Int("code_bytes", codeBytes), zap.Error(err))
+		c.Write(zap.String("id", id), zap.String("type", string(p.kind)), zap.Int("code_bytes", len(code)), zap.Error(err))
 	}
+	return p
 }
 
 const codeRule = "must be a string of Python source, at most 1 MiB (1048576 bytes)"

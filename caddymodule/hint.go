@@ -23,6 +23,23 @@ func missingModule(stderr string) string {
 
 // hint says how a module that is missing can be had, in a sentence for a model.
 func (i *installation) hint(module string) string {
+	return i.hintFor(module, "to later executions", "run the code again")
+}
+
+// kernelHint is hint for a kernel, whose process keeps the packages that it has started with. current is the generation of
+// those that a fresh process has.
+func (i *installation) kernelHint(current func() int) func(module string, generation int) string {
+	return func(module string, generation int) string {
+		hint := i.hintFor(module, "to kernels that are started or restarted after it", "restart this kernel and run the code again")
+		if hint != "" && generation != current() {
+			return fmt.Sprintf("Packages have been installed since the process of this kernel started, which does not see them: restart the kernel, then run the code again. If %s is still missing, the hint will say what to do.", module)
+		}
+		return hint
+	}
+}
+
+// hintFor names who can import what is installed now, and what to do then.
+func (i *installation) hintFor(module, who, then string) string {
 	top, _, _ := strings.Cut(module, ".")
 	if policy.IsStandardLibrary(top) {
 		return ""
@@ -37,7 +54,7 @@ func (i *installation) hint(module string) string {
 		return fmt.Sprintf("The module %s is not installed, and this server does not install packages: do without it.", module)
 	}
 	if !known {
-		return fmt.Sprintf("The module %s is not installed. If a package provides it, pip_install with the package's name makes it available to later executions.", module)
+		return fmt.Sprintf("The module %s is not installed. If a package provides it, pip_install with the package's name makes it available %s.", module, who)
 	}
 	req, err := policy.ParseRequirement(distribution, "")
 	if err != nil {
@@ -46,5 +63,5 @@ func (i *installation) hint(module string) string {
 	if decision := i.policy.Check(req); !decision.Allowed {
 		return fmt.Sprintf("The module %s comes with the package %s, which may not be installed here: %s", module, distribution, decision.Message)
 	}
-	return fmt.Sprintf("The module %s comes with the package %s: call pip_install with {\"package\": %q}, then run the code again.", module, distribution, distribution)
+	return fmt.Sprintf("The module %s comes with the package %s: call pip_install with {\"package\": %q}, then %s.", module, distribution, distribution, then)
 }

@@ -19,8 +19,9 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// Jupyter serves what code interpreters speak of the Jupyter Server API: kernels, and a WebSocket for each. A cell is an
-// execution like any other, in a process of its own: nothing is kept from one cell to the next.
+// Jupyter serves what code interpreters speak of the Jupyter Server API: kernels, and a WebSocket for each. A kernel gets a
+// confined process with its first cell and keeps it until it ends, with all names, imports, files and figures. Kernels hold at
+// most half of `workers max`.
 type Jupyter struct {
 	// The token that clients must send, in the query (`token`) or as `Authorization: token …` or `Bearer …`.
 	// Placeholders such as `{env.JUPYTER_TOKEN}` are replaced. Default: none, and nobody is asked for one
@@ -58,6 +59,8 @@ const (
 	jupyterKeepAlive = 20 * time.Second
 	// jupyterWriteTimeout is how long a client may take to read one message.
 	jupyterWriteTimeout = 30 * time.Second
+	// jupyterInterruptGrace is how long a cell may take to end once it has been interrupted.
+	jupyterInterruptGrace = 2 * time.Second
 	// jupyterCloseGrace is how long Close waits for clients to read what they are told last.
 	jupyterCloseGrace = 2 * time.Second
 )
@@ -75,19 +78,23 @@ type jupyterOptions struct {
 	Python string
 	// Timeout is how long a cell may run, for the sentence about it.
 	Timeout time.Duration
-	// Hint says what to do about a module that is missing; nil gives no hints.
-	Hint func(module string) string
+	// Places bounds the processes, for all fronts of a pool together. AcquireTimeout is how long a cell waits for one.
+	Places         *jupyterPlaces
+	AcquireTimeout time.Duration
+	// Hint says what to do about a module that is missing in a process with a generation of packages; nil gives no hints.
+	Hint func(module string, generation int) string
 	// InFlight counts cells that run, so that a reload waits for them; nil for nobody.
 	InFlight *atomic.Int64
 
-	idle, keepAlive, writeTimeout time.Duration
-	maxKernels, maxUnsent         int
+	idle, keepAlive, writeTimeout, interruptGrace time.Duration
+	maxKernels, maxUnsent                         int
 }
 
 // jupyterFront serves kernels to clients. It is safe for concurrent use. Its owner must Close it.
 type jupyterFront struct {
 	o       jupyterOptions
-	ex      executor
+	ex      sessions
+	driver  jupyterDriver
 	token   [sha256.Size]byte
 	started time.Time
 
@@ -95,7 +102,7 @@ type jupyterFront struct {
 	cancel context.CancelFunc
 	stop   chan struct{} // closed when closing begins
 	closed sync.Once
-	work   sync.WaitGroup // sockets, cells, and the sweeper
+	work   sync.WaitGroup // sockets, cells, processes, and the sweeper
 	unsent atomic.Int64   // bytes that wait in all sockets
 
 	mu      sync.Mutex
@@ -104,7 +111,7 @@ type jupyterFront struct {
 	last    time.Time // of any activity
 }
 
-func newJupyterFront(ex executor, o jupyterOptions) *jupyterFront {
+func newJupyterFront(ex sessions, o jupyterOptions) *jupyterFront {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
@@ -114,10 +121,11 @@ func newJupyterFront(ex executor, o jupyterOptions) *jupyterFront {
 	o.idle = cmp.Or(o.idle, jupyterIdle)
 	o.keepAlive = cmp.Or(o.keepAlive, jupyterKeepAlive)
 	o.writeTimeout = cmp.Or(o.writeTimeout, jupyterWriteTimeout)
+	o.interruptGrace = cmp.Or(o.interruptGrace, jupyterInterruptGrace)
 	o.maxKernels = cmp.Or(o.maxKernels, maxJupyterKernels)
 	o.maxUnsent = cmp.Or(o.maxUnsent, maxJupyterUnsentSocket)
 	now := time.Now()
-	f := &jupyterFront{o: o, ex: ex, token: sha256.Sum256([]byte(o.Token)), started: now, last: now, kernels: map[string]*jupyterKernel{},
+	f := &jupyterFront{o: o, ex: ex, driver: jupyterDriver{limit: o.Output}, token: sha256.Sum256([]byte(o.Token)), started: now, last: now, kernels: map[string]*jupyterKernel{},
 		stop: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
 	f.work.Go(f.sweep)
@@ -230,7 +238,7 @@ func (h *Handler) addJupyter(rt *runtime, cfg pool.Config) error {
 	standard, most := h.executeTimeouts()
 	h.jupyter = newJupyterFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: h.log}, jupyterOptions{
 		Logger: h.log, Token: token, MaxBody: h.maxBody(), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
-		Timeout: standard, Hint: install.hint, InFlight: &h.inFlight,
+		Timeout: standard, Places: rt.places, AcquireTimeout: cfg.AcquireTimeout, Hint: install.kernelHint(rt.pool.Generation), InFlight: &h.inFlight,
 	})
 	h.routes.addJupyter(h.jupyter)
 	return nil

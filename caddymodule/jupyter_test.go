@@ -1,75 +1,20 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
-	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
 	"go.uber.org/zap"
-
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
-
-// fakeCells stands for the executor: a cell is what it does.
-type fakeCells struct {
-	runs, ended atomic.Int64
-}
-
-func (f *fakeCells) execute(ctx context.Context, in executeInput) (executeOutput, error) {
-	f.runs.Add(1)
-	defer f.ended.Add(1)
-	mark := in.driver[strings.Index(in.driver, "'mark': b'")+len("'mark': b'"):]
-	mark = mark[:32]
-	record := func(fields ...string) {
-		out := "\x1e" + mark
-		for _, field := range fields {
-			out += " " + base64.StdEncoding.EncodeToString([]byte(field))
-		}
-		out += "\x1e"
-		step := 1 + len(out)/100 // whatever pieces it comes in
-		for at := 0; at < len(out); at += step {
-			in.stdout([]byte(out[at:min(at+step, len(out))]))
-		}
-	}
-	out := executeOutput{Status: string(pool.StatusOK), Success: true}
-	switch in.Code {
-	case "print":
-		in.stdout([]byte("a \x1e"))
-		record("display", "text/plain", "fig", "image/png", "\x89PNG", "application/x-evil", "x")
-		in.stdout([]byte("b\n"))
-		record("result", "text/plain", "'\xff'")
-		out.Stderr = "warned\n"
-	case "raise":
-		record("error", "ValueError", "no", "Traceback\nValueError: no")
-		out.Status, out.ExitCode = string(pool.StatusError), 1
-	case "damaged":
-		in.stdout([]byte("\x1e" + mark + " !!!\x1e"))
-		record("nonsense")
-		record("result", "text/plain")
-		in.stdout([]byte("\x1e" + mark + " aa"))
-	case "block":
-		<-ctx.Done()
-		return out, asProblem(context.Cause(ctx))
-	case "flood":
-		for range 32 {
-			record("display", "text/html", strings.Repeat("x", 180_000))
-		}
-	case "timeout", "memory_limit", "output_limit", "killed":
-		out.Status = in.Code
-	case "busy":
-		return out, asProblem(pool.ErrQueueFull)
-	}
-	return out, nil
-}
 
 // jupyterSite serves a front on a loopback listener.
 type jupyterSite struct {
@@ -82,6 +27,11 @@ type jupyterSite struct {
 func newJupyterSite(t *testing.T, o jupyterOptions) *jupyterSite {
 	t.Helper()
 	o.MaxBody, o.Output, o.Timeout = 64<<10, 1000, time.Second
+	o.interruptGrace = cmp.Or(o.interruptGrace, 100*time.Millisecond)
+	o.AcquireTimeout = cmp.Or(o.AcquireTimeout, 50*time.Millisecond)
+	if o.Places == nil {
+		o.Places = newJupyterPlaces(16)
+	}
 	cells := &fakeCells{}
 	front := newJupyterFront(cells, o)
 	rs := routes{}
@@ -96,6 +46,12 @@ func newJupyterSite(t *testing.T, o jupyterOptions) *jupyterSite {
 		site.Close()
 		if n := front.unsent.Load(); n != 0 {
 			t.Errorf("%d bytes are said to wait", n)
+		}
+		if p := front.o.Places; len(p.taken) != 0 || p.waiting.Load() != 0 || p.ending.Load() != 0 {
+			t.Errorf("places are taken: %d, %d wait, %d end", len(p.taken), p.waiting.Load(), p.ending.Load())
+		}
+		if began, ended := cells.processes.Load(), cells.processesEnded.Load(); began != ended {
+			t.Errorf("%d processes began, %d have ended", began, ended)
 		}
 	})
 	return &jupyterSite{t, site.URL + "/jupyter", front, cells}
@@ -349,8 +305,8 @@ func TestJupyterClose(t *testing.T) {
 		t.Errorf("got %v %q", code, reason)
 	}
 	<-done
-	if site.cells.ended.Load() != 1 {
-		t.Error("the cell still runs")
+	if site.cells.processesEnded.Load() != 1 {
+		t.Error("the process is still there")
 	}
 	if status, _, _ := send(t, "POST", site.url+"/api/kernels", nil, nil); status != http.StatusServiceUnavailable {
 		t.Errorf("got %d", status)

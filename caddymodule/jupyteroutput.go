@@ -1,54 +1,32 @@
 package caddymodule
 
 import (
-	"bytes"
-	_ "embed"
 	"encoding/base64"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 )
 
-// driverSource runs a cell and shows what a notebook would; it says how it frames that.
-//
-//go:embed jupyter/driver.py
-var driverSource string
-
-// driverLiteral is driverSource as a Python literal: Go's escapes are Python's, too.
-var driverLiteral = strconv.QuoteToASCII(driverSource)
-
-// driverFor is the program that runs a cell. mark names its records, and limit is in characters.
-func driverFor(mark string, limit int) string {
-	return fmt.Sprintf("exec(compile(%s, '<cell>', 'exec'), {'__name__': '<cell>', '__file__': '<cell>', 'mark': b'%s', 'limit': %d})",
-		driverLiteral, mark, limit)
-}
-
-// Bounds of what one execution shows besides text.
-const (
-	maxRecords     = 64
-	maxRecordBytes = 8 << 20 // of all, in base64
-)
+// maxRecords bounds what one execution shows besides text.
+const maxRecords = 64
 
 // cellMIMETypes is the closed set of what can be shown.
 var cellMIMETypes = []string{"text/plain", "image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex"}
 
-// cellOutput takes the records out of a cell's standard output and shows both, in their order. The text is cut as that of
+// cellOutput takes the records out of a cell's streams and shows them and the text, in their order. The text is cut as that of
 // every execution: its first half is shown as it comes, the rest at the end. What is in a record is what the cell says, and
-// is checked. Not safe for concurrent use.
+// is checked. Not safe for concurrent use, but for the channels.
 type cellOutput struct {
-	begin []byte
-	text  textCutter
-	show  func(kind string, content any)
+	stdout, stderr *cellStream
+	limit          int
+	show           func(kind string, content any)
 
-	pending  []byte // the beginning of a mark, or of a record
-	seen     int    // how much of pending has no end of a record
-	inRecord bool
-	skipping bool // the record is too large
-	records  int
-	bytes    int
-	left     int // records that were left out
+	records int
+	bytes   int
+	left    int // records that were left out, and not said so yet
+	// begun is closed when an interrupt will reach the cell, ended when both streams have come to its end.
+	begun, ended chan struct{}
 	// failure is the exception that ended the cell, nil for none.
 	failure *cellFailure
 }
@@ -75,8 +53,31 @@ type streamText struct {
 }
 
 func newCellOutput(mark string, limit int, show func(kind string, content any)) *cellOutput {
-	o := &cellOutput{begin: []byte("\x1e" + mark), show: show}
-	o.text = textCutter{limit: limit, show: func(text string) { o.showText("stdout", text) }}
+	o := &cellOutput{limit: limit, show: show, begun: make(chan struct{}), ended: make(chan struct{})}
+	ends := [2]bool{}
+	end := func(stream int) {
+		if ends[stream] {
+			return
+		}
+		ends[stream] = true
+		if ends[0] && ends[1] {
+			close(o.ended)
+		}
+	}
+	o.stdout = newCellStream(mark, limit, func(text string) { o.showText("stdout", text) }, func(fields []string, bytes int) {
+		if len(fields) == 1 && fields[0] == "end" {
+			end(0)
+			return
+		}
+		o.record(fields, bytes)
+	})
+	o.stderr = newCellStream(mark, limit, func(text string) { o.showText("stderr", text) }, func(fields []string, _ int) {
+		if len(fields) == 1 && fields[0] == "end" {
+			end(1)
+		} else {
+			o.left++
+		}
+	})
 	return o
 }
 
@@ -94,72 +95,24 @@ func (o *cellOutput) showText(name, text string) {
 	}
 }
 
-// write takes the next bytes of standard output.
-func (o *cellOutput) write(p []byte) {
-	o.pending = append(o.pending, p...)
-	for {
-		if !o.inRecord {
-			at := bytes.Index(o.pending, o.begin)
-			if at < 0 {
-				keep := len(o.pending) - markPrefix(o.pending, o.begin)
-				o.text.write(o.pending[:keep])
-				o.pending = slices.Delete(o.pending, 0, keep)
-				return
-			}
-			o.text.write(o.pending[:at])
-			o.text.flush()
-			o.pending = slices.Delete(o.pending, 0, at+len(o.begin))
-			o.inRecord = true
+// record shows what one record of standard output holds.
+func (o *cellOutput) record(fields []string, bytes int) {
+	if len(fields) == 1 && fields[0] == "begin" {
+		select {
+		case <-o.begun:
+		default:
+			close(o.begun)
 		}
-		end := bytes.IndexByte(o.pending[o.seen:], 0x1e)
-		if end < 0 {
-			if len(o.pending) > maxRecordBytes {
-				o.skipping, o.pending = true, o.pending[:0]
-			}
-			o.seen = len(o.pending)
-			return
-		}
-		end += o.seen
-		o.seen = 0
-		if o.skipping {
-			o.left++
-		} else {
-			o.record(string(o.pending[:end]))
-		}
-		o.inRecord, o.skipping = false, false
-		o.pending = slices.Delete(o.pending, 0, end+1)
+		return
 	}
-}
-
-// markPrefix is the length of the longest end of p that may be the beginning of mark.
-func markPrefix(p, mark []byte) int {
-	for n := min(len(p), len(mark)-1); n > 0; n-- {
-		if bytes.HasSuffix(p, mark[:n]) {
-			return n
-		}
-	}
-	return 0
-}
-
-// record shows what one record holds.
-func (o *cellOutput) record(text string) {
 	o.records++
-	o.bytes += len(text)
-	var fields []string
-	for encoded := range strings.FieldsSeq(text) {
-		field, err := base64.StdEncoding.DecodeString(encoded)
-		if err != nil {
-			fields = nil
-			break
-		}
-		fields = append(fields, string(field))
-	}
+	o.bytes += bytes
 	switch {
 	case len(fields) == 4 && fields[0] == "error":
 		o.failure = &cellFailure{
 			Name:      cutText(toUTF8(fields[1]), 200),
-			Value:     cutText(toUTF8(fields[2]), o.text.limit),
-			Traceback: strings.Split(cutText(toUTF8(fields[3]), o.text.limit), "\n"),
+			Value:     cutText(toUTF8(fields[2]), o.limit),
+			Traceback: strings.Split(cutText(toUTF8(fields[3]), o.limit), "\n"),
 		}
 	case o.records > maxRecords || o.bytes > maxRecordBytes:
 		o.left++
@@ -173,7 +126,7 @@ func (o *cellOutput) record(text string) {
 			case mime == "image/png" || mime == "image/jpeg":
 				data = base64.StdEncoding.EncodeToString([]byte(data))
 			case mime == "text/plain":
-				data = cutText(toUTF8(data), o.text.limit)
+				data = cutText(toUTF8(data), o.limit)
 			default:
 				data = toUTF8(data)
 			}
@@ -190,117 +143,27 @@ func (o *cellOutput) record(text string) {
 	}
 }
 
-// finish shows what is left, with the standard error.
-func (o *cellOutput) finish(stderr string) {
-	if !o.inRecord {
-		o.text.write(o.pending)
-	} else if len(o.pending) > 0 || o.skipping {
-		o.left++
-	}
-	o.pending = nil
-	o.text.finish()
+// finish shows what is left when nothing more will come, or nobody waits for it any more.
+func (o *cellOutput) finish() {
+	o.stdout.finish()
+	o.stderr.finish()
+	o.settle()
+}
+
+// follow makes o what is heard after last.
+func (o *cellOutput) follow(last *cellOutput) {
+	o.stdout.follow(last.stdout)
+	o.stderr.follow(last.stderr)
+	last.settle()
+}
+
+// settle shows what is left at the end of the cell. Threads and processes that it has left may say more.
+func (o *cellOutput) settle() {
+	o.stdout.settle()
+	o.stderr.settle()
 	if o.left > 0 {
-		stderr += fmt.Sprintf("[%d things to show were left out: they were damaged, or more than %d or %d MiB in all]\n", o.left, maxRecords, maxRecordBytes>>20)
+		o.showText("stderr", fmt.Sprintf("[%d things to show were left out: they were damaged, or more than %d or %d MiB in all]\n",
+			o.left, maxRecords, maxRecordBytes>>20))
+		o.left = 0
 	}
-	o.showText("stderr", stderr)
-}
-
-// textCutter shows the first half of limit characters line by line as they come, and the last half, with a line about what
-// is left out between, at the end.
-type textCutter struct {
-	limit int
-	show  func(string)
-	heads int    // characters of the first half so far
-	line  []byte // of the first half, not shown yet
-	rest  []byte // what may be the last half
-	chars int    // in all that went to rest
-	carry []byte // an incomplete character
-}
-
-func (c *textCutter) write(p []byte) {
-	if len(c.carry) > 0 {
-		p = append(c.carry, p...)
-		c.carry = nil
-	}
-	for back := 1; back < utf8.UTFMax && back <= len(p); back++ {
-		if tail := p[len(p)-back:]; utf8.RuneStart(tail[0]) {
-			if !utf8.FullRune(tail) {
-				c.carry, p = slices.Clone(tail), p[:len(p)-back]
-			}
-			break
-		}
-	}
-	c.take(p)
-}
-
-func (c *textCutter) take(p []byte) {
-	n := 0
-	for n < len(p) && c.heads < c.limit/2 {
-		_, size := utf8.DecodeRune(p[n:])
-		n += size
-		c.heads++
-	}
-	if n > 0 {
-		// Programs write lines in pieces, which would be messages each.
-		c.line = append(c.line, p[:n]...)
-		p = p[n:]
-		if end := bytes.LastIndexByte(c.line, '\n') + 1; end > 0 {
-			c.show(toUTF8(string(c.line[:end])))
-			c.line = append(c.line[:0], c.line[end:]...)
-		}
-	}
-	c.chars += utf8.RuneCount(p)
-	c.rest = append(c.rest, p...)
-	if room := c.lastHalf() * utf8.UTFMax; len(c.rest) > 2*room+maxStream {
-		c.rest = append([]byte(nil), c.rest[len(c.rest)-room:]...)
-	}
-}
-
-// flush shows what is of no whole line yet.
-func (c *textCutter) flush() {
-	if len(c.line) > 0 {
-		c.show(toUTF8(string(c.line)))
-		c.line = c.line[:0]
-	}
-}
-
-func (c *textCutter) lastHalf() int { return c.limit - c.limit/2 }
-
-func (c *textCutter) finish() {
-	c.take(c.carry)
-	c.carry = nil
-	if len(c.rest) > 0 && c.chars <= c.lastHalf() {
-		c.line, c.rest = append(c.line, c.rest...), nil
-	}
-	c.flush()
-	if len(c.rest) == 0 {
-		return
-	}
-	at := len(c.rest)
-	for range c.lastHalf() {
-		_, size := utf8.DecodeLastRune(c.rest[:at])
-		at -= size
-	}
-	c.show(cutLine(c.chars-c.lastHalf()) + toUTF8(string(c.rest[at:])))
-}
-
-// cutLine stands where characters were left out, as the pool has it.
-func cutLine(left int) string { return fmt.Sprintf("\n[... %d characters left out ...]\n", left) }
-
-// cutText leaves the middle of a text out. The driver has done so already, so some room is left for its line.
-func cutText(text string, limit int) string {
-	runes := []rune(text)
-	if len(runes) <= limit+len(cutLine(1<<31)) {
-		return text
-	}
-	first := limit / 2
-	return string(runes[:first]) + cutLine(len(runes)-limit) + string(runes[len(runes)-(limit-first):])
-}
-
-// toUTF8 puts U+FFFD for each byte that is none.
-func toUTF8(text string) string {
-	if utf8.ValidString(text) {
-		return text
-	}
-	return string([]rune(text))
 }

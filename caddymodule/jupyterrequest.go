@@ -76,8 +76,8 @@ func (k *jupyterKernel) info(json.RawMessage) map[string]any {
 		"protocol_version":       "5.3",
 		"implementation":         "python-sandbox",
 		"implementation_version": buildVersion(),
-		"banner": fmt.Sprintf("Python %s in a sandbox. Each cell runs in a fresh process: variables, imports and files are gone when it ends. "+
-			"There is no network and no input().", python),
+		"banner": fmt.Sprintf("Python %s in a sandbox. Names, imports and files are kept from cell to cell until the kernel ends; "+
+			"then they are gone. There is no network and no input().", python),
 		"debugger":   false,
 		"help_links": []any{},
 		"language_info": map[string]any{

@@ -17,6 +17,9 @@ func TestJupyterCells(t *testing.T) {
 	reply := func(status string, count int) string {
 		return fmt.Sprintf(`shell execute_reply {"execution_count":%d,"payload":[],"status":"%s","user_expressions":{}}`, count, status)
 	}
+	lost := func(why string) string {
+		return `iopub stream {"name":"stderr","text":"[This cell runs in a fresh process: the last one ` + why
+	}
 	for _, protocol := range [][]string{nil, {jupyterV1}} {
 		site := newJupyterSite(t, jupyterOptions{})
 		client := site.dial(site.start(), protocol...)
@@ -34,12 +37,20 @@ func TestJupyterCells(t *testing.T) {
 				reply("ok", 2),
 			}},
 			{"raise", []string{`iopub error {"ename":"ValueError","evalue":"no","traceback":["Traceback","ValueError: no"]}`, `"status":"error"`}},
-			{"damaged", []string{`4 things to show were left out`, reply("ok", 4)}},
-			{"timeout", []string{`"ename":"TimeoutError","evalue":"the code ran longer than 1s`, `"status":"error"`}},
-			{"memory_limit", []string{`"ename":"MemoryError"`, `"status":"error"`}},
-			{"output_limit", []string{`"ename":"OutputLimitError"`, `"status":"error"`}},
-			{"killed", []string{`"ename":"ProcessKilled"`, `"status":"error"`}},
-			{"busy", []string{`"ename":"SandboxError","evalue":"too many requests`, `"status":"error"`}},
+			{"damaged", []string{
+				`iopub display_data {"data":{"text/plain":"after a broken one"}`, `5 things to show were left out`, reply("ok", 4),
+			}},
+			{"set a", []string{reply("ok", 5)}},
+			{"get a", []string{`"text":"a: true\n"`, reply("ok", 6)}},
+			{"timeout", []string{`"ename":"TimeoutError","evalue":"the process was ended after 12h0m0s, the longest`, `"status":"error"`}},
+			{"memory_limit", []string{lost("was ended after 12h0m0s"), `"ename":"MemoryError"`, `"status":"error"`}},
+			{"output_limit", []string{lost("used more memory than limits memory allows"), `"ename":"OutputLimitError"`, `"status":"error"`}},
+			{"killed", []string{lost("wrote an absurd amount of output"), `"ename":"ProcessKilled","evalue":"the process was ended by a signal`, `"status":"error"`}},
+			{"error", []string{lost("was ended by a signal, exit code 3"), `"ename":"ProcessExited","evalue":"the process ended with exit code 3; the names`, `"status":"error"`}},
+			{"get a", []string{lost("ended with exit code 3"), `"text":"a: false\n"`, reply("ok", 12)}},
+			{"deaf", []string{`"ename":"TimeoutError","evalue":"the code ran longer than 1s and was ended, with its process; the names`, `"status":"error"`}},
+			{"block", []string{lost("was ended, since its cell went on after an interrupt"), `"traceback":["TimeoutError: the code ran longer than 1s and was interrupted`, `"status":"error"`}},
+			{"1", []string{reply("ok", 15)}},
 		} {
 			got := client.answer(client.execute(c.code))
 			frame := fmt.Sprintf(`iopub execute_input {"code":%q,"execution_count":%d}`, c.code, i+1)
@@ -123,7 +134,8 @@ func TestJupyterMalformedMessages(t *testing.T) {
 	}
 }
 
-// A cell ends with its kernel, when it is interrupted, and with the last socket, but not before.
+// A cell ends with its kernel, when it is interrupted, and with the last socket, but not before. The process ends with the
+// kernel only.
 func TestJupyterEndsCells(t *testing.T) {
 	t.Parallel()
 	site := newJupyterSite(t, jupyterOptions{})
@@ -144,22 +156,27 @@ func TestJupyterEndsCells(t *testing.T) {
 	if got := strings.Join(first.answer(waiting), "\n"); !strings.Contains(got, `"status":"aborted"`) {
 		t.Errorf("what waited got %s", got)
 	}
+	first.answer(first.execute("set a"))
+	ended := site.cells.ended.Load()
 
 	running(first)
 	_ = second.conn.Close(websocket.StatusNormalClosure, "")
 	waitFor(t, "one socket is left", func() bool { return site.front.list()[0].model().Connections == 1 })
-	if site.cells.ended.Load() != 1 {
+	if site.cells.ended.Load() != ended {
 		t.Error("the cell ended with a socket that was not the last")
 	}
 	_ = first.conn.CloseNow()
-	waitFor(t, "the cell ends with the last socket", func() bool { return site.cells.ended.Load() == 2 })
+	waitFor(t, "the cell ends with the last socket", func() bool { return site.cells.ended.Load() == ended+1 })
 
 	third := site.dial(id)
+	if got := strings.Join(third.answer(third.execute("get a")), "\n"); !strings.Contains(got, "a: true") {
+		t.Errorf("who connects again gets %s", got)
+	}
 	running(third)
 	if status, _, _ := send(t, "DELETE", site.url+"/api/kernels/"+id, nil, nil); status != http.StatusNoContent {
 		t.Errorf("got %d", status)
 	}
-	waitFor(t, "the cell ends with its kernel", func() bool { return site.cells.ended.Load() == 3 })
+	waitFor(t, "the process ends with its kernel", func() bool { return site.cells.processesEnded.Load() == 1 })
 	if code, reason := third.closed(); code != websocket.StatusGoingAway || reason != "the kernel was deleted" {
 		t.Errorf("got %v %q", code, reason)
 	}

@@ -28,6 +28,7 @@ var (
 type runtime struct {
 	pool    *pool.Pool
 	log     *liveCore
+	places  *jupyterPlaces // of kernels' processes
 	started time.Time
 
 	mu    sync.Mutex
@@ -63,7 +64,7 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 	}
 	key := string(encoded)
 	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
-		rt := &runtime{log: newLiveCore(logger), started: time.Now()}
+		rt := &runtime{log: newLiveCore(logger), places: newJupyterPlaces(cfg.Max), started: time.Now()}
 		cfg.Logger = slog.New(zapslog.NewHandler(rt.log))
 		cfg.Metrics = sandboxMetrics
 		if rt.pool, err = pool.New(ctx, cfg); err != nil {

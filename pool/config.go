@@ -49,7 +49,7 @@ type Config struct {
 	// Output bounds the characters returned of stdout and of stderr, each. Default: 10000; at least 2.
 	Output int `json:"output"`
 	// OutputKill is the number of bytes of output, both streams together, that ends an execution with status
-	// output_limit. Default: 64 MiB.
+	// output_limit; of a session, between two pieces of input. Default: 64 MiB.
 	OutputKill int64 `json:"output_kill"`
 	// Scratch bounds the writable files of one execution, in bytes. Default: 256 MiB; at least 1 MiB.
 	Scratch int64 `json:"scratch"`

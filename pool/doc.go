@@ -13,6 +13,8 @@
 // ids, limits and capabilities are the lane's, and a worker inherits them. Between two workers nothing but the lane is alive
 // in it, its scratch is emptied, and a lane that finds more left behind than that ends, so that the kernel clears up.
 //
+// A request that has Request.Input is a session: its worker is leased for as long as input comes.
+//
 // # Protocol
 //
 // Control sockets are SOCK_SEQPACKET pairs: a word or a few in each packet, descriptors beside it. A process that cannot go

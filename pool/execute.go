@@ -28,7 +28,7 @@ func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 			return Result{}, err
 		}
 		if req.Leased != nil {
-			req.Leased()
+			req.Leased(w.cohort().generation())
 		}
 		result, started, err := p.run(ctx, w, req)
 		p.running.Done()
@@ -121,15 +121,25 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	}
 	begin := time.Now()
 	stdout, stderr := newCapture(p.cfg.Output), newCapture(p.cfg.Output)
-	stdout.tee = req.Stdout
-	var total atomic.Int64
+	stdout.tee, stderr.tee = req.Stdout, req.Stderr
+	var unasked atomic.Int64 // bytes of output since the run began, or since the last piece of input
 	var streams sync.WaitGroup
 	var out, errs *os.File // once the run is no longer a short one
+	readAfter, stopFeeding := shortRun, func() {}
+	if req.Input != nil {
+		readAfter = 0 // somebody waits for what it writes
+		w.session.Store(true)
+		stdin := take(&w.stdin)
+		streams.Go(func() { feed(stdin, req.Input, w.dead, func() { unasked.Store(0) }) })
+		// A process that has escaped may hold the other end of the pipe, full, and nobody reads it.
+		stopFeeding = func() { _ = stdin.SetWriteDeadline(time.Now()) }
+	}
 
 	timer := time.NewTimer(req.Timeout)
 	defer timer.Stop()
-	short := time.NewTimer(shortRun)
+	short := time.NewTimer(readAfter)
 	defer short.Stop()
+	interrupt := req.Interrupt
 	for ended := false; !ended; {
 		select {
 		case <-w.dead:
@@ -139,36 +149,42 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 			out, errs = take(&w.stdout), take(&w.stderr)
 			defer out.Close()
 			defer errs.Close()
-			streams.Go(func() { drain(out, stdout, &total, p.cfg.OutputKill, over) })
-			streams.Go(func() { drain(errs, stderr, &total, p.cfg.OutputKill, over) })
+			streams.Go(func() { drain(out, stdout, &unasked, p.cfg.OutputKill, over) })
+			streams.Go(func() { drain(errs, stderr, &unasked, p.cfg.OutputKill, over) })
 		case <-timer.C:
 			p.end(w, ReasonTimeLimit)
 			<-w.dead // endWorker sees to it
 		case <-ctx.Done():
 			p.end(w, ReasonCancelled)
 			<-w.dead
+		case told, more := <-interrupt:
+			if !more {
+				interrupt = nil
+			} else {
+				told(w.interrupt())
+			}
 		}
 	}
 	result.ExecutionTime = time.Since(begin)
 	if out == nil {
 		collect(w.stdout, stdout)
 		collect(w.stderr, stderr)
-		total.Store(stdout.bytes + stderr.bytes)
 	} else {
 		deadline := time.Now().Add(drainGrace)
 		_ = out.SetReadDeadline(deadline)
 		_ = errs.SetReadDeadline(deadline)
-		streams.Wait()
 	}
+	stopFeeding()
+	streams.Wait()
 
+	result.OutputBytes = stdout.bytes + stderr.bytes
+	if w.reason == ReasonScratchLimit {
+		stderr.write(fmt.Appendf(nil, "Killed: the program's files held more than %d MiB, or were too many or nested too deep.\n", p.cfg.Scratch>>20))
+	}
 	var cutOut, cutErr bool
 	result.Stdout, cutOut = stdout.text()
 	result.Stderr, cutErr = stderr.text()
-	if w.reason == ReasonScratchLimit {
-		result.Stderr += fmt.Sprintf("Killed: the program's files held more than %d MiB, or were too many or nested too deep.\n", p.cfg.Scratch>>20)
-	}
 	result.Truncated = cutOut || cutErr
-	result.OutputBytes = total.Load()
 	result.Usage.CPUTime = w.exit.cpu
 	result.Usage.PeakMemory = max(w.exit.maxRSSBytes, w.peak.Load())
 	result.Status, result.ExitCode, err = outcome(w.reason, w.exit)

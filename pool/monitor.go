@@ -53,7 +53,7 @@ func (p *Pool) look(interval time.Duration) bool {
 	var sum int64
 	for _, w := range old {
 		tree := descendants(w.lane.pid)
-		if time.Since(w.leasedAt) > longRun {
+		if time.Since(w.leasedAt) > longRun && (!w.session.Load() || cpuTime(tree) > longRun) {
 			if w.lowered == nil {
 				w.lowered = map[int]bool{}
 			}

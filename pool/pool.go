@@ -118,6 +118,14 @@ func (p *Pool) installed() *packages.Generation {
 	return p.store.Current()
 }
 
+// Generation is the number of the set of packages that the next request runs with; 0 is that of none. It grows with each
+// change.
+func (p *Pool) Generation() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current.generation()
+}
+
 func release(set *packages.Generation) {
 	if set != nil {
 		set.Release()

@@ -8,15 +8,25 @@ type Request struct {
 	ID string
 	// Code is Python source; it runs as __main__.
 	Code string
-	// Stdin is what the code reads from standard input; empty means end of file at once.
+	// Stdin is what the code reads from standard input; empty means end of file at once. Not used when Input is set.
 	Stdin string
-	// Timeout is the wall-clock bound, from the moment the worker has the code. It must be positive.
+	// Input, when not nil, makes the execution a session: each piece that is received goes to standard input as it comes, and
+	// end of file when the channel is closed. A sender must also wait for the end of Execute, after which nothing is
+	// received. Each piece begins a count of its own for Config.OutputKill, and must not be changed once sent.
+	Input <-chan []byte
+	// Timeout is the wall-clock bound, from the moment the worker has the code, of a session as a whole. It must be positive.
 	Timeout time.Duration
-	// Leased, when not nil, is called when a worker has been found, before it gets the code. It must not block.
-	Leased func()
-	// Stdout, when not nil, gets standard output as it is read, all of it, whatever Config.Output says. It is called from
-	// one goroutine at a time and not after Execute has returned. It must not block, and must not keep its argument.
-	Stdout func([]byte)
+	// Leased, when not nil, is called when a worker has been found, before it gets the code, with the number of the set of
+	// packages that it has (see Pool.Generation). It must not block. It is called again when that worker had died while parked.
+	Leased func(generation int)
+	// Interrupt, when not nil, sends SIGINT to the code for each function received, and to the processes of its group where the
+	// kernel can (Linux 6.9), and then calls the function, which must not block: sent is false where no signal could be sent
+	// safely. Nothing is received once the code has ended. Nil or closed: never.
+	Interrupt <-chan func(sent bool)
+	// Stdout and Stderr, when not nil, get standard output and standard error as they are read, all of it, whatever
+	// Config.Output says. Each is called from one goroutine at a time, both at the same time perhaps, and not after Execute
+	// has returned. They must not block, and must not keep their argument.
+	Stdout, Stderr func([]byte)
 }
 
 // Status says how an execution ended. It is a fact about user code, never an error of ours.

@@ -38,6 +38,7 @@ type worker struct {
 	exit                  exit
 
 	leasedAt time.Time    // guarded by the pool's mutex
+	session  atomic.Bool  // it takes input for as long as it lives
 	peak     atomic.Int64 // bytes, by the monitor
 
 	// The monitor's own: when it counts the files next, and which processes have been made to give way.
@@ -177,9 +178,19 @@ func (w *worker) receive(into []byte) (n int, err error) {
 	return n, nil
 }
 
-// kill ends the worker's first process; false when that cannot be done safely. Its pid may have been given to another by
-// now, so it is made sure that the handle is on a child of our lane.
-func (w *worker) kill() bool {
+// kill ends the worker's first process; false when that cannot be done safely.
+func (w *worker) kill() bool { return w.signal(unix.SIGKILL, 0) }
+
+// interrupt sends SIGINT to the worker's first process, and to those of its group, as a terminal would; false when that
+// cannot be done safely.
+func (w *worker) interrupt() bool {
+	const group = 1 << 2 // PIDFD_SIGNAL_PROCESS_GROUP, which x/sys does not have yet
+	return w.signal(unix.SIGINT, group) || w.signal(unix.SIGINT, 0)
+}
+
+// signal sends sig to the worker's first process, or does nothing when that has ended; false when that cannot be done
+// safely. Its pid may have been given to another by now, so it is made sure that the handle is on a child of our lane.
+func (w *worker) signal(sig unix.Signal, flags int) bool {
 	pid := int(w.pid.Load())
 	if pid <= 0 {
 		return false
@@ -198,7 +209,7 @@ func (w *worker) kill() bool {
 	if len(fields) < 2 || fields[1] != strconv.Itoa(w.lane.pid) {
 		return true
 	}
-	return unix.PidfdSendSignal(pidfd, unix.SIGKILL, nil, 0) == nil
+	return unix.PidfdSendSignal(pidfd, sig, nil, flags) == nil
 }
 
 var errProtocol = errors.New("the worker broke the protocol")
@@ -210,6 +221,9 @@ func (w *worker) start(req Request) error {
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	_ = w.channel.Close()
+	if req.Input != nil {
+		return nil // run feeds it
+	}
 	stdin := take(&w.stdin)
 	if req.Stdin == "" {
 		_ = stdin.Close()
@@ -220,6 +234,24 @@ func (w *worker) start(req Request) error {
 		_ = stdin.Close()
 	}()
 	return nil
+}
+
+// feed writes pieces to a worker's standard input as they come, until there are no more or the worker has ended. asked is
+// called before each. What the worker does not take any more is dropped.
+func feed(stdin *os.File, pieces <-chan []byte, dead <-chan struct{}, asked func()) {
+	defer stdin.Close()
+	for {
+		select {
+		case piece, more := <-pieces:
+			if !more {
+				return
+			}
+			asked()
+			_, _ = stdin.Write(piece)
+		case <-dead:
+			return
+		}
+	}
 }
 
 // collect reads what lies in the pipe of a program that has ended.
@@ -237,13 +269,13 @@ func collect(fd int, into *capture) {
 	}
 }
 
-// drain reads one stream to its end. total counts the bytes of both streams, and over is called once it passes limit.
-func drain(f *os.File, into *capture, total *atomic.Int64, limit int64, over func()) {
+// drain reads one stream to its end. unasked counts the bytes of both streams, and over is called when it passes limit.
+func drain(f *os.File, into *capture, unasked *atomic.Int64, limit int64, over func()) {
 	buffer := make([]byte, 4096)
 	for {
 		n, err := f.Read(buffer)
 		into.write(buffer[:n])
-		if sum := total.Add(int64(n)); sum > limit && sum-int64(n) <= limit {
+		if sum := unasked.Add(int64(n)); sum > limit && sum-int64(n) <= limit {
 			over()
 		}
 		if err != nil {

@@ -14,28 +14,21 @@ import (
 	"github.com/coder/websocket"
 )
 
-const jupyterSettings = "\nlimits {\n execute_timeout 5s 10s\n }"
-
 // Open WebUI's requests and the official client, without a token and with one, behind a prefix and without.
 func TestJupyterClients(t *testing.T) {
 	t.Parallel()
 	need(t, clientPython != "", needsClients)
+	settings := "\npython " + clientPython + "\nlimits {\n execute_timeout " // it has matplotlib
 	c := startCaddy(t, caddyOptions{
-		directive: "jupyter on" + jupyterSettings,
-		site:      "handle_path /tools/py/* {\n python_sandbox {\n jupyter {\n token s3cret\n }" + jupyterSettings + "\n }\n }",
+		directive: "jupyter on" + settings + "60s\n }",
+		site:      "handle_path /tools/py/* {\n python_sandbox {\n jupyter {\n token s3cret\n }" + settings + "5s\n }\n }\n }",
 	})
-	extra := []string{}
-	if a := c.run("import importlib.util as u; print(u.find_spec('matplotlib') is not None)"); a.Stdout == "True\n" {
-		extra = []string{"matplotlib"}
-	} else {
-		t.Log("the interpreter has no matplotlib: no figures are drawn")
-	}
-	for name, args := range map[string][]string{"plain": {c.url + "/jupyter", ""}, "prefix": {c.url + "/tools/py/jupyter", "s3cret"}} {
+	for name, args := range map[string][]string{"plain": {c.url + "/jupyter", "", "figures"}, "prefix": {c.url + "/tools/py/jupyter", "s3cret", "timeout"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 			defer cancel()
-			out, err := exec.CommandContext(ctx, clientPython, append(append([]string{"clients/jupyter.py"}, args...), extra...)...).CombinedOutput()
+			out, err := exec.CommandContext(ctx, clientPython, append([]string{"clients/jupyter.py"}, args...)...).CombinedOutput()
 			if err != nil || !strings.HasSuffix(strings.TrimSpace(string(out)), "ok") {
 				t.Errorf("%v\n%s", err, tail(string(out), 4000))
 			}
@@ -56,34 +49,12 @@ func TestJupyterIsOffByDefault(t *testing.T) {
 	}
 }
 
-// startCell starts a kernel and code in it, and returns the socket when the code has printed a line.
-func startCell(c *caddy, code string) *websocket.Conn {
+// startCell starts a kernel and code in it, and returns when the code has printed a line.
+func startCell(c *caddy, code string) *jupyterKernel {
 	c.Helper()
-	resp, err := c.client.Post(c.url+"/jupyter/api/kernels", "application/json", nil)
-	if err != nil {
-		c.Fatal(err)
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var kernel struct{ ID string }
-	if err := json.NewDecoder(resp.Body).Decode(&kernel); err != nil {
-		c.Fatal(err)
-	}
-	conn, _, err := websocket.Dial(context.Background(), c.url+"/jupyter/api/kernels/"+kernel.ID+"/channels", nil)
-	if err != nil {
-		c.Fatal(err)
-	}
-	c.Cleanup(func() { _ = conn.CloseNow() })
-	request := map[string]any{"channel": "shell", "header": map[string]string{"msg_id": "1", "msg_type": "execute_request"},
-		"content": map[string]string{"code": code}}
-	frame, err := json.Marshal(request)
-	if err != nil {
-		c.Fatal(err)
-	}
-	if err := conn.Write(context.Background(), websocket.MessageText, frame); err != nil {
-		c.Fatal(err)
-	}
-	awaitJupyter(c, conn, `"text":"running\n"`)
-	return conn
+	k := c.newKernel()
+	k.begin(code)
+	return k
 }
 
 // awaitJupyter reads until a message holds what is awaited.
@@ -120,19 +91,19 @@ func expectGoingAway(t testing.TB, conn *websocket.Conn) {
 func TestJupyterReloadLetsCellsEnd(t *testing.T) {
 	t.Parallel()
 	c := startCaddy(t, caddyOptions{directive: "jupyter on"})
-	conn := startCell(c, "import time\nprint('running', flush=True)\ntime.sleep(1.5)\nprint('across')")
+	k := startCell(c, "import time\nprint('running', flush=True)\ntime.sleep(1.5)\nprint('across')")
 	c.reload(c.o.directive, "header X-Test 1")
-	awaitJupyter(t, conn, `"text":"across\n"`)
-	expectGoingAway(t, conn)
+	awaitJupyter(t, k.conn, `"text":"across\n"`)
+	expectGoingAway(t, k.conn)
 }
 
 func TestJupyterExitEndsCells(t *testing.T) {
 	t.Parallel()
 	c := startCaddy(t, caddyOptions{directive: "jupyter on"})
-	conn := startCell(c, "import time\nprint('running', flush=True)\ntime.sleep(25)")
+	k := startCell(c, "import time\nprint('running', flush=True)\ntime.sleep(25)")
 	began := time.Now()
 	_ = c.cmd.Process.Signal(syscall.SIGTERM)
-	expectGoingAway(t, conn)
+	expectGoingAway(t, k.conn)
 	select {
 	case <-c.exited:
 	case <-time.After(20 * time.Second):
@@ -141,12 +112,60 @@ func TestJupyterExitEndsCells(t *testing.T) {
 	t.Logf("ended after %s", time.Since(began))
 }
 
-// Whoever goes frees the worker, whatever the cell does.
-func TestJupyterClientGoneFreesItsWorker(t *testing.T) {
+// The process of a kernel that runs nothing holds up neither a reload nor the end.
+func TestJupyterIdleKernelsHoldNobodyUp(t *testing.T) {
 	t.Parallel()
 	c := startCaddy(t, caddyOptions{directive: "jupyter on"})
-	conn := startCell(c, "print('running', flush=True)\nwhile True: pass")
-	c.waitHealth(10*time.Second, "a worker at work", func(h health) bool { return h.Workers["leased"] == 1 })
-	_ = conn.CloseNow()
+	k := c.newKernel()
+	k.expect("x = 1", "ok")
+	began := time.Now()
+	c.reload("jupyter on\nlimits {\n output 500\n }", "") // another pool
+	expectGoingAway(t, k.conn)
 	c.waitHealth(10*time.Second, "no worker at work", func(h health) bool { return h.Workers["leased"] == 0 })
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the reload took %s", took)
+	}
+	k = c.newKernel()
+	k.expect("x = 1", "ok")
+	began = time.Now()
+	_ = c.cmd.Process.Signal(syscall.SIGTERM)
+	expectGoingAway(t, k.conn)
+	<-c.exited
+	if took := time.Since(began); took > 5*time.Second {
+		t.Errorf("the end took %s", took)
+	}
+}
+
+// Whoever goes has the cell interrupted, and finds the names when he comes back; the process goes with the kernel.
+func TestJupyterClientsThatGo(t *testing.T) {
+	t.Parallel()
+	c := startCaddy(t, caddyOptions{directive: "jupyter on\nworkers {\n max 2\n acquire_timeout 200ms\n }"})
+	k := startCell(c, "x = 1\nprint('running', flush=True)\nwhile True: pass")
+	_ = k.conn.CloseNow()
+	eventually(t, 10*time.Second, "the cell ends", func() bool {
+		resp, err := c.client.Get(c.url + "/jupyter/api/kernels/" + k.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = resp.Body.Close() }()
+		var model struct {
+			State string `json:"execution_state"`
+		}
+		return json.NewDecoder(resp.Body).Decode(&model) == nil && model.State == "idle"
+	})
+	k.connect()
+	k.expect("x", "ok 1")
+	if a := c.run("print(1)"); a.Stdout != "1\n" {
+		t.Errorf("beside a kernel: %+v", a)
+	}
+	other := c.newKernel()
+	other.expect("1", "SandboxError: 1 kernels have a process already")
+	_ = k.conn.CloseNow()
+	eventually(t, 10*time.Second, "the other has a process", func() bool { return other.cell("y = 1").status == "ok" })
+	k.connect()
+	k.expect("1", "SandboxError: 1 kernels have a process already")
+	other.begin("print('running', flush=True)\nwhile True: pass")
+	other.request("DELETE", "")
+	c.waitHealth(time.Second, "no worker at work", func(h health) bool { return h.Workers["leased"] == 0 })
+	k.expect("x", "the last one was ended to make room for another kernel, "+gone, "NameError")
 }

@@ -1,141 +1,216 @@
-"""Runs the cell that comes on standard input as __main__, and shows what a notebook would: the value of the last
-expression, figures, the exception. What it shows goes to standard output as records,
+"""The process of a kernel: runs the cells that come on standard input in one __main__, and shows what a notebook would: the
+value of the last expression, figures, the exception. A cell comes as a line, "MARK COUNT BYTES", and that many bytes of
+source. What it shows goes to standard output as records,
 
-    0x1E, mark, and for each field a space and base64, then 0x1E
+    0x1E, MARK, and for each field a space and base64, then 0x1D
 
-which jupyteroutput.go takes out again. The cell could write such records, too; they would be its own output, like all that
-it prints. This file runs beside the cell's names and imports little, since each run pays for it: `mark` and `limit` are given."""
+which jupyterstream.go takes out again; "begin" comes when the cell can be interrupted, and "end" last, on standard error as
+well, since the two have no order in common. The cell could write such records, too; they would be its own output, like all
+that it prints. This file runs as one with display.py before it, beside the cells' names, and both import little, since each
+kernel pays for it: `limit` is given."""
 import _ast
+import _signal
+import _thread
 import builtins
 import os
 import sys
-from binascii import a2b_base64, b2a_base64
+from binascii import b2a_base64
 
-FILE = "main.py"
 ONLY_AST, AWAIT, COROUTINE = 0x400, 0x2000, 0x80   # of ast and inspect
-# Clients such as Open WebUI take messages of 1 MiB at most, and base64 makes a third more of an image.
-LARGE = 700_000
-RICH = {"image/png": "_repr_png_", "image/jpeg": "_repr_jpeg_", "image/svg+xml": "_repr_svg_", "text/html": "_repr_html_",
-        "text/markdown": "_repr_markdown_", "text/latex": "_repr_latex_"}
+MOST_SOURCES, MOST_SOURCE = 500, 2_000_000   # of cells that tracebacks can still show, and characters of all
+SIGINT = int(_signal.SIGINT)
 
-main, modules, stdout = sys.modules["__main__"], sys.modules, sys.stdout
-flush_to, pid, getpid = os.write, os.getpid(), os.getpid
-loop = None
+main, modules, stdout, main_file = sys.modules["__main__"], sys.modules, sys.stdout, sys.modules["__main__"].__file__
+# Looked up once: what a cell puts in place of these is for cells.
+read, write, dup2, fstat, pipe, close, getpid, _exit = os.read, os.write, os.dup2, os.fstat, os.pipe, os.close, os.getpid, os._exit
+set_handler, pid, sending = _signal.signal, os.getpid(), _thread.allocate_lock()   # threads show things, too
+mark = b""
+armed = False   # an interrupt may be raised
+cancelled = False   # it was, or rather what was awaited
+loop = None     # of asyncio, once a cell has awaited
+sources = {}    # of cells, by the name of their file
 
 
-def emit(*fields):
-    if getpid() != pid:
-        return   # a child that has left the cell at its end
-    for stream in (sys.stdout, stdout):
+def on_interrupt(_, frame):
+    """Once a cell at most: Go ends what has not ended soon after, and nothing here need expect a second."""
+    global armed, cancelled
+    if armed:
+        armed = False
+        awaited = awaited_in(frame)
+        if awaited is None:
+            raise KeyboardInterrupt
+        cancelled = True
+        awaited.get_loop().call_soon_threadsafe(awaited.cancel)
+
+
+def awaited_in(frame):
+    """What an event loop runs for, when it is the loop's own code that is interrupted: an exception there could lose a step
+    of a task, which would then never end. None elsewhere."""
+    ours = [modules[n].__file__.removesuffix("__init__.py") for n in ("asyncio", "selectors") if n in modules]
+    if frame is None or not frame.f_code.co_filename.startswith(tuple(ours)):
+        return None
+    while frame is not None and frame.f_code.co_name != "run_until_complete":
+        frame = frame.f_back
+    return frame and frame.f_locals.get("future")
+
+
+def attempt(do, *arguments):
+    """What came of it: a value and None, or None and the exception. Interrupts come while it runs and at no other time."""
+    global armed
+    try:
+        try:
+            armed = True
+            return do(*arguments), None
+        finally:
+            armed = False
+    except BaseException as e:
+        return None, e
+
+
+def claim():
+    """Keep the descriptors to ourselves, where cells that close what they see do not find them, and leave cells an empty
+    standard input."""
+    top = min(os.sysconf("SC_OPEN_MAX"), 256)
+    own = (top - 3, top - 2, top - 1)
+    for fd in (0, 1, 2):
+        dup2(fd, own[fd], False)
+    empty_stdin()
+    return own
+
+
+def empty_stdin():
+    end, other = pipe()
+    close(other)
+    if end:
+        dup2(end, 0)
+        close(end)
+    else:
+        os.set_inheritable(0, True)
+
+
+def give_up():
+    try:
+        write(2, b"[the cell has closed the descriptors through which its kernel speaks]\n")
+    except OSError:
+        pass
+    _exit(1)
+
+
+def more():
+    try:
+        part = read(requests, 1 << 16)
+    except OSError:
+        give_up()
+    if not part:
+        _exit(0)   # the kernel has ended
+    return part
+
+
+def receive():
+    """The next cell: its mark, its count and its source. It comes alone: another is sent when this one has ended."""
+    have = b""
+    while b"\n" not in have:
+        have += more()
+    head, _, text = have.partition(b"\n")
+    name, number, size = head.split()
+    parts, left = [text], int(size) - len(text)
+    while left > 0:
+        parts.append(more())
+        left -= len(parts[-1])
+    return name, number.decode(), b"".join(parts)
+
+
+def listen():
+    """Take interrupts, whatever handler a cell has left."""
+    while attempt(set_handler, SIGINT, on_interrupt)[1] is not None:
+        pass
+
+
+def record(*fields):
+    return b" ".join([b"\x1e" + mark, *(b2a_base64(f if isinstance(f, bytes) else str.encode(f, "utf-8", "backslashreplace"), newline=False)
+                                       for f in fields)]) + b"\x1d"
+
+
+def send(fd, data):
+    try:
+        with sending:
+            while data:
+                data = data[write(fd, data):]
+    except OSError:
+        give_up()
+
+
+def flush():
+    for stream in (sys.stdout, stdout, sys.stderr):
         try:
             stream.flush()
         except Exception:
             pass
-    rest = b" ".join([b"\x1e" + mark, *(b2a_base64(f if isinstance(f, bytes) else f.encode("utf-8", "backslashreplace"), newline=False)
-                                        for f in fields)]) + b"\x1e"
-    while rest:
-        rest = rest[flush_to(1, rest):]
 
 
-def cut(text):
-    if len(text) <= limit:
-        return text
-    return f"{text[:limit // 2]}\n[... {len(text) - limit} characters left out ...]\n{text[limit // 2 - limit:]}"
+def emit(*fields):
+    if getpid() == pid:   # else a child that has left the cell at its end
+        flush()
+        send(out, record(*fields))
 
 
-def bundle(value):
-    """What there is to show of a value: MIME types, each with its data."""
-    yield "text/plain"
-    yield cut(repr(value))
-    found = {}
-    if is_figure(value):
-        found["image/png"] = picture(value)
-    elif not isinstance(value, type):
-        offers = dict(RICH)
-        if callable(getattr(type(value), "_repr_mimebundle_", None)):
-            offers = {None: "_repr_mimebundle_", **offers}
-        for mime, method in offers.items():
-            if mime in found or mime == "image/jpeg" and "image/png" in found or not callable(getattr(type(value), method, None)):
-                continue
-            try:
-                data = getattr(value, method)()
-            except Exception:
-                continue   # there are others
-            if isinstance(data, tuple):
-                data = data[0]   # metadata comes second
-            if mime is not None:
-                found[mime] = data
-            elif isinstance(data, dict):
-                found.update((m, d) for m, d in data.items() if m in RICH)
-    room = LARGE
-    for mime in RICH:
-        data = found.get(mime)
-        if isinstance(data, str) and mime in ("image/png", "image/jpeg"):
-            data = a2b_base64(data)
-        if not data or not isinstance(data, (str, bytes)):
-            continue
-        if len(data) > room:
-            print(f"[{mime} of {len(data)} bytes is left out: at most {LARGE} are shown]", file=sys.stderr)
-            continue
-        room -= len(data)
-        yield mime
-        yield data
-
-
-def is_figure(value):
-    figure = modules.get("matplotlib.figure")
-    return figure is not None and isinstance(value, figure.Figure)
-
-
-def picture(figure):
-    from io import BytesIO
-
-    for scale in (1, 0.5, 0.25):   # a smaller picture is more use than none
-        out = BytesIO()
-        figure.savefig(out, format="png", bbox_inches="tight", dpi=figure.dpi * scale)
-        if out.tell() <= LARGE:
-            break
-    return out.getvalue()
-
-
-def display(*values, **_):
-    """Show values, as in a notebook."""
-    for value in values:
-        emit("display", *bundle(value))
-        shown(value)
-
-
-def shown(value):
-    if is_figure(value) and "matplotlib.pyplot" in modules:
-        modules["matplotlib.pyplot"].close(value)   # else it would be shown again at the end
-
-
-def show(*_, **__):
-    """matplotlib.pyplot.show, which with Agg would do nothing."""
-    plt = modules.get("matplotlib.pyplot")
-    for number in plt.get_fignums() if plt else ():
-        display(plt.figure(number))
-
-
-class OnPyplot:
-    """Puts `show` into pyplot when the cell imports it."""
+class OnImport:
+    """Does what is to follow when a cell imports a module."""
 
     def find_spec(self, name, path=None, target=None):
-        if name != "matplotlib.pyplot":
+        follow = afterwards.pop(name, None)
+        if follow is None:
             return None
-        from importlib.util import find_spec
+        spec = None
+        for finder in sys.meta_path:
+            if finder is not self and (spec := finder.find_spec(name, path, target)) is not None:
+                break
+        if spec is None or isinstance(spec.loader, type) or not hasattr(spec.loader, "exec_module"):
+            afterwards[name] = follow
+            return spec
+        load = spec.loader.exec_module
 
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
-        if spec is not None and hasattr(spec.loader, "exec_module"):
-            load = spec.loader.exec_module
-
-            def exec_module(module):
+        def exec_module(module):
+            try:
                 load(module)
-                module.show = show
+            except BaseException:
+                afterwards[name] = follow   # there may be another try
+                raise
+            follow(module)
 
-            spec.loader.exec_module = exec_module
+        spec.loader.exec_module = exec_module
         return spec
+
+
+def add_show(pyplot):
+    pyplot.show = show
+
+
+def add_sources(linecache):
+    """Let tracebacks and inspect find the source of cells, which lies in no file."""
+    for name, source in sources.items():
+        if name not in linecache.cache:
+            linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+
+
+afterwards = {"matplotlib.pyplot": add_show, "linecache": add_sources}
+
+
+def keep(count, source):
+    """Keep the source of a cell and return the name of its file."""
+    name, number = f"<cell {count}>", 1
+    while name in sources:   # cells without a count of their own
+        number += 1
+        name = f"<cell {count}, {number}>"
+    sources[name] = source
+    cache = getattr(modules.get("linecache"), "cache", {})
+    while len(sources) > 1 and (len(sources) > MOST_SOURCES or sum(map(len, sources.values())) > MOST_SOURCE):
+        oldest = next(iter(sources))
+        del sources[oldest]
+        cache.pop(oldest, None)
+    if "linecache" in modules:
+        add_sources(modules["linecache"])
+    return name
 
 
 def refuse_input(prompt=""):
@@ -146,87 +221,148 @@ def run(code):
     global loop
     value = eval(code, main.__dict__)
     if code.co_flags & COROUTINE:   # await at top level
-        if loop is None:
-            import asyncio
+        import asyncio
 
+        if loop is None or loop.is_closed():
             loop = asyncio.new_event_loop()
             asyncio.set_event_loop(loop)
-        value = loop.run_until_complete(value)
+        task = loop.create_task(value)
+        try:
+            value = loop.run_until_complete(task)
+        except BaseException:
+            if not task.done():   # interrupted, and else it would go on in the next cell that awaits
+                task.cancel()
+                loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+            raise
     return value
 
 
-def parse(source):
+def parse(source, file):
     try:
-        return compile(source.decode(), FILE, "exec", ONLY_AST | AWAIT, True)
+        return compile(source.decode(), file, "exec", ONLY_AST | AWAIT, True)
     except SyntaxError as e:
         word = (e.text or "").lstrip()
         if word.startswith("%matplotlib"):   # what it asks for is so anyway
-            return parse(b"\n".join(b"" if line.lstrip().startswith(b"%matplotlib") else line for line in source.split(b"\n")))
+            return parse(b"\n".join(b"" if line.lstrip().startswith(b"%matplotlib") else line for line in source.split(b"\n")), file)
         if word[:1] in ("%", "!"):
             e.msg += " (this is no IPython: lines that begin with % or ! do not work)"
         raise
 
 
-def run_cell(source):
+def run_cell(source, count):
+    send(out, record("begin"))
     source = source.removeprefix(b"\xef\xbb\xbf")
-    with open(main.__file__, "wb") as file:   # where tracebacks and inspect look
-        file.write(source)
-    tree = parse(source)
+    try:
+        with open(main_file, "wb") as script:   # where multiprocessing's spawn looks
+            script.write(source)
+    except OSError:
+        pass   # it is the cells' own, to lock or to fill
+    file = keep(count, source.decode())
+    main.__dict__.pop("__warningregistry__", None)   # a cell that warns does so each time
+    tree = parse(source, file)
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], _ast.Expr) else None
-    code = compile(tree, FILE, "exec", AWAIT, True)
+    code = compile(tree, file, "exec", AWAIT, True)
     if last is None:
         run(code)
         return
-    final = compile(_ast.Expression(last.value), FILE, "eval", AWAIT, True)
+    final = compile(_ast.Expression(last.value), file, "eval", AWAIT, True)
     hidden = b"".join(source.splitlines()[last.end_lineno - 1:])[last.end_col_offset:].lstrip()[:1] == b";"
     run(code)
     value = run(final)
-    if value is not None and not hidden and getpid() == pid:
-        emit("result", *bundle(value))
-        shown(value)
+    if value is not None and getpid() == pid:
+        builtins._ = value
+        if not hidden:
+            emit("result", *bundle(value))
+            shown(value)
 
 
-def report(e):
+def explain(e):
+    """What there is to say of an exception: its name, its words and its traceback; None of the end that a program chose."""
+    if isinstance(e, SystemExit) and (e.code is None or isinstance(e.code, int) and e.code == 0):
+        return None
+    import linecache
     from traceback import TracebackException
 
+    add_sources(linecache)
     trace = TracebackException(type(e), e, e.__traceback__)
     trace.stack[:] = [frame for frame in trace.stack if frame.filename != __file__]
     try:
         words = str(e)
     except Exception:
         words = "<exception str() failed>"
-    emit("error", type(e).__name__, cut(words), cut("".join(trace.format()).rstrip("\n")))
+    return type(e).__name__, cut(words), cut("".join(trace.format()).rstrip("\n"))
 
 
-def drive():
-    status = 0
-    source = sys.stdin.buffer.read()
-    os.environ.setdefault("MPLBACKEND", "Agg")
-    builtins.display, builtins.input = display, refuse_input
-    if "matplotlib.pyplot" in modules:
-        modules["matplotlib.pyplot"].show = show
-    else:
-        sys.meta_path.insert(0, OnPyplot())
-    try:
-        run_cell(source)
-    except BaseException as e:
-        if getpid() != pid:
-            raise
-        if not isinstance(e, SystemExit):
-            status = 130 if isinstance(e, KeyboardInterrupt) else 1
-        elif e.code is None or isinstance(e.code, int):
-            status = e.code
-        else:
-            status = 1
-        if status:
-            report(e)
-    try:
-        show()
-    except Exception as e:
-        status = status or 1
-        report(e)
-    if status:
-        raise SystemExit(status)
+def describe(e):
+    words = explain(e)
+    return words and record("error", *words)
 
 
-drive()
+def leave(e):
+    """End a child that has come to the end of the cell, or to an exception that nobody took."""
+    if e is None or isinstance(e, SystemExit):
+        raise e or SystemExit
+    sys.stderr.write(explain(e)[2] + "\n")
+    raise SystemExit(1)
+
+
+def report(e):
+    text, worse = attempt(describe, e)
+    if isinstance(worse, KeyboardInterrupt):
+        text = record("error", "KeyboardInterrupt", "", "KeyboardInterrupt")
+    elif worse is not None:
+        text = record("error", "Exception", "it cannot be shown", "the exception cannot be shown: doing so raised another")
+    if text is not None:
+        attempt(flush)
+        send(out, text)
+    return text is not None
+
+
+def mend():
+    """Open again what the cell has closed, so that the next can print."""
+    for fd, own, name in ((0, None, "stdin"), (1, out, "stdout"), (2, err, "stderr")):
+        try:
+            fstat(fd)
+        except OSError:
+            if own is None:
+                empty_stdin()
+            else:
+                dup2(own, fd)
+            send(err, b"[the cell has closed descriptor %d, %s, which is open again]\n" % (fd, name.encode()))
+        stream = getattr(sys, name)
+        if getattr(stream, "closed", True):
+            stream = open(fd, "r" if fd == 0 else "w", 1, "utf-8", "strict" if fd < 2 else "backslashreplace", closefd=False)
+            setattr(sys, name, stream)
+            setattr(sys, f"__{name}__", stream)
+
+
+def serve_cell(source, count):
+    global cancelled
+    cancelled = False
+    _, failure = attempt(run_cell, source, count)
+    if cancelled and type(failure).__name__ == "CancelledError":
+        failure = KeyboardInterrupt().with_traceback(failure.__traceback__)
+    if getpid() != pid:
+        leave(failure)
+    listen()
+    failed = failure is not None and report(failure)
+    _, failure = attempt(show)
+    if failure is not None and not failed:
+        report(failure)
+    attempt(flush)
+    attempt(mend)
+    send(out, record("end"))
+    send(err, record("end"))
+
+
+requests, out, err = claim()
+os.environ.setdefault("MPLBACKEND", "Agg")
+builtins.display, builtins.input = display, refuse_input
+listen()
+if "matplotlib.pyplot" in modules:
+    add_show(modules["matplotlib.pyplot"])
+sys.meta_path.insert(0, OnImport())
+while True:
+    mark, count, source = receive()
+    serve_cell(source, count)
+    del source

@@ -1,5 +1,5 @@
-"""What code interpreters do with /jupyter. Arguments: the address of /jupyter, the token or "", and "matplotlib" if the
-sandbox's interpreter has it.
+"""What code interpreters do with /jupyter. Arguments: the address of /jupyter, the token or "", and "timeout", where code may
+run for a few seconds, or "figures", where the interpreter has matplotlib and time to import it.
 
 OpenWebUI sends what Open WebUI 0.6 sends, request for request; the rest is the official client and Jupyter's own messages."""
 import asyncio
@@ -14,7 +14,7 @@ from jupyter_client.session import Session
 from jupyter_kernel_client import JupyterKernelClient
 from jupyter_kernel_client.wsclient import JupyterSubprotocol, WSSession
 
-URL, TOKEN, HAS_MATPLOTLIB = sys.argv[1], sys.argv[2], "matplotlib" in sys.argv[3:]
+URL, TOKEN, WHAT = sys.argv[1:]
 
 
 class OpenWebUI:
@@ -77,11 +77,12 @@ async def open_webui():
     expect("unusual text", await run("'\\N{GRINNING FACE} \\u2028 <b>'"), ("", "", "'\N{GRINNING FACE} \\u2028 <b>'"))
     out, err, result = await run("def f():\n    return 1 / 0\n\nprint('before')\nf()")
     expect("before an error", (out, result), ("before", ""))
-    assert err.startswith("Traceback (most recent call last):\n  File \"main.py\", line 5, in <module>\n    f()\n"), err
-    assert err.endswith("\nZeroDivisionError: division by zero") and "cell" not in err, err
-    out, err, _ = await run("print('before', flush=True)\nimport time\ntime.sleep(60)")
-    expect("before a timeout", out, "before")
-    assert err.startswith("TimeoutError: the code ran longer than "), err
+    assert err.startswith("Traceback (most recent call last):\n  File \"<cell 1>\", line 5, in <module>\n    f()\n"), err
+    assert err.endswith("\nZeroDivisionError: division by zero") and "<kernel>" not in err, err
+    if WHAT == "timeout":
+        out, err, _ = await run("print('before', flush=True)\nimport time\ntime.sleep(60)")
+        expect("before a timeout", out, "before")
+        assert err.startswith("TimeoutError: the code ran longer than "), err
     out, _, _ = await run("print('x' * 30000)")
     assert "\n[... 20001 characters left out ...]\n" in out and len(out) < 10100, len(out)
     _, err, _ = await run("input('name? ')")
@@ -97,17 +98,21 @@ async def open_webui():
         ("Direct import of module os is restricted.", "", "1"))
     results = await asyncio.gather(*(run(f"import time; time.sleep(.1); {i}") for i in range(8)))
     expect("at once", [r[2] for r in results], [str(i) for i in range(8)])
-    if HAS_MATPLOTLIB:
-        out, err, result = await run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nprint('shown')\nplt.figure()\nplt.bar([1], [2]);")
-        expect("beside figures", out, "shown")
-        images = result.split("\n")
-        assert len(images) == 2, result[:200]
-        for image in images:
-            assert base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True).startswith(b"\x89PNG"), image[:80]
-        # A picture that would be larger than a message may be is made smaller.
-        _, _, result = await run("import os, array, matplotlib.pyplot as plt\n"
-                                 "plt.figure(figsize=(12, 12), dpi=150)\nplt.imshow([list(os.urandom(900)) for _ in range(900)]);")
-        assert result.startswith("data:image/png;base64,"), result[:200]
+    if WHAT == "figures":
+        await figures(run)
+
+
+async def figures(run):
+    out, err, result = await run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nprint('shown')\nplt.figure()\nplt.bar([1], [2]);")
+    expect("beside figures", (out, err), ("shown", ""))
+    images = result.split("\n")
+    assert len(images) == 2, result[:200]
+    for image in images:
+        assert base64.b64decode(image.removeprefix("data:image/png;base64,"), validate=True).startswith(b"\x89PNG"), image[:80]
+    # A picture that would be larger than a message may be is made smaller.
+    _, _, result = await run("import os, array, matplotlib.pyplot as plt\n"
+                             "plt.figure(figsize=(6, 6), dpi=150)\nplt.imshow([list(os.urandom(900)) for _ in range(900)]);")
+    assert result.startswith("data:image/png;base64,"), result[:200]
 
 
 async def wrong_token():
@@ -130,20 +135,23 @@ WSSession.deserialize = lambda *args, **kwargs: {**plain_deserialize(*args, **kw
 def official(subprotocol):
     with JupyterKernelClient(server_url=URL, token=TOKEN or None, client_kwargs={"subprotocol": subprotocol}) as kernel:
         expect("the language", kernel.kernel_info["language_info"]["name"], "python")
-        assert "fresh process" in kernel.kernel_info["banner"]
+        assert "are kept from cell to cell" in kernel.kernel_info["banner"]
         reply = kernel.execute("print('hello')\nx = 1\nx + 1")
         expect("a reply", reply, {"execution_count": 1, "status": "ok", "outputs": [
             {"output_type": "stream", "name": "stdout", "text": "hello\n"},
             {"output_type": "execute_result", "metadata": {}, "data": {"text/plain": "2"}, "execution_count": 1}]})
         reply = kernel.execute("x")
-        expect("nothing is kept", (reply["status"], reply["outputs"][0]["ename"], reply["execution_count"]), ("error", "NameError", 2))
+        expect("names are kept", (reply["status"], reply["outputs"][0]["data"], reply["execution_count"]), ("ok", {"text/plain": "1"}, 2))
+        reply = kernel.execute("import sys\nprint(x, file=sys.stderr)\nraise ValueError")
+        expect("an error", [(o["output_type"], o.get("text", o.get("ename"))) for o in reply["outputs"]], [("stream", "1\n"), ("error", "ValueError")])
         reply = kernel.execute("class A:\n    def _repr_html_(self): return '<b>a</b>'\n    def __repr__(self): return 'A'\ndisplay(A())")
         expect("html", reply["outputs"], [{"output_type": "display_data", "metadata": {}, "data": {"text/plain": "A", "text/html": "<b>a</b>"}}])
         reply = kernel.execute("1", silent=True)
         expect("silent", (reply["status"], reply["outputs"]), ("ok", []))
         assert kernel.is_alive() and kernel.id in [k["id"] for k in kernel.list_kernels()]
         kernel.restart()
-        expect("after a restart", kernel.execute("3")["execution_count"], 1)
+        reply = kernel.execute("x")
+        expect("after a restart", (reply["execution_count"], reply["outputs"][0]["ename"]), (1, "NameError"))
         client = kernel._manager.client
         for ask, kind in ((client.comm_info, "comm_info_reply"), (client.history, "history_reply"), (lambda: client.is_complete("1"), "is_complete_reply"),
                           (lambda: client.complete("pri"), "complete_reply"), (lambda: client.inspect("print"), "inspect_reply")):
@@ -163,8 +171,12 @@ async def interrupt(by_message):
         async with http.post(URL + "/api/kernels", json={"name": "python3"}) as answer:
             kernel = (await answer.json())["id"]
         async with http.ws_connect(f"{URL}/api/kernels/{kernel}/channels?session_id={session.session}") as socket:
-            request = session.msg("execute_request", {"code": "print('on', flush=True)\nimport time\ntime.sleep(60)"})
-            await socket.send_str(json.dumps({**request, "channel": "shell"}, default=str))
+            async def execute(code):
+                request = session.msg("execute_request", {"code": code})
+                await socket.send_str(json.dumps({**request, "channel": "shell"}, default=str))
+                return request
+
+            request = await execute("x = 5\nprint('on', flush=True)\nimport time\ntime.sleep(60)")
             failed = replied = idle = False
             while not (failed and replied and idle):
                 message = await socket.receive_json(timeout=20)
@@ -184,6 +196,11 @@ async def interrupt(by_message):
                         replied = content["status"] == "error"
                     case "status":
                         idle = content["execution_state"] == "idle"
+            request = await execute("x")
+            while (message := await socket.receive_json(timeout=20))["msg_type"] not in ("execute_result", "error"):
+                pass
+            expect("names after an interrupt", (message["parent_header"]["msg_id"], message["content"].get("data")),
+                   (request["header"]["msg_id"], {"text/plain": "5"}))
         async with http.delete(f"{URL}/api/kernels/{kernel}") as answer:
             expect("deleting", answer.status, 204)
 

@@ -18,14 +18,17 @@ func TestTextCutter(t *testing.T) {
 		for _, piece := range []int{1, 2, 3, 1000, 1 << 20} {
 			var got strings.Builder
 			cut := textCutter{limit: 10, show: func(text string) { got.WriteString(text) }}
-			for rest := []byte(c.text); len(rest) > 0; {
-				n := min(piece, len(rest))
-				cut.write(rest[:n])
-				rest = rest[n:]
-			}
-			cut.finish()
-			if got.String() != c.want {
-				t.Errorf("%s in pieces of %d: got %q, want %q", c.name, piece, got.String(), c.want)
+			for range 2 { // after its end it is as new
+				got.Reset()
+				for rest := []byte(c.text); len(rest) > 0; {
+					n := min(piece, len(rest))
+					cut.write(rest[:n])
+					rest = rest[n:]
+				}
+				cut.finish()
+				if got.String() != c.want {
+					t.Errorf("%s in pieces of %d: got %q, want %q", c.name, piece, got.String(), c.want)
+				}
 			}
 		}
 	}
