@@ -125,6 +125,7 @@ func addInstall(api huma.API, in installer, o apiOptions) {
 		}
 		return &installResponse{out}, nil
 	})
+	describeInstall(api.OpenAPI().Components.Schemas)
 	huma.Register(api, huma.Operation{
 		OperationID: "list_packages",
 		Method:      http.MethodGet,
@@ -163,7 +164,7 @@ func toProblem(maxTimeout time.Duration) huma.Transformer {
 		"body.code":    codeRule,
 		"body.timeout": timeoutRule(maxTimeout),
 		"body.stdin":   "must be a string",
-		"body.package": `must be a string with a package's name, such as "requests", of at most 300 characters`,
+		"body.package": `must be a string with a package's name, such as "requests", of at most 200 characters`,
 		"body.version": `must be a string such as "2.31.0", ">=2,<3" or "latest", of at most 200 characters`,
 	}
 	return func(ctx huma.Context, _ string, v any) (any, error) {

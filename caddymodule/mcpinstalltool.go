@@ -49,7 +49,7 @@ func (t *mcpInstallTool) definition() mcp.Tool {
 		mcp.WithDescription("Install a Python package from the server's package index, with what it needs, so that execute_python can import it. "+
 			"It stays for every later call of everyone who uses this server. Installing what is there already costs nothing. "+
 			"A package that cannot be installed is a normal result: status and message say why, and what to do."),
-		mcp.WithString("package", mcp.Required(), mcp.Title("Package"), mcp.MaxLength(300),
+		mcp.WithString("package", mcp.Required(), mcp.Title("Package"), mcp.MaxLength(200),
 			mcp.Description("The package's name on the index, with extras if need be, such as requests or requests[socks]. It can differ from the name to import: Pillow provides PIL.")),
 		mcp.WithString("version", mcp.Title("Version"), mcp.DefaultString("latest"), mcp.MaxLength(200),
 			mcp.Description("A version such as 2.31.0, a specifier such as >=2,<3, or latest. Default latest.")),

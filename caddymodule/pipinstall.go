@@ -21,7 +21,7 @@ import (
 
 // installInput is what a caller asks for.
 type installInput struct {
-	Package string `json:"package" maxLength:"300" doc:"The package's name on the index, with extras if need be, such as requests or requests[socks]. It can differ from the name to import." example:"requests"`
+	Package string `json:"package" maxLength:"200" doc:"The package's name on the index, with extras if need be, such as requests or requests[socks]. It can differ from the name to import." example:"requests"`
 	// Version is nil for the latest.
 	Version *string `json:"version,omitempty" nullable:"true" maxLength:"200" doc:"A version such as 2.31.0, a specifier such as >=2,<3, or latest."`
 }

@@ -18,13 +18,36 @@ import (
 
 // What the newest suite asks for and mcp-go does not have.
 var lacking = map[string]int{
-	// Both checks want -32021 for a capability that the client lacks, and mcp-go makes -32603 of every error of a handler. No
-	// tool of the product needs a capability.
+	// Both checks want -32021, with the capability that the client lacks as data, and HTTP 400. mcp-go 1.2.1, the newest in
+	// November 2026, has the error and makes -32603 of it when a handler returns it, as of every other: neither a tool nor a
+	// middleware chooses code, data or status, and no issue or pull request there is about it. No tool of the product needs a
+	// capability, so that rewriting mcp-go's answers would serve the suite alone.
 	"server-stateless": 2,
 	// The extension for tasks: mcp-go's issue 980. The suite does not score extensions.
 	"tasks-lifecycle": 8, "tasks-capability-negotiation": 4, "tasks-wire-fields": 3, "tasks-request-state-removal": 1,
 	"tasks-mrtr-input": 3, "tasks-request-headers": 3, "tasks-dispatch-and-envelope": 6, "tasks-required-task-error": 1,
 	"tasks-mrtr-composition": 1,
+}
+
+// buildWithFixtures builds the product with the things added that suites call by name.
+var buildWithFixtures = sync.OnceValues(func() (string, error) {
+	binary := filepath.Join(buildDir, "caddy-with-fixtures")
+	build := exec.Command("go", "build", "-p", "2", "-o", binary, "./conformance")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building tests/conformance: %w\n%s", err, out)
+	}
+	return binary, nil
+})
+
+// withFixtures is that program.
+func withFixtures(t testing.TB) string {
+	t.Helper()
+	binary, err := buildWithFixtures()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return binary
 }
 
 // The official conformance suite, twice: against the product, which has few of the things that its scenarios call by name,
@@ -33,14 +56,8 @@ var lacking = map[string]int{
 func TestConformance(t *testing.T) {
 	t.Parallel()
 	needNodeClients(t)
-	binary := filepath.Join(sharedDir(t), "caddy")
-	build := exec.Command("go", "build", "-p", "2", "-o", binary, "./conformance")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building tests/conformance: %v\n%s", err, out)
-	}
 	product := startCaddy(t, caddyOptions{})
-	extended := startCaddy(t, caddyOptions{binary: binary})
+	extended := startCaddy(t, caddyOptions{binary: withFixtures(t)})
 
 	const released, next = "@modelcontextprotocol/conformance", "conformance-next"
 	for _, run := range []struct {

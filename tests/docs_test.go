@@ -29,6 +29,30 @@ func TestOpenAPIIsValid(t *testing.T) {
 	}
 }
 
+// The patterns of the document are JavaScript's, as JSON Schema wants it: those who read it have other engines than the server.
+func TestOpenAPIPatternsAreECMAScript(t *testing.T) {
+	t.Parallel()
+	needNodeClients(t)
+	c := startCaddy(t, caddyOptions{})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	out, err := node(ctx, t.TempDir(), "--input-type=module", "-e", `
+		const document = await (await fetch(process.argv[1])).json()
+		const { properties } = document.components.schemas.InstallInput
+		const matches = (field, text) => new RegExp(properties[field].pattern, 'u').test(text)
+		for (const [field, right, wrong] of [
+			['package', ['requests', 'requests[socks, security]'], ['', '-r x', 'a b', 'https://a/b', 'a\n']],
+			['version', ['', 'latest', '2.31.0', '1.0rc1.post2.dev3+cu118', '1.*', '>=2,<3', '~=1.4'], ['^1', '~=1', '1.0\n', 'abc', '>1.*']],
+		]) {
+			for (const text of right) if (!matches(field, text)) console.log(field + ' does not match ' + JSON.stringify(text))
+			for (const text of wrong) if (matches(field, text)) console.log(field + ' matches ' + JSON.stringify(text))
+		}
+		console.log('ok')`, c.url+"/openapi.json").CombinedOutput()
+	if err != nil || strings.TrimSpace(string(out)) != "ok" {
+		t.Errorf("%v\n%s", err, tail(string(out), 3000))
+	}
+}
+
 // Each example of /execute is answered as the document shows.
 func TestOpenAPIExamplesAreTrue(t *testing.T) {
 	t.Parallel()

@@ -24,6 +24,10 @@ var (
 	// clientPython is the interpreter with tests/requirements.txt installed: $SANDBOX_TEST_PYTHON, or the one that
 	// `make test` makes. Empty when there is none.
 	clientPython string
+	// clientsDir is where the programs of clients are that it runs.
+	clientsDir string
+	// buildDir is for what tests build.
+	buildDir string
 )
 
 func TestMain(m *testing.M) {
@@ -39,6 +43,11 @@ func runTests(m *testing.M) int {
 	defer func() { _ = os.RemoveAll(dir) }()
 	// Some tests run Caddy as another user.
 	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	buildDir = dir
+	if clientsDir, err = filepath.Abs("clients"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
@@ -64,6 +73,20 @@ func runTests(m *testing.M) int {
 		}
 	}
 	return m.Run()
+}
+
+const needsClients = "the Python clients are not installed: `make test` installs tests/requirements.txt, or set SANDBOX_TEST_PYTHON"
+
+// want says whether a prerequisite of a part of a test is there, and logs that it is not; in CI it must be.
+func want(t testing.TB, ok bool, sentence string) bool {
+	t.Helper()
+	if !ok && os.Getenv("CI") == "true" {
+		t.Fatal(sentence)
+	}
+	if !ok {
+		t.Log(sentence)
+	}
+	return ok
 }
 
 // need skips a test whose prerequisite is missing, except in CI, where everything must be there.

@@ -81,7 +81,7 @@ func TestREADMECaddyfile(t *testing.T) {
 	}
 }
 
-// TestMCPO runs mcpo with this configuration, but for the port.
+// TestMCPClients runs mcpo with this configuration, but for the port.
 func TestREADMEConfiguresMCPOAsTested(t *testing.T) {
 	t.Parallel()
 	var config struct {

@@ -11,11 +11,11 @@ import (
 )
 
 // What the OpenAPI document says is what the server does, by Schemathesis' checks on 2,000 requests and more that it makes
-// up: no 500, no answer that the document does not describe.
+// up: no 500, no answer that the document does not describe, nothing refused that it allows, nothing taken that it forbids.
 func TestSchemathesis(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("takes half a minute")
+		t.Skip("takes a minute")
 	}
 	need(t, clientPython != "", needsClients)
 	program := filepath.Join(filepath.Dir(clientPython), "schemathesis")
@@ -26,17 +26,15 @@ func TestSchemathesis(t *testing.T) {
 	for _, run := range []struct {
 		operation string
 		cases     int
-		more      []string
 	}{
-		{"execute_python", 1000, nil},
-		// What a name may be is more than a schema can say, and the answer to another is 422.
-		{"pip_install", 1000, []string{"--exclude-checks", "positive_data_acceptance"}},
-		{"list_packages", 20, nil},
-		{"health", 20, nil},
+		{"execute_python", 1000},
+		{"pip_install", 1000},
+		{"list_packages", 20},
+		{"health", 20},
 	} {
-		arguments := append([]string{"run", c.url + "/openapi.json", "--checks", "all", "--max-response-time", "30", "--request-timeout", "60",
+		arguments := []string{"run", c.url + "/openapi.json", "--checks", "all", "--max-response-time", "30", "--request-timeout", "60",
 			"--include-operation-id", run.operation, "--max-examples", strconv.Itoa(run.cases), "--seed", "1", "--workers", "2",
-			"--phases", "examples,coverage,fuzzing", "--no-color", "--suppress-health-check", "all"}, run.more...)
+			"--phases", "examples,coverage,fuzzing", "--no-color", "--suppress-health-check", "all"}
 		cmd := exec.CommandContext(t.Context(), program, arguments...)
 		cmd.Dir = c.dir
 		out, err := cmd.CombinedOutput()
