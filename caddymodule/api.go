@@ -27,6 +27,10 @@ type (
 	}
 )
 
+// bodyErrors are the statuses with which an operation that takes a body may refuse it; 422 comes with its schema.
+var bodyErrors = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
+	http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable}
+
 // apiOptions is what the HTTP operations need to know.
 type apiOptions struct {
 	// DefaultTimeout and MaxTimeout bound an execution.
@@ -64,8 +68,7 @@ func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
 			"Print what you want to see: the value of the last expression is not shown. " +
 			"Nothing is kept from one call to the next: no variables, imports or files. There is no network" + packagesWords(in) + ". " +
 			"A program that fails is a normal result: see status, exit_code and the traceback in stderr.",
-		Errors: []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
-			http.StatusRequestEntityTooLarge, http.StatusServiceUnavailable},
+		Errors:       bodyErrors,
 		MaxBodyBytes: o.MaxBody + 1, // apiAdapter has the last word, and huma refuses the limit itself
 	}, func(ctx context.Context, in *executeRequest) (*executeResponse, error) {
 		out, err := ex.execute(ctx, in.Body)
@@ -109,14 +112,13 @@ func addInstall(api huma.API, in installer, o apiOptions) {
 	input.Properties["version"].Default = "latest"
 	input.PrecomputeMessages()
 	huma.Register(api, huma.Operation{
-		OperationID: "pip_install",
-		Method:      http.MethodPost,
-		Path:        "/pip_install",
-		Tags:        []string{tagPackages},
-		Summary:     "Install a package",
-		Description: "Installs a Python package, with what it needs, for every later execution of everyone who uses this server. A package that cannot be installed is a normal result: see status and message.",
-		Errors: []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout,
-			http.StatusRequestEntityTooLarge, http.StatusTooManyRequests, http.StatusServiceUnavailable},
+		OperationID:  "pip_install",
+		Method:       http.MethodPost,
+		Path:         "/pip_install",
+		Tags:         []string{tagPackages},
+		Summary:      "Install a package",
+		Description:  "Installs a Python package, with what it needs, for every later execution of everyone who uses this server. A package that cannot be installed is a normal result: see status and message.",
+		Errors:       append([]int{http.StatusTooManyRequests}, bodyErrors...),
 		MaxBodyBytes: o.MaxBody + 1, // as for executions
 	}, func(ctx context.Context, r *installRequest) (*installResponse, error) {
 		out, err := in.install(ctx, r.Body, nil)

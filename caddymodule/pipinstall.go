@@ -123,12 +123,15 @@ func tooManyInstalls(settings Packages, wait time.Duration) *problem {
 
 func (i *installation) run(ctx context.Context, req policy.Requirement, client string, progress func(pool.InstallProgress)) (pool.InstallResult, error) {
 	begin := time.Now()
-	blocked := func(d policy.Decision) pool.InstallResult {
+	approve := func(d policy.Decision) (pool.InstallStatus, string) {
+		if d.Allowed {
+			return "", ""
+		}
 		i.log.Warn("package blocked", zap.String("package", req.String()), zap.String("blocked", d.Package), zap.String("rule", string(d.Rule)), zap.String("client", client))
-		return pool.InstallResult{Status: statusOf(d), Message: d.Message, Duration: time.Since(begin)}
+		return statusOf(d), d.Message
 	}
-	if d := i.policy.Check(req); !d.Allowed {
-		return blocked(d), nil
+	if status, message := approve(i.policy.Check(req)); status != "" {
+		return pool.InstallResult{Status: status, Message: message, Duration: time.Since(begin)}, nil
 	}
 	index, err := i.indexOf(ctx)
 	if wrong, ok := errors.AsType[*settingsError](err); ok {
@@ -142,27 +145,21 @@ func (i *installation) run(ctx context.Context, req policy.Requirement, client s
 		Index: index, BuildSource: i.settings.Sdist == "allow",
 		MaxDownload: i.settings.MaxDownload, MaxInstalled: i.settings.MaxInstalled, Timeout: time.Duration(i.settings.InstallTimeout),
 		Approve: func(set []pool.ResolvedPackage) (pool.InstallStatus, string) {
-			if d := i.decide(req, set); !d.Allowed {
-				r := blocked(d)
-				return r.Status, r.Message
-			}
-			return "", ""
+			return approve(i.policy.CheckResolved(req, resolvedOf(set)))
 		},
-		Progress: progress,
+		ApproveInstalled: func(bytes int64) (pool.InstallStatus, string) { return approve(i.policy.CheckInstalledSize(bytes)) },
+		Progress:         progress,
 	})
 }
 
-// decide applies the policy to what pip chose.
-func (i *installation) decide(req policy.Requirement, set []pool.ResolvedPackage) policy.Decision {
+// resolvedOf is what pip chose, for the policy.
+func resolvedOf(set []pool.ResolvedPackage) []policy.Resolved {
 	resolved := make([]policy.Resolved, len(set))
 	for n, one := range set {
-		if one.Direct {
-			return policy.Decision{Rule: policy.RuleDirect, Package: one.Name,
-				Message: fmt.Sprintf("%s needs %s from an address of its own instead of the index, which is not allowed. Ask for another version or another package.", req.Name, one.Name)}
-		}
-		resolved[n] = policy.Resolved{Name: one.Name, Version: one.Version, DownloadBytes: one.Bytes, Hashed: one.Hashed, Wheel: one.Wheel, Yanked: one.Yanked}
+		resolved[n] = policy.Resolved{Name: one.Name, Version: one.Version, DownloadBytes: one.Bytes, Hashed: one.Hashed, Wheel: one.Wheel,
+			Yanked: one.Yanked, Direct: one.Direct}
 	}
-	return i.policy.CheckResolved(req, resolved)
+	return resolved
 }
 
 // statusOf is what a refusal by a rule is to the caller.

@@ -186,6 +186,8 @@ type Resolved struct {
 	Wheel bool
 	// Yanked says that the author withdrew the release (PEP 592).
 	Yanked bool
+	// Direct says that another package names it by an address of its own instead of the index.
+	Direct bool
 }
 
 // CheckResolved judges the set that would be installed for a requirement: the package itself, by Check, and all that it needs.
@@ -251,6 +253,9 @@ func (p *Policy) checkFile(member Resolved, asked Requirement) Decision {
 		subject = fmt.Sprintf("%q needs %s, which", asked.Name, subject)
 	}
 	switch {
+	case member.Direct:
+		return refuse(RuleDirect, name, fmt.Sprintf(
+			"%q needs %q from an address of its own instead of the index, which is not allowed: ask for another version or another package.", asked.Name, name))
 	case member.Yanked && !(name == asked.Name && asked.pinned()):
 		return refuse(RuleYanked, name, subject+" has been withdrawn by its author (yanked): ask for another version.")
 	case !member.Wheel && !p.config.SdistAllowed:

@@ -114,6 +114,7 @@ func TestCheckResolved(t *testing.T) {
 	sdist := func(r *Resolved) { r.Wheel = false }
 	unhashed := func(r *Resolved) { r.Hashed = false }
 	yanked := func(r *Resolved) { r.Yanked = true }
+	direct := func(r *Resolved) { r.Direct = true }
 	size := func(bytes int64) func(*Resolved) { return func(r *Resolved) { r.DownloadBytes = bytes } }
 
 	for name, test := range map[string]struct {
@@ -149,6 +150,7 @@ func TestCheckResolved(t *testing.T) {
 		"yanked in a range":        {Config{}, "==1.*", []Resolved{with(requests, yanked)}, RuleYanked, "requests", ""},
 		"yanked, asked for as is":  {Config{}, "1.0", []Resolved{with(requests, yanked)}, RuleNone, "requests", ""},
 		"yanked dependency":        {Config{}, "1.0", []Resolved{requests, with(wheel("idna"), yanked)}, RuleYanked, "idna", ""},
+		"direct dependency":        {Config{}, "", []Resolved{requests, with(wheel("idna"), direct)}, RuleDirect, "idna", `"requests" needs "idna" from an address of its own`},
 		"download in bounds":       {Config{MaxDownloadBytes: 2000}, "", []Resolved{requests, wheel("idna")}, RuleNone, "requests", ""},
 		"download out of bounds":   {Config{MaxDownloadBytes: 1999}, "", []Resolved{requests, wheel("idna")}, RuleDownloadSize, "requests", "2.0 KiB to download"},
 		"unknown size":             {Config{MaxDownloadBytes: 1000}, "", []Resolved{requests, with(wheel("idna"), size(-1))}, RuleNone, "requests", ""},

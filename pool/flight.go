@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -105,6 +106,17 @@ func (p *Pool) EndInstalls() {
 	}
 }
 
+// installSafely makes an error of a panic: what an index or a wheel holds is not to end the server.
+func (p *Pool) installSafely(ctx context.Context, req InstallRequest) (result InstallResult, err error) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			p.log.Error("an install panicked", "package", req.Name, "panic", panicked, "stack", string(debug.Stack()))
+			err = fmt.Errorf("bug: an install panicked: %v", panicked)
+		}
+	}()
+	return p.install(ctx, req)
+}
+
 // takeOffLocked starts an install. It ends with the pool, or when nobody waits for it.
 func (p *Pool) takeOffLocked(key string, req InstallRequest) *flight {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -113,7 +125,7 @@ func (p *Pool) takeOffLocked(key string, req InstallRequest) *flight {
 	req.Progress = f.tell
 	p.background.Go(func() {
 		defer cancel()
-		result, err := p.install(ctx, req)
+		result, err := p.installSafely(ctx, req)
 		if refused, ok := errors.AsType[*refusal](err); ok {
 			result, err = InstallResult{Status: refused.status, Message: refused.message}, nil
 		}

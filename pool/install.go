@@ -46,7 +46,7 @@ type InstallRequest struct {
 	Index *packages.Index
 	// BuildSource lets source distributions be built, which runs their code in the installer.
 	BuildSource bool
-	// MaxDownload bounds what one install fetches, MaxInstalled what all installed packages hold, in bytes.
+	// MaxDownload bounds what one install fetches, MaxInstalled what its wheels unpack to, in bytes.
 	MaxDownload, MaxInstalled int64
 	// Timeout bounds the work, not the wait for installs before it.
 	Timeout time.Duration
@@ -54,6 +54,8 @@ type InstallRequest struct {
 	// Approve decides about the whole resolved set before anything of it is fetched. It returns "" or how the install
 	// ends, and a sentence for the caller.
 	Approve func(set []ResolvedPackage) (InstallStatus, string)
+	// ApproveInstalled decides likewise about what all installed packages would hold on disk, in bytes.
+	ApproveInstalled func(bytes int64) (InstallStatus, string)
 	// Progress, when not nil, is told what goes on. It must not block.
 	Progress func(InstallProgress)
 }
@@ -220,9 +222,8 @@ func (i *installation) switchTo(ctx context.Context, added []packages.Package) e
 	for _, one := range set {
 		bytes += one.Bytes
 	}
-	if bytes > i.req.MaxInstalled {
-		return refuse(InstallTooLarge, "With it the installed packages would hold %s, and the operator's packages max_installed is %s; nothing has changed.",
-			mebibytes(bytes), mebibytes(i.req.MaxInstalled))
+	if status, message := i.req.ApproveInstalled(bytes); status != "" {
+		return &refusal{status, message}
 	}
 	next, err := i.work.Build(ctx, set)
 	if err != nil {

@@ -29,7 +29,8 @@ func newTestIndex(t *testing.T, wheels ...index.Wheel) (*index.Server, func(name
 	return server, func(name, version string) InstallRequest {
 		req := InstallRequest{Name: name, Satisfied: func(v string) bool { return version == "" || v == version }, Index: x,
 			MaxDownload: 10 * mib, MaxInstalled: 100 * mib, Timeout: time.Minute,
-			Approve: func([]ResolvedPackage) (InstallStatus, string) { return "", "" }}
+			Approve:          func([]ResolvedPackage) (InstallStatus, string) { return "", "" },
+			ApproveInstalled: func(int64) (InstallStatus, string) { return "", "" }}
 		if version != "" {
 			req.Specifier = "==" + version
 		}
@@ -221,4 +222,17 @@ func TestInstalledCodeRunsInNoInstallerAndNoTemplate(t *testing.T) {
 	if r := execute(t, p, "import sandbox_after, sys; print('sandbox_trap' in sys.modules)", 10*time.Second); r.Stdout != "False\n" {
 		t.Errorf("got %+v", r)
 	}
+}
+
+// A bug in an install is an error of that install, and the next one works.
+func TestAPanicInAnInstallIsItsOwn(t *testing.T) {
+	t.Parallel()
+	_, ask := newTestIndex(t, module("sandbox-one", "1.0"))
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
+	broken := ask("sandbox-one", "")
+	broken.Approve = func([]ResolvedPackage) (InstallStatus, string) { panic("a bug") }
+	if r, err := p.Install(t.Context(), broken); err == nil || !strings.Contains(err.Error(), "a bug") {
+		t.Errorf("got %+v, %v", r, err)
+	}
+	install(t, p, ask("sandbox-one", "1.0"), InstallInstalled)
 }

@@ -45,6 +45,7 @@ type installerTask struct {
 	Port      int               `json:"port"` // of the proxy, where the network is the host's
 	Work      string            `json:"work"`
 	Packages  string            `json:"packages"`
+	PipWheel  string            `json:"pip_wheel"` // see pipFacts
 	Arguments []string          `json:"arguments"`
 	Trees     [][2]string       `json:"trees"`
 	Env       map[string]string `json:"env"`
@@ -153,9 +154,6 @@ func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers inst
 	}
 	if err := json.Unmarshal(out.Bytes(), &answers); err != nil {
 		return answers, fmt.Errorf("the installer ended without an answer (%s%s)", process.cmd.ProcessState, lastLine(process.stderr.String()))
-	}
-	if strings.Contains(answers.Failed, "No module named 'pip'") || strings.Contains(answers.Failed, "No module named 'ensurepip'") {
-		return answers, ErrNoPip
 	}
 	if answers.Failed != "" {
 		return answers, fmt.Errorf("the installer failed: %s", answers.Failed)

@@ -23,6 +23,7 @@ const pipFactsAge = time.Minute
 // pipFacts is what the operator's interpreter and its pip are like.
 type pipFacts struct {
 	Version       string            // of pip; "" for none
+	Wheel         string            // where pip is imported from when it is not installed; "" when it is
 	DefaultIndex  string            `json:"default_index"` // pip's own
 	List          string            // of `pip config list`
 	Distributions map[string]string // name to version, names canonical

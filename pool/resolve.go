@@ -20,16 +20,26 @@ func (i *installation) runTask(ctx context.Context, run installerRun) (installer
 			return installerAnswers{}, err
 		}
 	}
+	if run.task.Network {
+		facts, err := i.pool.pip(ctx)
+		if err != nil {
+			return installerAnswers{}, err
+		}
+		if facts.Version == "" {
+			return installerAnswers{}, refuse(InstallFailed, "%s.", capital(ErrNoPip.Error()))
+		}
+		run.task.PipWheel = facts.Wheel
+	}
 	answers, err := i.pool.runInstaller(ctx, run)
 	switch {
-	case errors.Is(err, ErrNoPip):
-		return answers, refuse(InstallFailed, "%s.", capital(err.Error()))
 	case errors.Is(err, errNetworkFull) || errors.Is(err, errDiskFull):
 		return answers, refuse(InstallTooLarge, "What %s needs is larger than the operator's packages max_download allows (%s); nothing has changed.", i.req.Name, mebibytes(i.req.MaxDownload))
 	}
 	if refused, ok := errors.AsType[*refusedHosts](err); ok {
 		if direct := directReference(answers.Log, refused.hosts); direct != "" {
-			return answers, refuse(InstallBlocked, "%s needs %s from an address of its own instead of the index, which is not allowed; nothing has changed. Ask for another version or another package.", i.req.Name, direct)
+			if status, message := i.req.Approve([]ResolvedPackage{{Name: direct, Direct: true}}); status != "" {
+				return answers, &refusal{status, message}
+			}
 		}
 		return answers, refuse(InstallFailed, "The index sends the installer to %s, which is not one of its hosts; nothing has changed. The operator can allow it with packages { hosts %s }.",
 			strings.Join(refused.hosts, ", "), strings.Join(refused.hosts, " "))

@@ -101,16 +101,9 @@ def _run(task):
     os._exit(0)
 
 
-def _find_pip():
-    """An interpreter without pip may still bring the wheel of it that ensurepip installs, and pip runs from its wheel."""
-    if PathFinder.find_spec("pip") is None:
-        import ensurepip
-        from pathlib import Path
-        places = [Path(ensurepip.__file__).parent / "_bundled", getattr(ensurepip, "_WHEEL_PKG_DIR", None)]   # the latter is Debian's
-        bundled = [wheel for place in places if place for wheel in sorted(Path(place).glob("pip-*.whl"))]
-        if not bundled:
-            raise ModuleNotFoundError("No module named 'pip'")
-        sys.path.insert(0, str(bundled[-1]))
+def _find_pip(task):
+    if task["pip_wheel"]:
+        sys.path.insert(0, task["pip_wheel"])
 
 
 def _pip(arguments):
@@ -167,7 +160,7 @@ def _address(url):
 def resolve(task):
     """Let pip choose what is to be installed, with what is there already in its view. Nothing is installed."""
     import json
-    _find_pip()
+    _find_pip(task)
     _fetch_metadata_only()
     packages = task["packages"]
     if packages:
@@ -227,7 +220,7 @@ def _broken(changes):
 
 def build(task):
     """Make wheels of what has none. This runs the packages' own code."""
-    _find_pip()
+    _find_pip(task)
     return {"status": _pip(["wheel", "--no-deps", "--progress-bar", "off", "--wheel-dir", "wheels", *task["arguments"]])}
 
 

@@ -9,13 +9,15 @@ found = {}
 for distribution in metadata.distributions():
     if distribution.metadata["Name"]:
         found.setdefault(distribution.metadata["Name"], distribution.version)
-version = default = listed = ""
+version = default = listed = wheel = ""
 try:
     if PathFinder.find_spec("pip") is None:
         import ensurepip
         from pathlib import Path
         places = [Path(ensurepip.__file__).parent / "_bundled", getattr(ensurepip, "_WHEEL_PKG_DIR", None)]   # the latter is Debian's
-        sys.path.insert(0, str([wheel for place in places if place for wheel in sorted(Path(place).glob("pip-*.whl"))][-1]))
+        # An interpreter without pip may still bring the wheel that ensurepip installs, and pip runs from its wheel.
+        wheel = str([file for place in places if place for file in sorted(Path(place).glob("pip-*.whl"))][-1])
+        sys.path.insert(0, wheel)
     from pip import __version__ as version
     from pip._internal.models.index import PyPI
     default = PyPI.simple_url
@@ -29,4 +31,4 @@ try:
     listed = out.getvalue()
 except (ImportError, IndexError):
     pass
-print(json.dumps({"version": version, "default_index": default, "list": listed, "distributions": found}))
+print(json.dumps({"version": version, "wheel": wheel, "default_index": default, "list": listed, "distributions": found}))
