@@ -26,6 +26,7 @@ type cohort struct {
 	vacant      []*lane     // without a worker
 	idle        []*worker   // parked, the youngest last
 	booting     int
+	making      int       // leased before they were made, a moment ago
 	bootRetry   time.Time // no boots before, after one failed
 	bootFailed  int       // in a row
 	refillLater bool      // a timer will start what is missing

@@ -30,7 +30,9 @@
 //
 //	lane -> Go      ready
 //	Go -> lane      boot [RLIMIT_NPROC] + [stdin, stdout, stderr, channel]
-//	lane -> Go      exit STATUS CPU RSS CLEAN  of its worker: wait(2)'s status, us, KiB, 0 when the lane ends too
+//	Go -> lane      work ...                   the same for a request that waits: the worker is not parked
+//	lane -> Go      exit STATUS CPU RSS        of its worker: wait(2)'s status, us, KiB; what it left is cleared up after that
+//	lane -> Go      leave                      it was too much: the lane ends
 //
 //	installer -> Go listening + [socket]       of its own network: Caddy accepts there, as its proxy
 //	installer -> Go ready                      what came of its task it writes to standard output, as JSON
@@ -38,7 +40,7 @@
 // The channel of a worker is a stream. The source crosses as it is, not as JSON: parsing that would make the worker touch
 // dozens of pages that it shares with its lane, and each costs a copy.
 //
-//	worker -> Go    ready, a line feed              the kernel adds the sender's pid (SO_PASSCRED, unix(7))
+//	worker -> Go    ready, a line feed              confined; the kernel adds the sender's pid (SO_PASSCRED, unix(7))
 //	Go -> worker    run, a line feed, the source, end of file | end of file: retire
 //
 // The worker closes its channel before the first byte of user code runs. What the code did is told by the pipes and by

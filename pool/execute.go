@@ -20,8 +20,8 @@ const handOvers = 3
 // this package's errors, or ctx's when the caller gave up, in which case the worker has ended.
 func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 	queued := time.Now()
-	for try := 1; ; try++ {
-		w, err := p.acquire(ctx)
+	for try := 1; ; {
+		w, err := p.acquire(ctx, try > 1)
 		wait := time.Since(queued)
 		p.cfg.Metrics.Acquired(wait)
 		if err != nil {
@@ -33,6 +33,9 @@ func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 		result, started, err := p.run(ctx, w, req)
 		p.running.Done()
 		if err != nil && !started && try < handOvers && ctx.Err() == nil {
+			if err != errLaneLeft { //nolint:errorlint // a sentinel of ours
+				try++
+			}
 			continue // it never had the code
 		}
 		result.Usage.QueueTime = wait
@@ -40,26 +43,33 @@ func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 	}
 }
 
-// acquire leases a worker, waiting for it in FIFO order. On success it has added one to p.running.
-func (p *Pool) acquire(ctx context.Context) (*worker, error) {
+// errLaneLeft is the error of a run whose lane went instead of making its worker, as it may.
+var errLaneLeft = fmt.Errorf("%w: its lane left", ErrWorkerLost)
+
+// acquire leases a worker, waiting for it in FIFO order, or as the first where the caller has waited before. On success it
+// has added one to p.running.
+func (p *Pool) acquire(ctx context.Context, again bool) (*worker, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
-	if p.waiters.Len() == 0 && len(p.current.idle) > 0 && len(p.leased) < p.cfg.Max {
+	if (p.waiters.Len() == 0 || again) && len(p.current.idle) > 0 && len(p.leased) < p.cfg.Max {
 		w := p.leaseLocked()
 		p.running.Add(1)
 		p.refillLocked(p.current)
 		p.mu.Unlock()
 		return w, nil
 	}
-	if p.waiters.Len() >= p.cfg.Queue {
+	if p.waiters.Len() >= p.cfg.Queue && !again {
 		p.mu.Unlock()
 		return nil, ErrQueueFull
 	}
 	me := &waiter{worker: make(chan *worker, 1)}
 	element := p.waiters.PushBack(me)
+	if again {
+		p.waiters.MoveToFront(element)
+	}
 	p.running.Add(1)
 	p.refillLocked(p.current)
 	p.mu.Unlock()
@@ -114,10 +124,10 @@ func (p *Pool) end(w *worker, reason Reason) {
 // run gives the request to a leased worker and waits for the end of both. started says whether the worker had the code.
 func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, started bool, err error) {
 	defer w.closePipes()
-	if err := w.start(req); err != nil {
+	if err := p.start(w, req); err != nil {
 		p.end(w, ReasonCrashed)
 		<-w.dead
-		return Result{}, false, ErrWorkerLost
+		return Result{}, false, p.notStarted(w)
 	}
 	begin := time.Now()
 	stdout, stderr := newCapture(p.cfg.Output), newCapture(p.cfg.Output)
@@ -145,6 +155,14 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 		case <-w.dead:
 			ended = true
 		case <-short.C:
+			if w.born != nil {
+				p.made(w)
+				streams.Go(func() {
+					if w.born() != nil {
+						p.end(w, ReasonBootFailed)
+					}
+				})
+			}
 			over := func() { p.end(w, ReasonOutputLimit) }
 			out, errs = take(&w.stdout), take(&w.stderr)
 			defer out.Close()
@@ -152,9 +170,11 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 			streams.Go(func() { drain(out, stdout, &unasked, p.cfg.OutputKill, over) })
 			streams.Go(func() { drain(errs, stderr, &unasked, p.cfg.OutputKill, over) })
 		case <-timer.C:
+			w.settle()
 			p.end(w, ReasonTimeLimit)
 			<-w.dead // endWorker sees to it
 		case <-ctx.Done():
+			w.settle()
 			p.end(w, ReasonCancelled)
 			<-w.dead
 		case told, more := <-interrupt:
@@ -177,6 +197,18 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	stopFeeding()
 	streams.Wait()
 
+	if w.born != nil {
+		if err := w.born(); err != nil && w.reason != ReasonCancelled && w.reason != ReasonShutdown {
+			if w.reason == ReasonServed {
+				p.cfg.Metrics.WorkerExited(ReasonBootFailed)
+			}
+			p.bootFailed(w, err)
+			return Result{}, false, p.notStarted(w)
+		}
+		if w.reason == ReasonServed {
+			p.cfg.Metrics.WorkerExited(ReasonServed)
+		}
+	}
 	result.OutputBytes = stdout.bytes + stderr.bytes
 	if w.reason == ReasonScratchLimit {
 		stderr.write(fmt.Appendf(nil, "Killed: the program's files held more than %d MiB, or were too many or nested too deep.\n", p.cfg.Scratch>>20))
@@ -192,6 +224,33 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 		err = context.Cause(ctx)
 	}
 	return result, true, err
+}
+
+// start gives a worker its request, and makes it first where that is still to be done.
+func (p *Pool) start(w *worker, req Request) error {
+	if w.born != nil {
+		theirs, err := w.open()
+		if err != nil {
+			return err
+		}
+		if err := w.ask("work", theirs, p.processLimit()); err != nil {
+			return err
+		}
+	}
+	if err := w.start(req); err != nil || w.born == nil || req.Input == nil {
+		return err
+	}
+	return w.born() // before the first input is taken, which another worker could not have again
+}
+
+// notStarted is what the request of a worker is told that ended without it.
+func (p *Pool) notStarted(w *worker) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.lane.leaving {
+		return errLaneLeft
+	}
+	return ErrWorkerLost
 }
 
 // outcome turns the reason for which a worker ended and its exit status into what the caller is told.

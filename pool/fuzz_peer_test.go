@@ -64,7 +64,7 @@ func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		l.receive(func(e exit, last bool) { p.exited(l, e, last) }, func() { p.laneGone(l) })
+		l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func() { p.laneGone(l) })
 	}()
 	return &scriptedLane{t: t, control: fd}
 }
@@ -81,12 +81,13 @@ func (l *scriptedLane) play(script []byte) {
 		case 2:
 			l.work()
 		case 3:
-			l.say("exit 0 1830 13000 1")
+			l.say("exit 0 1830 13000")
 		case 4:
-			l.say("exit 0 1830 13000 0")
+			l.say("exit 0 1830 13000")
+			l.say("leave")
 		case 5:
-			l.say("exit 256 1 1 1")
-			l.say("exit 0 1 1 1")
+			l.say("exit 256 1 1")
+			l.say("exit 0 1 1")
 		case 6:
 			n := int(tape.next())
 			n = min(n, len(tape))
@@ -99,20 +100,20 @@ func (l *scriptedLane) play(script []byte) {
 				return
 			}
 			rights := slices.Repeat([]int{null}, int(tape.next()%4))
-			_ = unix.Sendmsg(l.control, []byte("exit 0 1 1 1"), unix.UnixRights(rights...), nil, unix.MSG_NOSIGNAL)
+			_ = unix.Sendmsg(l.control, []byte("exit 0 1 1"), unix.UnixRights(rights...), nil, unix.MSG_NOSIGNAL)
 			_ = unix.Close(null)
 		case 8:
 			l.drop()
 		case 9:
-			l.channel("ready\nexit 0 1 1 1\n")
+			l.channel("ready\nexit 0 1 1\n")
 		case 10:
 			_ = unix.Shutdown(l.control, unix.SHUT_WR)
 		case 11:
-			l.say("exit 9 1830 13000 1")
+			l.say("exit 9 1830 13000")
 		case 12:
 			l.channel(`{"event":"failed","step":"confining","error":"no"}` + "\n")
 		case 13:
-			l.say("exit 0 " + strconv.Itoa(math.MaxInt64) + " " + strconv.Itoa(math.MaxInt64) + " 1")
+			l.say("exit 0 " + strconv.Itoa(math.MaxInt64) + " " + strconv.Itoa(math.MaxInt64))
 		}
 	}
 	l.drop()

@@ -21,16 +21,16 @@ import (
 // other side is played here, over the sockets and pipes that it would have. `make fuzz` goes on from these seeds.
 
 func FuzzParseExit(f *testing.F) {
-	for _, line := range []string{"exit 0 1830 13000 1", "exit 9 0 0 0", "exit 256 1 1 1", "exit 139 1 1 1", "exit 4991 0 0 1", "exit 0 0 0 2", "exit 0 0 0",
-		"exit 0 0 0 1 ", "exit  0 0 1", "exit -1 0 0 1", "exit 0 +1 0 1", "exit 1_0 0 0 1", "exit 4294967296 0 0 1", "exit 0 9223372036854775807 9223372036854775807 1",
-		"exit 0 0 9007199254740992 1", "exit 0 9223372036854776 0 1", "exit 0 18446744073709551616 0 1", "ready", "", "exit 0 0 0 1\x00", "exit\n0 0 0 1"} {
+	for _, line := range []string{"exit 0 1830 13000", "exit 9 0 0", "exit 256 1 1", "exit 139 1 1", "exit 4991 0 0", "exit 0 0 0 0", "exit 0 0", "leave",
+		"exit 0 0 0 ", "exit  0 0", "exit -1 0 0", "exit 0 +1 0", "exit 1_0 0 0", "exit 4294967296 0 0", "exit 0 9223372036854775807 9223372036854775807",
+		"exit 0 0 9007199254740992", "exit 0 9223372036854776 0", "exit 0 18446744073709551616 0", "ready", "", "exit 0 0 0\x00", "exit\n0 0 0"} {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		e, last, err := parseExit(line)
+		e, err := parseExit(line)
 		if err != nil {
-			if !errors.Is(err, errProtocol) || last {
-				t.Fatalf("%q: %v, last %t", line, err, last)
+			if !errors.Is(err, errProtocol) {
+				t.Fatalf("%q: %v", line, err)
 			}
 			return
 		}
@@ -133,7 +133,8 @@ func FuzzWorkerBoot(f *testing.F) {
 		}
 		defer ours.close()
 		defer theirs.Close()
-		w, fds, err := newWorker(&lane{control: ours, pid: noParent})
+		w := newWorker(&lane{control: ours, pid: noParent})
+		fds, err := w.open()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -159,7 +160,9 @@ func FuzzWorkerBoot(f *testing.F) {
 				rest = rest[n:]
 			}
 		}()
-		err = w.boot(fds, 0)
+		if err = w.ask("boot", fds, 0); err == nil {
+			err = w.awaitReady()
+		}
 		w.closePipes()
 		<-said
 		mark.expectClosed(t)

@@ -20,13 +20,14 @@ const (
 )
 
 // lane is the first process of a pid namespace, which forks workers one after the other. The pool's mutex guards
-// current; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
+// current and leaving; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
 type lane struct {
 	template *template
 	control  *control
 	pidfd    *os.File
 	pid      int // as Caddy sees it
 	current  *worker
+	leaving  bool // it has said so: what the last worker left was too much to clear, or was not to be there
 	group    laneCgroup
 	oomKills int64 // in the group, at the end of the last worker; receive's own
 }
@@ -84,22 +85,26 @@ func pidOf(pidfd *os.File) (int, error) {
 	return 0, fmt.Errorf("no pid in the handle's fdinfo")
 }
 
-// receive reports each worker's exit to onExit until the lane is gone, then calls onGone. last says that the lane will
-// take no other worker.
-func (l *lane) receive(onExit func(e exit, last bool), onGone func()) {
+// receive reports each worker's exit to onExit until the lane is gone, then calls onGone. The lane clears up after it has
+// reported; when it cannot, onLeave is called, and it goes.
+func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 	for {
 		line, err := l.control.word()
 		if err != nil {
 			break
 		}
-		e, last, err := parseExit(string(line))
+		if string(line) == "leave" {
+			onLeave()
+			break
+		}
+		e, err := parseExit(string(line))
 		if err != nil {
 			break
 		}
 		if now := l.group.killed(); now > l.oomKills {
 			l.oomKills, e.outOfMemory = now, true
 		}
-		onExit(e, last)
+		onExit(e)
 	}
 	l.kill()
 	l.wait()
@@ -108,25 +113,24 @@ func (l *lane) receive(onExit func(e exit, last bool), onGone func()) {
 	l.close()
 }
 
-// parseExit reads what a lane says when a worker has ended: "exit", wait(2)'s status, CPU time in us, peak resident
-// memory in KiB, and 1 when the lane is as it was before, 0 when it goes.
-func parseExit(line string) (e exit, last bool, err error) {
+// parseExit reads what a lane says when a worker has ended: "exit", wait(2)'s status, CPU time in us, and peak resident
+// memory in KiB.
+func parseExit(line string) (e exit, err error) {
 	fields := strings.Split(line, " ")
-	if len(fields) != 5 || fields[0] != "exit" {
-		return e, false, errProtocol
+	if len(fields) != 4 || fields[0] != "exit" {
+		return e, errProtocol
 	}
-	var numbers [4]int64
+	var numbers [3]int64
 	for i := range numbers {
 		if numbers[i], err = strconv.ParseInt(fields[i+1], 10, 64); err != nil || numbers[i] < 0 {
-			return e, false, errProtocol
+			return e, errProtocol
 		}
 	}
 	status := unix.WaitStatus(numbers[0])
 	if numbers[0] > math.MaxUint16 || !status.Exited() && !status.Signaled() && !status.Stopped() || numbers[1] > math.MaxInt64/1000 || numbers[2] > math.MaxInt64>>10 {
-		return e, false, errProtocol
+		return e, errProtocol
 	}
-	e = exit{status: status, cpu: time.Duration(numbers[1]) * time.Microsecond, maxRSSBytes: numbers[2] << 10}
-	return e, numbers[3] == 0, nil
+	return exit{status: status, cpu: time.Duration(numbers[1]) * time.Microsecond, maxRSSBytes: numbers[2] << 10}, nil
 }
 
 // wait returns when the process has ended: its handle becomes readable then (pidfd_open(2)). It has been killed, so

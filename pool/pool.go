@@ -177,6 +177,41 @@ func (p *Pool) leaseLocked() *worker {
 	c := p.current
 	w := c.idle[len(c.idle)-1]
 	c.idle = c.idle[:len(c.idle)-1]
+	p.leasedLocked(w)
+	return w
+}
+
+// leaseVacantLocked leases workers that are yet to be made to those who wait. Each makes its own: that spares parking it,
+// with all that makes the answer of a parked one quick, and two changes of who runs.
+func (p *Pool) leaseVacantLocked(c *cohort) {
+	for c == p.current && p.waiters.Len() > 0 && len(c.vacant) > 0 && len(p.leased) < p.cfg.Max && c.booting+c.making < maxForks {
+		w := newWorker(c.vacant[len(c.vacant)-1])
+		w.born = sync.OnceValue(w.awaitReady)
+		w.making = true
+		c.making++
+		w.lane.current = w
+		c.vacant = c.vacant[:len(c.vacant)-1]
+		p.leasedLocked(w)
+		p.waiters.Remove(p.waiters.Front()).(*waiter).worker <- w
+	}
+}
+
+// made is called when a worker that was leased before it was made has had the time for that.
+func (p *Pool) made(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.madeLocked(w)
+	p.refillLocked(w.cohort())
+}
+
+func (p *Pool) madeLocked(w *worker) {
+	if w.making {
+		w.making = false
+		w.cohort().making--
+	}
+}
+
+func (p *Pool) leasedLocked(w *worker) {
 	p.setLocked(w, StateLeased)
 	w.leasedAt = time.Now()
 	p.leased[w] = struct{}{}
@@ -186,7 +221,6 @@ func (p *Pool) leaseLocked() *worker {
 		default:
 		}
 	}
-	return w
 }
 
 // setLocked moves a worker along its life.
@@ -216,9 +250,8 @@ func (p *Pool) endLocked(w *worker, reason Reason) {
 	p.setLocked(w, StateDraining)
 }
 
-// exited takes the end of a lane's worker: whatever it left is ended too. Unless it was the lane's last, the lane is free
-// for the next.
-func (p *Pool) exited(l *lane, e exit, last bool) {
+// exited takes the end of a lane's worker. The lane ends whatever it left, and is free for the next.
+func (p *Pool) exited(l *lane, e exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	w := l.current
@@ -240,19 +273,33 @@ func (p *Pool) exited(l *lane, e exit, last bool) {
 	p.endLocked(w, reason)
 	p.setLocked(w, StateDead)
 	delete(p.leased, w)
+	p.madeLocked(w)
 	l.current = nil
 	w.exit = e
-	close(w.dead)
-	p.cfg.Metrics.WorkerExited(w.reason)
+	switch {
+	case w.reason == ReasonServed && w.born != nil: // its request finds out
+	case w.reason == ReasonBootFailed && l.leaving: // asked for and never made
+	default:
+		p.cfg.Metrics.WorkerExited(w.reason)
+	}
 	if w.leasedAt.IsZero() {
 		w.closePipes() // else its request does
 	}
 	c := l.cohort()
-	if _, alive := p.lanes[l]; alive && !last {
+	if _, alive := p.lanes[l]; alive {
 		p.vacateLocked(l)
 	}
 	p.dispatchLocked()
 	p.refillLocked(c)
+	close(w.dead) // last, so that the scheduler lets its request go on before what refills
+}
+
+// leaves takes a lane's word that it goes: it gets no other worker.
+func (p *Pool) leaves(l *lane) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	l.leaving = true
+	p.unvacateLocked(l)
 }
 
 // vacateLocked takes a lane without a worker: for the next, unless its time is over.
@@ -265,20 +312,25 @@ func (p *Pool) vacateLocked(l *lane) {
 	c.vacant = append(c.vacant, l)
 }
 
+func (p *Pool) unvacateLocked(l *lane) {
+	c := l.cohort()
+	if i := slices.Index(c.vacant, l); i >= 0 {
+		c.vacant = slices.Delete(c.vacant, i, i+1)
+	}
+}
+
 // laneGone takes the end of a lane, and with it of its worker.
 func (p *Pool) laneGone(l *lane) {
 	c := l.cohort()
 	p.mu.Lock()
 	delete(p.lanes, l)
-	if i := slices.Index(c.vacant, l); i >= 0 {
-		c.vacant = slices.Delete(c.vacant, i, i+1)
-	}
+	p.unvacateLocked(l)
 	p.mu.Unlock()
 	if p.scratchDir != "" {
 		_ = l.template.control.write([]byte("sweep")) // refused by a template that is gone, too
 		removeScratchOf(p.scratchDir, l.pid)          // the lane has tried
 	}
-	p.exited(l, exit{lost: true}, true)
+	p.exited(l, exit{lost: true})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	c.lanes--

@@ -124,12 +124,16 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 	}()
 	stop := context.AfterFunc(ctx, l.kill)
 	defer stop()
-	w, theirs, err := newWorker(l)
+	w := newWorker(l)
+	theirs, err := w.open()
 	if err != nil {
 		return "", err
 	}
 	defer w.closePipes()
-	if err := w.boot(theirs, p.processLimit()); err != nil {
+	if err = w.ask("boot", theirs, p.processLimit()); err == nil {
+		err = w.awaitReady()
+	}
+	if err != nil {
 		return "", describeStart(err)
 	}
 	if err := w.start(Request{Code: code}); err != nil {
@@ -139,7 +143,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 	if err != nil {
 		return "", fmt.Errorf("the probe was lost: %w", err)
 	}
-	e, _, err := parseExit(string(line))
+	e, err := parseExit(string(line))
 	if err != nil {
 		return "", err
 	}

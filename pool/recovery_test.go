@@ -133,7 +133,7 @@ func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.retire()
-	l.receive(func(exit, bool) {}, func() {})
+	l.receive(func(exit) {}, func() {}, func() {})
 	if r := execute(t, p, "import os; print(os.listdir('.'))", 10*time.Second); r.Stdout != "['main.py']\n" {
 		t.Errorf("got %+v", r)
 	}

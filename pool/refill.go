@@ -11,6 +11,9 @@ import (
 // refillDelay is how long forks wait for executions to end while enough workers are parked.
 const refillDelay = 20 * time.Millisecond
 
+// maxForks is how many workers are made at once: more than cores only get in each other's way.
+var maxForks = max(2, runtime.NumCPU())
+
 // supervise keeps one slot of a cohort filled with a template until the cohort ends.
 func (p *Pool) supervise(c *cohort, slot int, t *template) {
 	defer c.supervisors.Done()
@@ -95,13 +98,13 @@ func (p *Pool) forkLocked(c *cohort) {
 		p.forkLaterLocked(c, wait)
 		return
 	}
+	p.leaseVacantLocked(c)
 	wanted := 0
 	if c == p.current {
 		wanted = min(p.waiters.Len(), p.cfg.Max-len(p.leased))
 	}
 	missing := p.cfg.Idle + wanted - len(c.idle) - c.booting
-	// More forks at once than cores only get in each other's way.
-	for missing = min(missing, max(2, runtime.NumCPU())-c.booting); missing > 0; missing-- {
+	for missing = min(missing, maxForks-c.booting-c.making); missing > 0; missing-- {
 		if n := len(c.vacant); n > 0 {
 			l := c.vacant[n-1]
 			c.vacant = c.vacant[:n-1]
@@ -170,7 +173,7 @@ func (p *Pool) grow(c *cohort, t *template) {
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		l.receive(func(e exit, last bool) { p.exited(l, e, last) }, func() { p.laneGone(l) })
+		l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func() { p.laneGone(l) })
 	}()
 	p.vacateLocked(l)
 	p.refillLocked(c)
@@ -184,7 +187,8 @@ func (p *Pool) bootLocked(l *lane) {
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		w, theirs, err := newWorker(l)
+		w := newWorker(l)
+		theirs, err := w.open()
 		if err != nil {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -200,28 +204,37 @@ func (p *Pool) bootLocked(l *lane) {
 		p.mu.Unlock()
 		if !alive {
 			closeAll(theirs)
-			p.exited(l, exit{lost: true}, true)
+			p.exited(l, exit{lost: true})
 			return
 		}
-		if err := w.boot(theirs, p.processLimit()); err != nil {
-			lost := l.template.endsSoon()
-			p.mu.Lock()
-			reason := ReasonBootFailed
+		err = w.ask("boot", theirs, p.processLimit())
+		if err == nil {
+			err = w.awaitReady()
+		}
+		if err != nil {
 			if errors.Is(err, errProtocol) {
-				reason = ReasonProtocol
+				p.mu.Lock()
+				p.endLocked(w, ReasonProtocol)
+				p.mu.Unlock()
 			}
-			if w.state != StateDead {
-				p.endLocked(w, reason)
-				if _, alive := p.lanes[l]; alive && !p.closed && !c.retired && !lost {
-					p.bootFailureLocked(c, err)
-				}
-			}
-			p.mu.Unlock()
-			l.kill() // a lane whose worker failed to boot is not trusted with another
+			p.bootFailed(w, err)
 			return
 		}
 		p.parked(w)
 	}()
+}
+
+// bootFailed ends the lane of a worker that failed to boot: it is not trusted with another.
+func (p *Pool) bootFailed(w *worker, err error) {
+	l := w.lane
+	l.kill()
+	<-w.dead // by then all that the lane has said is known
+	lost := l.template.endsSoon()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if c := l.cohort(); !l.leaving && !lost && !p.closed && !c.retired {
+		p.bootFailureLocked(c, err)
+	}
 }
 
 // processLimit is RLIMIT_NPROC for a worker whose id others have too; 0 when its lane has set one.

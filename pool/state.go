@@ -28,7 +28,7 @@ func (s State) String() string {
 
 // legal holds, for each state, the states that may follow it.
 var legal = [...][]State{
-	StateBooting:  {StateIdle, StateDraining, StateDead},
+	StateBooting:  {StateIdle, StateLeased, StateDraining, StateDead}, // leased at once where requests wait
 	StateIdle:     {StateLeased, StateDraining, StateDead},
 	StateLeased:   {StateDraining, StateDead},
 	StateDraining: {StateDead},

@@ -9,7 +9,7 @@ import (
 func TestEveryPairOfStatesIsAllowedOrRefused(t *testing.T) {
 	t.Parallel()
 	allowed := map[State][]State{
-		StateBooting:  {StateIdle, StateDraining, StateDead},
+		StateBooting:  {StateIdle, StateLeased, StateDraining, StateDead},
 		StateIdle:     {StateLeased, StateDraining, StateDead},
 		StateLeased:   {StateDraining, StateDead},
 		StateDraining: {StateDead},

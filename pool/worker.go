@@ -36,8 +36,12 @@ type worker struct {
 	channel               *os.File
 	dead                  chan struct{}
 	exit                  exit
+	// born is set of a worker that was leased before it was made: it waits until the worker is ready, and says why it did not
+	// get so. By then the worker may have run.
+	born func() error
 
 	leasedAt time.Time    // guarded by the pool's mutex
+	making   bool         // likewise; counted in its cohort
 	session  atomic.Bool  // it takes input for as long as it lives
 	peak     atomic.Int64 // bytes, by the monitor
 
@@ -48,9 +52,12 @@ type worker struct {
 
 func (w *worker) cohort() *cohort { return w.lane.cohort() }
 
-// newWorker makes the pipes of a worker and returns it with the other ends, in the order of the "boot" message.
-func newWorker(l *lane) (w *worker, theirs []int, err error) {
-	w = &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1}
+func newWorker(l *lane) *worker {
+	return &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1}
+}
+
+// open makes the pipes, and returns the other ends in the order of the "boot" message.
+func (w *worker) open() (theirs []int, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(theirs)
@@ -60,7 +67,7 @@ func newWorker(l *lane) (w *worker, theirs []int, err error) {
 	var p [3][2]int
 	for i := range p {
 		if err = unix.Pipe2(p[i][:], unix.O_CLOEXEC); err != nil {
-			return nil, nil, fmt.Errorf("making pipes: %w", err)
+			return nil, fmt.Errorf("making pipes: %w", err)
 		}
 		mine, other := p[i][0], p[i][1]
 		if i == 0 {
@@ -70,12 +77,12 @@ func newWorker(l *lane) (w *worker, theirs []int, err error) {
 		theirs = append(theirs, other)
 		// Only our end: user code expects blocking descriptors.
 		if err = unix.SetNonblock(mine, true); err != nil {
-			return nil, nil, fmt.Errorf("making pipes: %w", err)
+			return nil, fmt.Errorf("making pipes: %w", err)
 		}
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return nil, nil, fmt.Errorf("making a channel: %w", err)
+		return nil, fmt.Errorf("making a channel: %w", err)
 	}
 	theirs = append(theirs, pair[1])
 	if err = unix.SetNonblock(pair[0], true); err == nil {
@@ -83,7 +90,7 @@ func newWorker(l *lane) (w *worker, theirs []int, err error) {
 		err = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 	}
 	w.channel = os.NewFile(uintptr(pair[0]), "channel")
-	return w, theirs, err
+	return theirs, err
 }
 
 func closeAll(fds []int) {
@@ -111,10 +118,9 @@ func take(fd *int) *os.File {
 	return f
 }
 
-// boot sends the descriptors to the lane and waits until the worker is parked. processes is a limit for this worker, 0 when
-// the lane has one for all.
-func (w *worker) boot(theirs []int, processes int) error {
-	word := "boot"
+// ask has the lane make the worker: to be parked ("boot"), or for a request that is on its way ("work"). processes is a limit
+// for this worker, 0 when the lane has one for all.
+func (w *worker) ask(word string, theirs []int, processes int) error {
 	if processes > 0 {
 		word += " " + strconv.Itoa(processes)
 	}
@@ -123,6 +129,11 @@ func (w *worker) boot(theirs []int, processes int) error {
 	if err != nil {
 		return fmt.Errorf("asking for a worker: %w", err)
 	}
+	return nil
+}
+
+// awaitReady waits until the worker is confined and ready for its request, or has read it already.
+func (w *worker) awaitReady() error {
 	_ = w.channel.SetReadDeadline(time.Now().Add(bootTimeout))
 	line := make([]byte, 4096)
 	for n := 0; ; {
@@ -146,6 +157,14 @@ func (w *worker) boot(theirs []int, processes int) error {
 			}
 			return fmt.Errorf("the worker ended before it was ready: %w", err)
 		}
+	}
+}
+
+// settle waits until a worker that was leased before it was made is ready, or is not going to be: from then on it can be ended
+// without its lane.
+func (w *worker) settle() {
+	if w.born != nil {
+		_ = w.born()
 	}
 }
 
@@ -220,20 +239,37 @@ func (w *worker) start(req Request) error {
 	if _, err := io.WriteString(w.channel, "run\n"+strings.TrimPrefix(req.Code, "\ufeff")); err != nil {
 		return fmt.Errorf("sending the request: %w", err)
 	}
-	_ = w.channel.Close()
+	if w.born == nil {
+		_ = w.channel.Close()
+	} else if err := w.closeWrite(); err != nil { // it has yet to say that it is ready
+		return err
+	}
 	if req.Input != nil {
 		return nil // run feeds it
 	}
-	stdin := take(&w.stdin)
 	if req.Stdin == "" {
-		_ = stdin.Close()
+		_ = unix.Close(w.stdin)
+		w.stdin = -1
 		return nil
 	}
+	stdin := take(&w.stdin)
 	go func() { // ends when all is written, or when the last reader of the pipe does
 		_, _ = io.WriteString(stdin, req.Stdin)
 		_ = stdin.Close()
 	}()
 	return nil
+}
+
+// closeWrite ends what the worker reads from its channel.
+func (w *worker) closeWrite() error {
+	raw, err := w.channel.SyscallConn()
+	if err != nil {
+		return err
+	}
+	if failed := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); failed != nil {
+		return failed
+	}
+	return err
 }
 
 // feed writes pieces to a worker's standard input as they come, until there are no more or the worker has ended. asked is

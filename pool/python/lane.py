@@ -6,6 +6,7 @@ After a fork each page that either side writes to is copied, and that is most of
 where it can, speaks in plain words instead of JSON, and calls few functions."""
 import _signal  # the C module: signal.signal looks each number up among enums
 import ctypes
+import gc
 import os
 import struct
 import sys
@@ -46,12 +47,14 @@ def serve(control, plan, number):
     dup2, cloexec = os.dup2, _socket.MSG_CMSG_CLOEXEC
     for name in [name for name in sys.modules if name.startswith("_sandbox_")]:   # user code is to find nothing of ours
         del sys.modules[name]
+    gc.collect()
+    gc.freeze()   # what a worker collects at its end is its own
     wire.send(control, b"ready")
     while True:
         word, ancillary, _, _ = receive(32, 64, cloexec)
         if not word:
             os._exit(0)
-        fds = unpack("4i", ancillary[0][2])   # "boot", and RLIMIT_NPROC where it counts others too
+        fds = unpack("4i", ancillary[0][2])   # "boot" or "work", and RLIMIT_NPROC where it counts others too
         scratch = begin()
         child = fork()
         if child == 0:
@@ -62,16 +65,16 @@ def serve(control, plan, number):
             dup2(fds[1], 1)
             dup2(fds[2], 2)
             dup2(fds[3], 3, False)
-            serve_worker(3, scratch, domain, filter, int(word[5:] or 0))
+            serve_worker(3, scratch, domain, filter, int(word[5:] or 0), word[:4] == b"boot")
         for fd in fds:
             close(fd)
         while wait(-1, status_at, 0, usage_at) != child:   # others are orphans of the worker
             pass
-        end()
-        clean = clear()
         status, user, user_us, system, system_us, peak = read_ended(ended)
-        send(b"exit %d %d %d %d" % (status, (user + system) * 1000000 + user_us + system_us, peak, clean))
-        if not clean:
+        send(b"exit %d %d %d" % (status, (user + system) * 1000000 + user_us + system_us, peak))
+        end()   # after the word, since somebody waits for it
+        if not clear():
+            send(b"leave")
             os._exit(0)
 
 

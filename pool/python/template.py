@@ -7,6 +7,7 @@ from _frozen_importlib_external import PathFinder   # importlib.machinery would 
 
 import _sandbox_confine as confine
 import _sandbox_lane as lane
+import _sandbox_pages as pages
 import _sandbox_wire as wire
 import _sandbox_worker as worker
 
@@ -46,12 +47,13 @@ def _start(control, plan):
                                    "threads cannot be forked safely; take it out of preload")
     sys.argv[:] = ["main.py"]
     worker.warm_up(plan["scratch"]["path"])
-    share_page_tables()
+    pages.share_page_tables()
     gc.collect()
     gc.disable()   # in the workers it is on again
     if hasattr(confine.libc, "malloc_trim"):   # glibc
         confine.libc.malloc_trim(0)   # each page that is there costs a fork and an exit a little
     gc.freeze()    # what is here now is never looked at again, so its pages stay shared
+    pages.collapse()
     with open("/proc/self/statm") as f:
         data_bytes = int(f.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
     for limit in plan["rlimits"]:
@@ -99,29 +101,6 @@ def _add_packages(roots, packages):
         PathFinder.find_spec("_sandbox_absent")   # lists the directories for all who follow
     if roots:
         os.environ["PYTHONPATH"] = ":".join(roots)
-
-
-def share_page_tables():
-    """Make fork copy the page tables of large mappings of files. It leaves them out of one that was never written to
-    (vma_needs_copy in the kernel's mm/memory.c), and a child then takes a fault for every 64 KiB of code that it runs. So
-    one byte of each is written, with the value that it has. Where that is forbidden, forks are slower and that is all.
-    Only code and the constants behind it count; what lies before it has served the dynamic linker."""
-    try:
-        with open("/proc/self/maps") as f:
-            maps = [line.split(None, 5) for line in f]
-        with open("/proc/self/mem", "r+b", buffering=0) as memory:
-            code = None
-            for fields in maps:
-                start, end = (int(address, 16) for address in fields[0].split("-"))
-                is_constants = fields[1] == "r--p" and fields[-1] == code
-                code = fields[-1] if fields[1] == "r-xp" and fields[-1].startswith("/") else None
-                if (code or is_constants) and end - start >= 1 << 19:
-                    memory.seek(start)
-                    byte = memory.read(1)
-                    memory.seek(start)
-                    memory.write(byte)
-    except OSError:
-        pass
 
 
 def _serve(control, plan):

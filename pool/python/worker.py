@@ -27,7 +27,7 @@ main = type(sys)("__main__")
 main.__builtins__ = builtins
 
 
-def serve(channel, scratch, domain, filter, processes):
+def serve(channel, scratch, domain, filter, processes, parked):
     try:
         confine.enter_worker(domain, filter, scratch, processes)
         closerange(4, 65536)
@@ -35,7 +35,10 @@ def serve(channel, scratch, domain, filter, processes):
         set_handler(SIGINT, on_interrupt)
         if random_states:
             _reseed()
-        rehearse()
+        # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
+        file = open_file("main.py", MAIN_FLAGS, 0o644)
+        if parked:
+            rehearse()
         enable_collector()
         write(channel, b"ready\n")
         request = read(channel, MAX_READ)
@@ -52,8 +55,6 @@ def serve(channel, scratch, domain, filter, processes):
     source = request[4:]
     status = 0
     try:
-        # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
-        file = open_file("main.py", MAIN_FLAGS, 0o644)
         write(file, source)
         close(file)
         exec(compile(source.decode(), "main.py", "exec", 0, True), main.__dict__)
@@ -81,7 +82,12 @@ def _reseed():
 def rehearse():
     """Touch what the first lines of a program touch, so that the pages are this process's own before a request comes.
     It does no more than the smallest program does, so that it costs nothing over all."""
-    exec(compile("str(1)", "main.py", "exec", 0, True), {"__name__": "__main__", "__builtins__": builtins})
+    scope = {"__name__": "__main__", "__builtins__": builtins}
+    exec(compile("print(end='')", "main.py", "exec", 0, True), scope)
+    _clear(scope)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
 
 
 def warm_up(scratch):

@@ -1,0 +1,100 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Requests that wait get workers that are made for them, and those are workers like any other.
+func TestRequestsThatWait(t *testing.T) {
+	t.Parallel()
+	for name, cfg := range map[string]Config{
+		"namespaces": {Idle: 1, Max: 2},
+		"process":    {Python: "/usr/bin/python3", Isolation: IsolationNone, Templates: 1, Idle: 1, Max: 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newTestPool(t, cfg)
+			large := "s = '" + strings.Repeat("x", 900_000) + "'\nprint(len(s))"
+			kinds := []struct {
+				req    Request
+				status Status
+				stdout string
+			}{
+				{Request{Code: "print('%d')", Timeout: 20 * time.Second}, StatusOK, "%d\n"},
+				{Request{Code: large, Timeout: 20 * time.Second}, StatusOK, "900000\n"},
+				{Request{Code: "print(input())", Stdin: "%d", Timeout: 20 * time.Second}, StatusOK, "%d\n"},
+				{Request{Code: "print('before', flush=True)\nimport time; time.sleep(60)", Timeout: 300 * time.Millisecond}, StatusTimeout, "before\n"},
+				{Request{Code: "import time; time.sleep(60)", Timeout: time.Microsecond}, StatusTimeout, ""},
+				{Request{Code: "1 / 0", Timeout: 20 * time.Second}, StatusError, ""},
+				{Request{Code: "import os; os.kill(os.getpid(), 9)", Timeout: 20 * time.Second}, StatusKilled, ""},
+				{Request{Code: "import os, time\nif os.fork() == 0: time.sleep(60)\nprint('parent')", Timeout: 20 * time.Second}, StatusOK, "parent\n"},
+			}
+			var all sync.WaitGroup
+			for n := range 40 {
+				all.Go(func() {
+					kind := kinds[n%len(kinds)]
+					req := kind.req
+					with := func(text string) string { return strings.ReplaceAll(text, "%d", fmt.Sprint(n)) }
+					req.Code, req.Stdin = with(req.Code), with(req.Stdin)
+					r, err := p.Execute(context.Background(), req)
+					if err != nil || r.Status != kind.status || r.Stdout != with(kind.stdout) {
+						t.Errorf("%.40q: got %s, %.40q, %.200q, %v", req.Code, r.Status, r.Stdout, r.Stderr, err)
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
+}
+
+// A lane that goes since its last worker left too much costs no request that had it next.
+func TestRequestsThatWaitWhileLanesLeave(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Idle: 1, Max: 2})
+	var all sync.WaitGroup
+	for n := range 24 {
+		all.Go(func() {
+			r, err := p.Execute(context.Background(), Request{Timeout: 60 * time.Second,
+				Code: fmt.Sprintf("for i in range(2100): open(str(i), 'w').close()\nprint(%d)", n)})
+			if err != nil || r.Stdout != fmt.Sprintln(n) {
+				t.Errorf("got %+v, %v", r, err)
+			}
+		})
+	}
+	all.Wait()
+	if r := execute(t, p, "import os; print(os.listdir('.'))", 10*time.Second); r.Stdout != "['main.py']\n" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// Callers who give up while their worker is made get it ended, and nobody else loses anything.
+func TestCallersGiveUpWhileTheyWait(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Idle: 1, Max: 2})
+	var all sync.WaitGroup
+	for n := range 60 {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), time.Duration(n)*500*time.Microsecond)
+			defer cancel()
+			_, err := p.Execute(ctx, Request{Code: "import time; time.sleep(30)", Timeout: time.Minute})
+			if !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("got %v", err)
+			}
+		})
+		if n%3 == 0 {
+			all.Go(func() {
+				if r, err := p.Execute(context.Background(), Request{Code: fmt.Sprintf("print(%d)", n), Timeout: 20 * time.Second}); err != nil || r.Stdout != fmt.Sprintln(n) {
+					t.Errorf("got %+v, %v", r, err)
+				}
+			})
+		}
+	}
+	all.Wait()
+	eventually(t, 5*time.Second, "nobody has a worker", func() bool { return p.Stat().Workers[StateLeased] == 0 })
+}
