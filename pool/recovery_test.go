@@ -55,11 +55,13 @@ func TestALostWorkerIsNotAResult(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1})
 	failed := make(chan error, 1)
+	executes := make(chan struct{})
 	go func() {
-		_, err := p.Execute(context.Background(), Request{Code: "import time; time.sleep(60)", Timeout: time.Minute})
+		_, err := p.Execute(context.Background(), Request{Code: "print(1, flush=True)\nimport time; time.sleep(60)", Timeout: time.Minute,
+			Stdout: func([]byte) { close(executes) }})
 		failed <- err
 	}()
-	eventually(t, 5*time.Second, "it executes", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+	<-executes
 	p.mu.Lock()
 	_ = p.current.templates[0].cmd.Process.Kill()
 	p.mu.Unlock()
