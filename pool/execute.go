@@ -13,6 +13,10 @@ import (
 // wake-up of ours. One that fills a pipe sooner waits for us that long, once.
 const shortRun = 3 * time.Millisecond
 
+// makingTime is how long a worker that is made for a request counts as being made, unless its run is over before. With less, runs
+// that get in each other's way would let in ever more.
+const makingTime = 8 * time.Millisecond
+
 // handOvers bounds how often a request is given to another worker because the one it got had died while parked.
 const handOvers = 3
 
@@ -149,6 +153,9 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	defer timer.Stop()
 	short := time.NewTimer(readAfter)
 	defer short.Stop()
+	if w.born != nil {
+		defer time.AfterFunc(makingTime, func() { p.made(w) }).Stop()
+	}
 	interrupt := req.Interrupt
 	for ended := false; !ended; {
 		select {
@@ -156,7 +163,6 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 			ended = true
 		case <-short.C:
 			if w.born != nil {
-				p.made(w)
 				streams.Go(func() {
 					if w.born() != nil {
 						p.end(w, ReasonBootFailed)

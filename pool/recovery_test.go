@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -56,9 +57,10 @@ func TestALostWorkerIsNotAResult(t *testing.T) {
 	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1})
 	failed := make(chan error, 1)
 	executes := make(chan struct{})
+	printed := sync.OnceFunc(func() { close(executes) })
 	go func() {
 		_, err := p.Execute(context.Background(), Request{Code: "print(1, flush=True)\nimport time; time.sleep(60)", Timeout: time.Minute,
-			Stdout: func([]byte) { close(executes) }})
+			Stdout: func([]byte) { printed() }})
 		failed <- err
 	}()
 	<-executes

@@ -11,8 +11,9 @@ import (
 // refillDelay is how long forks wait for executions to end while enough workers are parked.
 const refillDelay = 20 * time.Millisecond
 
-// maxForks is how many workers are made at once: more than cores only get in each other's way.
-var maxForks = max(2, runtime.NumCPU())
+// maxForks is how many workers are made at once. Many more than cores only get in each other's way; the one more keeps the
+// cores at work while an answer or the next request is on its way.
+var maxForks = runtime.NumCPU() + 1
 
 // supervise keeps one slot of a cohort filled with a template until the cohort ends.
 func (p *Pool) supervise(c *cohort, slot int, t *template) {
