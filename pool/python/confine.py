@@ -129,6 +129,14 @@ def _enter_root(root):
     _mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
 
 
+def mount_scratch(path, options):
+    _mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, options)
+
+
+def unmount(path):
+    _check(libc.umount2(os.fsencode(path), MNT_DETACH), f"unmounting {path}")
+
+
 def _content(file):
     if file.get("copy"):
         try:
@@ -172,8 +180,7 @@ def enter_lane(plan, number):
                 _mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=755")
             elif os.path.exists(path):
                 _mount("/dev/null", path, None, MS_BIND)
-        scratch = plan["scratch"]
-        _mount("tmpfs", scratch["path"], "tmpfs", MS_NOSUID | MS_NODEV, scratch["options"])
+        mount_scratch(plan["scratch"]["path"], plan["scratch"]["options"])
         if plan["order"] == "root":
             # An id of the host's that no other lane has. The scratch directory itself stays the template's.
             _become(own_id)

@@ -3,11 +3,11 @@ import _signal
 import gc
 import os
 import sys
-from _frozen_importlib_external import PathFinder   # importlib.machinery would bring more along
 
 import _sandbox_confine as confine
 import _sandbox_lane as lane
 import _sandbox_pages as pages
+import _sandbox_preload as preload
 import _sandbox_wire as wire
 import _sandbox_worker as worker
 
@@ -38,8 +38,8 @@ def _start(control, plan):
         import _sandbox_semaphores
         _sandbox_semaphores.install()
     sys.path[:0] = plan["python_path"]
-    _preload(plan["preload"], plan["packages"])
-    _add_packages(plan["python_path"], plan["packages"])
+    preload.preload(plan)
+    preload.add_packages(plan["python_path"], plan["packages"])
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
         # A thread does not survive fork, but a lock that it holds does.
@@ -60,47 +60,6 @@ def _start(control, plan):
         if limit["above_template"]:
             limit["value"] += data_bytes   # what the template holds already is not the worker's to pay for
     wire.send(control, b"ready")
-
-
-def _preload(names, packages):
-    """Import from the operator's interpreter, never from what was installed. What would bring a module that an installed
-    package provides too is left out, or programs would find the operator's version of it."""
-    installed = set()
-    if packages:
-        # What only the installed packages have cannot come from anywhere else.
-        installed = {name for name in (entry.split(".")[0] for entry in os.listdir(packages))
-                     if name.isidentifier() and PathFinder.find_spec(name)}
-    for name in names:
-        if installed and _brings(name, installed):
-            continue
-        try:
-            __import__(name)
-        except BaseException as e:
-            raise confine.ConfineError(f"preload {name}", f"{type(e).__name__}: {e}") from None
-
-
-def _brings(name, installed):
-    """Whether an import has such modules loaded, found out in a fork, since no import can be undone."""
-    child = os.fork()
-    if child == 0:
-        try:
-            __import__(name)
-        except BaseException:
-            pass   # the import itself will tell
-        os._exit(any(module.partition(".")[0] in installed for module in sys.modules))
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
-
-
-def _add_packages(roots, packages):
-    """Let programs, and Pythons that they start, import what was installed: behind the standard library and before the
-    operator's packages. It is no site directory: its .pth files do not run."""
-    if packages:
-        site = [i for i, path in enumerate(sys.path) if path.endswith(("/site-packages", "/dist-packages"))]
-        sys.path.insert(min(site, default=len(sys.path)), packages)
-        roots = [*roots, packages]
-        PathFinder.find_spec("_sandbox_absent")   # lists the directories for all who follow
-    if roots:
-        os.environ["PYTHONPATH"] = ":".join(roots)
 
 
 def _serve(control, plan):

@@ -1,0 +1,51 @@
+package pool
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+)
+
+// Modules that keep a cache, or look where to put temporary files, find a place when they are preloaded; programs find nothing
+// of it, and have a place of their own.
+func TestPreloadHasAPlaceToWriteTo(t *testing.T) {
+	t.Parallel()
+	// Not below /tmp, which scratch hides; as root where every id may pass.
+	home, _ := os.UserHomeDir()
+	var dir string
+	var err error
+	for _, parent := range []string{"/srv", "/opt", home} {
+		if dir, err = os.MkdirTemp(parent, "sandbox-preload-"); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the sandbox's id is to read it
+		t.Fatal(err)
+	}
+	module := "import os, tempfile\nos.makedirs(os.path.expanduser('~/.cache/one'))\npath = tempfile.mkstemp()[1]\n"
+	if err := os.WriteFile(filepath.Join(dir, "keeps_a_cache.py"), []byte(module), 0o644); err != nil { //nolint:gosec // likewise
+		t.Fatal(err)
+	}
+	for name, isolation := range map[string]Isolation{"namespaces": IsolationStrict, "process": IsolationNone} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: isolation, Templates: 1, Idle: 1, Max: 1, PythonPath: []string{dir}, Preload: []string{"keeps_a_cache"}})
+			r := execute(t, p, `import os, sys, tempfile
+print('keeps_a_cache' in sys.modules)
+import keeps_a_cache
+print(os.path.exists(keeps_a_cache.path), tempfile.gettempdir() == os.environ['TMPDIR'], os.listdir(os.environ['HOME']))
+tempfile.TemporaryFile().close()`, 10*time.Second)
+			if r.Stdout != "True\nFalse True ['main.py']\n" || r.Stderr != "" {
+				t.Errorf("got %+v", r)
+			}
+			if entries, _ := filepath.Glob(filepath.Join(p.scratchDir, "template-*")); p.scratchDir != "" && len(entries) > 0 {
+				t.Errorf("%v are left", entries)
+			}
+		})
+	}
+}
