@@ -55,7 +55,7 @@ lint: need-go need-python ## format, vet, staticcheck, go.mod, syntax of Python 
 	@$(SANDBOX_PYTHON) -c 'import ast, sys; [ast.parse(open(f, "rb").read(), f) for f in sys.argv[1:]]' $(PYTHON_FILES)
 	@for file in $(SHELL_FILES); do bash -n "$$file" || exit 1; done
 
-bench: need-go need-python ## measure beside the baselines
+bench: need-go need-python build ## measure beside the baselines
 	bench/run.sh
 
 fidelity: need-go need-python build ## hold it against a plain Python: CPython's tests, common packages (MODULES, PACKAGES)
