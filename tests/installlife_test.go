@@ -123,6 +123,7 @@ func TestInstallSurvivesRestartAndReload(t *testing.T) {
 	}
 
 	// What shapes no process leaves the processes alone, and is in force at once.
+	eventually(t, wholeWithin, "the template of the current set alone", func() bool { return len(children(t, c.pid())) == 1 })
 	before := children(t, c.pid())
 	c.reload(installing(x.URL(), oftenEnough, "block sbx-one"), "")
 	same("after a reload of the policy")

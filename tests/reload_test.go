@@ -3,9 +3,13 @@ package tests
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -20,7 +24,31 @@ func (c *caddy) reload(directive, site string) {
 	if out, code := c.outcome("reload", "--config", c.configFile, "--adapter", "caddyfile", "--address", c.admin); code != 0 {
 		c.Fatalf("reload: %s", tail(out, 2000))
 	}
-	c.client.CloseIdleConnections() // Caddy closes them, too, soon after, and a POST that is on its way then is lost
+	// Caddy goes on to close what the old configuration listened on, and its idle connections; a POST that is on its way there
+	// is lost.
+	eventually(c, wholeWithin, "the listener of the new configuration alone", func() bool { return listeners(c, c.addr) == 1 })
+	c.client.CloseIdleConnections()
+	http.DefaultClient.CloseIdleConnections() // which MCP clients of these tests use
+}
+
+// listeners is how many sockets listen on an address of this machine (proc_net(5)).
+func listeners(t testing.TB, addr string) (n int) {
+	t.Helper()
+	_, port, _ := strings.Cut(addr, ":")
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	table, err := os.ReadFile("/proc/net/tcp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(table)) {
+		if fields := strings.Fields(line); len(fields) > 3 && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", number)) && fields[3] == "0A" {
+			n++
+		}
+	}
+	return n
 }
 
 func TestReloadOfSomethingElseKeepsWorkersAndSessions(t *testing.T) {
