@@ -24,8 +24,9 @@ const handOvers = 3
 // this package's errors, or ctx's when the caller gave up, in which case the worker has ended.
 func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 	queued := time.Now()
-	for try := 1; ; {
-		w, err := p.acquire(ctx, try > 1)
+	again := false
+	for try := 1; ; again = true {
+		w, err := p.acquire(ctx, again)
 		wait := time.Since(queued)
 		p.cfg.Metrics.Acquired(wait)
 		if err != nil {

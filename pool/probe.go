@@ -130,10 +130,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 		return "", err
 	}
 	defer w.closePipes()
-	if err = w.ask("boot", theirs, p.processLimit()); err == nil {
-		err = w.awaitReady()
-	}
-	if err != nil {
+	if err := w.boot(theirs, p.processLimit()); err != nil {
 		return "", describeStart(err)
 	}
 	if err := w.start(Request{Code: code}); err != nil {

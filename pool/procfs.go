@@ -55,19 +55,26 @@ func readStatus(pid int) processStatus {
 	return s
 }
 
+// readStat returns what /proc/PID/stat says from its third field on, the state.
+func readStat(pid int) ([]string, error) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	if err != nil {
+		return nil, err
+	}
+	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])), nil // the name, in parentheses, may hold anything
+}
+
 // clockTick is the unit of times in /proc, the same on every architecture that Go runs on (proc(5)).
 const clockTick = 10 * time.Millisecond
 
 // cpuTime is what processes have computed so far, with the children that they have waited for.
 func cpuTime(pids []int) (sum time.Duration) {
 	for _, pid := range pids {
-		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+		fields, err := readStat(pid)
 		if err != nil {
 			continue
 		}
-		// The name, in parentheses, may hold anything; the times are the fields 14 to 17, the state behind it is the third.
-		fields := strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:]))
-		for i := 11; i < min(len(fields), 15); i++ {
+		for i := 11; i < min(len(fields), 15); i++ { // the fields 14 to 17 of the file
 			ticks, _ := strconv.ParseInt(fields[i], 10, 64)
 			sum += time.Duration(ticks) * clockTick
 		}

@@ -208,11 +208,7 @@ func (p *Pool) bootLocked(l *lane) {
 			p.exited(l, exit{lost: true})
 			return
 		}
-		err = w.ask("boot", theirs, p.processLimit())
-		if err == nil {
-			err = w.awaitReady()
-		}
-		if err != nil {
+		if err := w.boot(theirs, p.processLimit()); err != nil {
 			if errors.Is(err, errProtocol) {
 				p.mu.Lock()
 				p.endLocked(w, ReasonProtocol)

@@ -98,3 +98,58 @@ func TestCallersGiveUpWhileTheyWait(t *testing.T) {
 	all.Wait()
 	eventually(t, 5*time.Second, "nobody has a worker", func() bool { return p.Stat().Workers[StateLeased] == 0 })
 }
+
+// Who waited already when its lane left is the first to get the next worker, however full the queue is by then.
+func TestALaneThatLeavesCostsNoPlace(t *testing.T) {
+	t.Parallel()
+	p := newBarePool(t)
+	p.cfg.Max, p.cfg.Queue, p.cfg.AcquireTimeout = 1, 1, time.Minute
+	served := make(chan string, 2)
+	ask := func(code string) {
+		r, err := p.Execute(context.Background(), Request{Code: code, Timeout: time.Minute})
+		if err != nil || r.Stdout != code {
+			t.Errorf("%s: got %+v, %v", code, r, err)
+		}
+		served <- code
+	}
+	asked := func(l *scriptedLane) {
+		eventually(t, 10*time.Second, "the lane is asked for a worker", func() bool {
+			l.held = receiveBoot(l.control)
+			return len(l.held) == 4
+		})
+	}
+	// lane adds one, and returns it when it has been asked for a worker.
+	lane := func() *scriptedLane {
+		l := newScriptedLane(t, p)
+		p.mu.Lock()
+		p.refillLocked(p.current)
+		p.mu.Unlock()
+		asked(l)
+		return l
+	}
+	go ask("first")
+	eventually(t, 10*time.Second, "the first waits", func() bool { return p.Stat().QueueDepth == 1 })
+	l := lane()
+	go ask("second")
+	eventually(t, 10*time.Second, "the second waits", func() bool { return p.Stat().QueueDepth == 1 })
+	l.say("leave")
+	l.play(nil)
+	eventually(t, 10*time.Second, "the first waits again", func() bool { return p.Stat().QueueDepth == 2 })
+	l = lane()
+	for n, want := range []string{"first", "second"} {
+		if n > 0 {
+			asked(l)
+		}
+		l.channel("ready\n")
+		l.work()
+		l.drop()
+		l.say("exit 0 1 1")
+		if got := <-served; got != want {
+			t.Errorf("%s was served in the place of %s", got, want)
+		}
+	}
+	l.play(nil)
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}

@@ -132,6 +132,14 @@ func (w *worker) ask(word string, theirs []int, processes int) error {
 	return nil
 }
 
+// boot has the lane make the worker, and waits until it is parked.
+func (w *worker) boot(theirs []int, processes int) error {
+	if err := w.ask("boot", theirs, processes); err != nil {
+		return err
+	}
+	return w.awaitReady()
+}
+
 // awaitReady waits until the worker is confined and ready for its request, or has read it already.
 func (w *worker) awaitReady() error {
 	_ = w.channel.SetReadDeadline(time.Now().Add(bootTimeout))
@@ -219,13 +227,11 @@ func (w *worker) signal(sig unix.Signal, flags int) bool {
 		return err == unix.ESRCH //nolint:errorlint // a bare errno; then it has ended, and its lane will say so
 	}
 	defer unix.Close(pidfd)
-	stat, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	fields, err := readStat(pid)
 	if err != nil {
 		return os.IsNotExist(err)
 	}
-	// The name, in parentheses, may hold anything; after it come the state and the parent.
-	fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
-	if len(fields) < 2 || fields[1] != strconv.Itoa(w.lane.pid) {
+	if len(fields) < 2 || fields[1] != strconv.Itoa(w.lane.pid) { // the state and the parent come first
 		return true
 	}
 	return unix.PidfdSendSignal(pidfd, sig, nil, flags) == nil

@@ -257,6 +257,4 @@ def compile_all(task):
     return {"status": 0, "files": len(files)}
 
 
-from _frozen_importlib_external import PathFinder   # noqa: E402  importlib.machinery would bring more along
-
 TASKS = {"resolve": resolve, "build": build, "compile": compile_all}

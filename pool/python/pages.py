@@ -3,7 +3,9 @@ number of pages that are mapped. Where the kernel refuses any of it, forks are s
 import ctypes
 import os
 
-libc = ctypes.CDLL(None)
+import _sandbox_confine as confine
+
+libc = confine.libc
 libc.madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
 libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p]
 HUGE = 1 << 21
