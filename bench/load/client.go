@@ -3,17 +3,20 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http/httputil"
+	"net/netip"
 	"slices"
 	"strconv"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -32,14 +35,19 @@ const (
 
 // client is one keep-alive connection with at most one request under way.
 type client struct {
-	address string
-	conn    net.Conn
-	reader  *bufio.Reader
+	server unix.Sockaddr
+	fd     int // -1 while there is no connection
 	// request is the whole request; nonce is the slice of it that changes.
 	request []byte
 	nonce   []byte
 	serial  uint32
-	body    []byte
+	// answer is what has come of an answer so far; reader and body are for looking at it.
+	answer []byte
+	source bytes.Reader
+	reader *bufio.Reader
+	body   []byte
+	// started is when the request under way was sent, zero while there is none; due is when the next one is to be sent.
+	started, due time.Time
 
 	latencies []time.Duration
 	// first and last are when the first measured run began and the last one ended.
@@ -49,7 +57,7 @@ type client struct {
 	firstFault  string
 }
 
-func newClient(address, code string, number int) (*client, error) {
+func newClient(server netip.AddrPort, code string, number int) (*client, error) {
 	prefix := make([]byte, prefixLength/2)
 	if _, err := rand.Read(prefix); err != nil {
 		return nil, err
@@ -64,81 +72,68 @@ func newClient(address, code string, number int) (*client, error) {
 	if bytes.Count(body, []byte(word)) != 1 {
 		return nil, fmt.Errorf("the code of client %d must hold %s once", number, placeholder)
 	}
-	head := "POST /execute HTTP/1.1\r\nHost: " + address +
+	head := "POST /execute HTTP/1.1\r\nHost: " + server.String() +
 		"\r\nContent-Type: application/json\r\nContent-Length: " + strconv.Itoa(len(body)) + "\r\n\r\n"
 	request := append([]byte(head), body...)
 	at := len(head) + bytes.Index(body, []byte(word))
 	return &client{
-		address:   address,
+		server:    &unix.SockaddrInet4{Addr: server.Addr().As4(), Port: int(server.Port())},
+		fd:        -1,
 		request:   request,
 		nonce:     request[at : at+len(word)],
+		answer:    make([]byte, 0, 8192),
+		reader:    bufio.NewReaderSize(nil, 8192),
 		body:      make([]byte, 0, 4096),
 		latencies: make([]time.Duration, 0, 1<<14),
 	}, nil
 }
 
-// loop sends one request after the other and measures those that begin from
-// begin to end, one at least. The last one is waited for: it counts whole, and
-// it does not burden what is measured next.
-func (c *client) loop(begin, end time.Time, think time.Duration) {
-	defer c.close()
-	for {
-		started := time.Now()
-		if !started.Before(end) && !c.first.IsZero() {
-			return
-		}
-		right, err := c.run(started)
-		done := time.Now()
-		measured := !started.Before(begin)
-		if measured {
-			if c.first.IsZero() {
-				c.first = started
-			}
-			c.last = done
-		}
-		switch {
-		case err != nil:
-			c.errors++
-			c.fault(err)
-			c.close()
-			time.Sleep(retryPause)
-		case !right:
-			c.wrong++
-		case measured:
-			c.latencies = append(c.latencies, done.Sub(started))
-		}
-		if think > 0 {
-			time.Sleep(think)
-		}
+// connect opens the connection. On loopback that does not wait.
+func (c *client) connect() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("making a socket: %w", err)
 	}
+	c.fd = fd
+	if err := unix.Connect(fd, c.server); err != nil {
+		return fmt.Errorf("connecting: %w", err)
+	}
+	return unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
 }
 
-// run sends one request and says whether the answer is the right one.
-func (c *client) run(started time.Time) (right bool, err error) {
-	if c.conn == nil {
-		c.conn, err = net.DialTimeout("tcp", c.address, 5*time.Second)
-		if err != nil {
-			return false, err
-		}
-		c.reader = bufio.NewReaderSize(c.conn, 8192)
-	}
-	if err := c.conn.SetDeadline(started.Add(answerDeadline)); err != nil {
-		return false, err
-	}
+// send sends the next request. It fits into the socket's buffer, so that does not wait.
+func (c *client) send(now time.Time) error {
 	c.serial++
 	putHex(c.nonce[prefixLength:], c.serial)
-	if _, err := c.conn.Write(c.request); err != nil {
-		return false, err
+	c.started, c.answer = now, c.answer[:0]
+	if n, err := unix.Write(c.fd, c.request); err != nil || n < len(c.request) {
+		return fmt.Errorf("sending a request, %d of %d bytes: %w", n, len(c.request), cmp.Or(err, io.ErrShortWrite))
 	}
+	return nil
+}
+
+// receive takes what has come, and returns whether the answer is whole and is the right one.
+func (c *client) receive() (whole, right bool, err error) {
+	c.answer = slices.Grow(c.answer, 4096)
+	n, err := unix.Read(c.fd, c.answer[len(c.answer):cap(c.answer)])
+	if err == unix.EINTR { //nolint:errorlint // a bare errno
+		return false, false, nil
+	}
+	if err != nil || n == 0 {
+		return false, false, fmt.Errorf("reading an answer, after %d bytes: %w", len(c.answer), cmp.Or(err, io.ErrUnexpectedEOF))
+	}
+	c.answer = c.answer[:len(c.answer)+n]
+	c.source.Reset(c.answer)
+	c.reader.Reset(&c.source)
 	status, err := c.readAnswer()
-	if err != nil {
-		return false, err
+	if (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)) && len(c.answer) < answerLimit {
+		return false, false, nil
 	}
-	if status != 200 {
+	if err == nil && status != 200 {
 		// A refusal is an error of the server under load, not a wrong answer.
-		return false, fmt.Errorf("status %d: %.200s", status, c.body)
+		err = fmt.Errorf("status %d: %.200s", status, c.body)
 	}
-	return c.verify(), nil
+	return true, err == nil && c.verify(), err
 }
 
 // verify holds the answer against the nonce that was sent.
@@ -230,9 +225,9 @@ func (c *client) fault(err error) {
 }
 
 func (c *client) close() {
-	if c.conn != nil {
-		_ = c.conn.Close()
-		c.conn = nil
+	if c.fd >= 0 {
+		_ = unix.Close(c.fd)
+		c.fd = -1
 	}
 }
 
