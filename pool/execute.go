@@ -141,6 +141,9 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 	var streams sync.WaitGroup
 	var out, errs *os.File // once the run is no longer a short one
 	readAfter, stopFeeding := shortRun, func() {}
+	if w.born != nil {
+		readAfter = makingTime
+	}
 	if req.Input != nil {
 		readAfter = 0 // somebody waits for what it writes
 		w.session.Store(true)
@@ -150,20 +153,23 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 		stopFeeding = func() { _ = stdin.SetWriteDeadline(time.Now()) }
 	}
 
-	timer := time.NewTimer(req.Timeout)
-	defer timer.Stop()
-	short := time.NewTimer(readAfter)
-	defer short.Stop()
-	if w.born != nil {
-		defer time.AfterFunc(makingTime, func() { p.made(w) }).Stop()
-	}
+	alarm := time.NewTimer(min(readAfter, req.Timeout)) // the run is not a short one, and then its time is over
+	defer alarm.Stop()
 	interrupt := req.Interrupt
 	for ended := false; !ended; {
 		select {
 		case <-w.dead:
 			ended = true
-		case <-short.C:
+		case <-alarm.C:
+			if out != nil {
+				w.settle()
+				p.end(w, ReasonTimeLimit)
+				<-w.dead // endWorker sees to it
+				continue
+			}
+			alarm.Reset(req.Timeout - time.Since(begin))
 			if w.born != nil {
+				p.made(w)
 				streams.Go(func() {
 					if w.born() != nil {
 						p.end(w, ReasonBootFailed)
@@ -176,10 +182,6 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 			defer errs.Close()
 			streams.Go(func() { drain(out, stdout, &unasked, p.cfg.OutputKill, over) })
 			streams.Go(func() { drain(errs, stderr, &unasked, p.cfg.OutputKill, over) })
-		case <-timer.C:
-			w.settle()
-			p.end(w, ReasonTimeLimit)
-			<-w.dead // endWorker sees to it
 		case <-ctx.Done():
 			w.settle()
 			p.end(w, ReasonCancelled)

@@ -20,7 +20,7 @@ const (
 )
 
 // lane is the first process of a pid namespace, which forks workers one after the other. The pool's mutex guards
-// current and leaving; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
+// current, leaving and gaveWay; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
 type lane struct {
 	template *template
 	control  *control
@@ -28,6 +28,7 @@ type lane struct {
 	pid      int // as Caddy sees it
 	current  *worker
 	leaving  bool // it has said so: what the last worker left was too much to clear, or was not to be there
+	gaveWay  bool // a worker was made to give way, and the lane's session with it: it gets no other
 	group    laneCgroup
 	oomKills int64 // in the group, at the end of the last worker; receive's own
 }

@@ -43,6 +43,7 @@ func (p *Pool) monitor() {
 func (p *Pool) look(interval time.Duration) bool {
 	p.mu.Lock()
 	executing := len(p.leased)
+	crowded := executing > 1 || p.waiters.Len() > 0
 	var old []*worker
 	for w := range p.leased {
 		if w.state == StateLeased && time.Since(w.leasedAt) >= interval {
@@ -53,11 +54,8 @@ func (p *Pool) look(interval time.Duration) bool {
 	var sum int64
 	for _, w := range old {
 		tree := descendants(w.lane.pid)
-		if time.Since(w.leasedAt) > longRun && (!w.session.Load() || cpuTime(tree) > longRun) {
-			if w.lowered == nil {
-				w.lowered = map[int]bool{}
-			}
-			giveWay(tree, w.lowered)
+		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || cpuTime(tree) > longRun) {
+			p.giveWay(w, tree)
 		}
 		held := treeMemory(w.lane.pid, tree, p.cfg.Memory)
 		sum += held

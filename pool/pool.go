@@ -305,7 +305,7 @@ func (p *Pool) leaves(l *lane) {
 // vacateLocked takes a lane without a worker: for the next, unless its time is over.
 func (p *Pool) vacateLocked(l *lane) {
 	c := l.cohort()
-	if p.closed || c.retired {
+	if p.closed || c.retired || l.gaveWay {
 		l.retire()
 		return
 	}

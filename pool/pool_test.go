@@ -316,11 +316,14 @@ func TestManyRunsAtOnceLeaveNothing(t *testing.T) {
 	})
 }
 
-// The next request should not wait for the few that compute for long.
+// The next request should not wait for the few that compute for long, nor give way itself because one did.
 func TestALongRunGivesWay(t *testing.T) {
 	t.Parallel()
-	p := newTestPool(t, Config{})
-	r := execute(t, p, `
+	p := newTestPool(t, Config{Idle: 1, Max: 2})
+	var both sync.WaitGroup
+	for range 2 {
+		both.Go(func() {
+			r := execute(t, p, `
 import os, time
 first, child, end = os.getpriority(os.PRIO_PROCESS, 0), os.fork(), time.monotonic() + 10
 while os.getpriority(os.PRIO_PROCESS, 0) == first and time.monotonic() < end: pass
@@ -328,7 +331,22 @@ if child:
     os.waitpid(child, 0)
     print(os.getpriority(os.PRIO_PROCESS, 0) - first)
 `, 30*time.Second)
-	if r.Stdout != strconv.Itoa(longRunNice)+"\n" {
-		t.Errorf("got %+v", r)
+			if r.Stdout != strconv.Itoa(longRunNice)+"\n" {
+				t.Errorf("got %+v", r)
+			}
+		})
+	}
+	both.Wait()
+	for range 10 {
+		r := execute(t, p, `
+import os
+try:
+    print(os.getpriority(os.PRIO_PROCESS, 0), open("/proc/self/autogroup").read().split()[-1])
+except OSError:
+    print(os.getpriority(os.PRIO_PROCESS, 0), 0)
+`, 30*time.Second)
+		if r.Stdout != "0 0\n" {
+			t.Errorf("after long runs one begins with %+v", r)
+		}
 	}
 }

@@ -11,26 +11,7 @@ import (
 // of it, and have a place of their own.
 func TestPreloadHasAPlaceToWriteTo(t *testing.T) {
 	t.Parallel()
-	// Not below /tmp, which scratch hides; as root where every id may pass.
-	home, _ := os.UserHomeDir()
-	var dir string
-	var err error
-	for _, parent := range []string{"/srv", "/opt", home} {
-		if dir, err = os.MkdirTemp(parent, "sandbox-preload-"); err == nil {
-			break
-		}
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the sandbox's id is to read it
-		t.Fatal(err)
-	}
-	module := "import os, tempfile\nos.makedirs(os.path.expanduser('~/.cache/one'))\npath = tempfile.mkstemp()[1]\n"
-	if err := os.WriteFile(filepath.Join(dir, "keeps_a_cache.py"), []byte(module), 0o644); err != nil { //nolint:gosec // likewise
-		t.Fatal(err)
-	}
+	dir := moduleDir(t, "keeps_a_cache", "import os, tempfile\nos.makedirs(os.path.expanduser('~/.cache/one'))\npath = tempfile.mkstemp()[1]\n")
 	for name, isolation := range map[string]Isolation{"namespaces": IsolationStrict, "process": IsolationNone} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -48,4 +29,29 @@ tempfile.TemporaryFile().close()`, 10*time.Second)
 			}
 		})
 	}
+}
+
+// moduleDir makes a directory with one module in it that templates of any world can import.
+func moduleDir(t *testing.T, name, source string) string {
+	t.Helper()
+	// Not below /tmp, which scratch hides; as root where every id may pass.
+	home, _ := os.UserHomeDir()
+	var dir string
+	var err error
+	for _, parent := range []string{"/srv", "/opt", home} {
+		if dir, err = os.MkdirTemp(parent, "sandbox-preload-"); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the sandbox's id is to read it
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, name+".py"), []byte(source), 0o644); err != nil { //nolint:gosec // likewise
+		t.Fatal(err)
+	}
+	return dir
 }

@@ -17,11 +17,18 @@ const (
 	longRunNice = 13
 )
 
-// giveWay lowers the priority of processes once each, and of their sessions, which the kernel schedules as one where it has
-// autogroups (sched(7)). lowered remembers which. What may not be changed stays as it is.
-func giveWay(pids []int, lowered map[int]bool) {
-	for _, pid := range pids {
-		if lowered[pid] {
+// giveWay lowers the priority of a worker's processes, once each, and of its lane's session, which the kernel schedules as one
+// where it has autogroups (sched(7)). That cannot always be taken back, so the lane ends with its worker. What may not be changed
+// stays as it is.
+func (p *Pool) giveWay(w *worker, tree []int) {
+	if w.lowered == nil {
+		w.lowered = map[int]bool{}
+		p.mu.Lock()
+		w.lane.gaveWay = true
+		p.mu.Unlock()
+	}
+	for _, pid := range tree {
+		if w.lowered[pid] {
 			continue
 		}
 		if unix.Setpriority(unix.PRIO_PROCESS, pid, longRunNice) != nil {
@@ -32,6 +39,6 @@ func giveWay(pids []int, lowered map[int]bool) {
 			_, err = autogroup.WriteString(strconv.Itoa(longRunNice))
 			_ = autogroup.Close()
 		}
-		lowered[pid] = !errors.Is(err, unix.EAGAIN) // the kernel takes ten a second of these from a user
+		w.lowered[pid] = !errors.Is(err, unix.EAGAIN) // the kernel takes ten a second of these from a user
 	}
 }

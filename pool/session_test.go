@@ -186,7 +186,9 @@ func TestSessionsThatDoNotReadEnd(t *testing.T) {
 // A session that waits does not count as one that computes.
 func TestSessionsGiveWayWhenTheyHaveComputed(t *testing.T) {
 	t.Parallel()
-	s := startSession(t, newTestPool(t, Config{}), `
+	p := newTestPool(t, Config{})
+	other := startSession(t, p, "input()") // somebody to give way to
+	s := startSession(t, p, `
 import os, sys, time
 first = os.getpriority(os.PRIO_PROCESS, 0)
 time.sleep(.6)
@@ -197,6 +199,10 @@ print(os.getpriority(os.PRIO_PROCESS, 0) - first, flush=True)
 `)
 	if r, err := s.wait(); err != nil || r.Stdout != "0\n13\n" {
 		t.Errorf("got %+v, %v", r, err)
+	}
+	close(other.input)
+	if _, err := other.wait(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -75,8 +75,8 @@ func (w *worker) open() (theirs []int, err error) {
 		}
 		*[]*int{&w.stdin, &w.stdout, &w.stderr}[i] = mine
 		theirs = append(theirs, other)
-		// Only our end: user code expects blocking descriptors.
-		if err = unix.SetNonblock(mine, true); err != nil {
+		// Only our end: user code expects blocking descriptors. No other flag is set.
+		if _, err = unix.FcntlInt(uintptr(mine), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 			return nil, fmt.Errorf("making pipes: %w", err)
 		}
 	}
@@ -241,7 +241,9 @@ var errProtocol = errors.New("the worker broke the protocol")
 
 // start hands the request over; from its return on the worker has the code.
 func (w *worker) start(req Request) error {
-	_ = w.channel.SetWriteDeadline(time.Now().Add(bootTimeout))
+	if len(req.Code) > 1<<14 { // less fits into the socket's buffer
+		_ = w.channel.SetWriteDeadline(time.Now().Add(bootTimeout))
+	}
 	if _, err := io.WriteString(w.channel, "run\n"+strings.TrimPrefix(req.Code, "\ufeff")); err != nil {
 		return fmt.Errorf("sending the request: %w", err)
 	}

@@ -14,6 +14,8 @@ import sys
 import _socket
 
 import _sandbox_confine as confine
+import _sandbox_forks as forks
+import _sandbox_pages as pages
 import _sandbox_wire as wire
 import _sandbox_worker as worker
 
@@ -23,6 +25,7 @@ SIGKILL = int(_signal.SIGKILL)
 def adopt(fd):
     """In a new lane: keep its control socket and nothing else of the template's."""
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+    os.setsid()   # the kernel shares the processor out between sessions (autogroups in sched(7)): a run counts as one
     os.dup2(fd, 3, inheritable=False)
     os.closerange(4, 1 << 16)
     return _socket.socket(fileno=3)
@@ -40,7 +43,7 @@ def serve(control, plan, number):
         os._exit(1)
     begin, end, clear, leave, serve_worker = room.begin, room.end, room.clear, room.leave, worker.serve
     domain, filter = left["domain"], left["filter"]
-    receive, send, fork, wait, close, unpack = control.recvmsg, control.send, os.fork, confine.wait, os.close, struct.unpack
+    receive, send, fork, wait, close, unpack = control.recvmsg, control.send, forks.fork, confine.wait, os.close, struct.unpack
     # Not os.wait4, which makes an object of each of a usage's sixteen numbers.
     ended = ctypes.create_string_buffer(8 + 144)   # a status, and struct rusage with a long in each field
     status_at, usage_at, read_ended = ctypes.byref(ended), ctypes.byref(ended, 8), struct.Struct("i4x5q").unpack_from
@@ -49,6 +52,7 @@ def serve(control, plan, number):
         del sys.modules[name]
     gc.collect()
     gc.freeze()   # what a worker collects at its end is its own
+    pages.drop(plan["cold"])
     wire.send(control, b"ready")
     while True:
         word, ancillary, _, _ = receive(32, 64, cloexec)
@@ -72,10 +76,29 @@ def serve(control, plan, number):
             pass
         status, user, user_us, system, system_us, peak = read_ended(ended)
         send(b"exit %d %d %d" % (status, (user + system) * 1000000 + user_us + system_us, peak))
-        end()   # after the word, since somebody waits for it
+        confine.yield_processor()   # the word has often woken Caddy on this very processor, and somebody waits for it
+        end()
         if not clear():
             send(b"leave")
             os._exit(0)
+
+
+def rehearse():
+    """Do once what serve does for each worker, so that it shows what that touches."""
+    here, there = _socket.socketpair()
+    here.sendmsg([b"boot"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", there.fileno()))])
+    _, ancillary, _, _ = there.recvmsg(32, 64, _socket.MSG_CMSG_CLOEXEC)
+    child = forks.fork()
+    if child == 0:
+        os._exit(0)
+    os.close(*struct.unpack("i", ancillary[0][2]))
+    status = ctypes.create_string_buffer(4)
+    while confine.wait(-1, ctypes.byref(status), 0, None) != child:
+        pass
+    there.send(b"exit %d %d %d" % (0, 1830, 13000))
+    os.listdir("/")
+    here.close()
+    there.close()
 
 
 class Namespace:

@@ -10,7 +10,7 @@ import builtins
 import gc
 import os
 import sys
-from os import _exit, close, closerange, open as open_file, read, setsid, write
+from os import _exit, close, closerange, open as open_file, read, setpgrp, write
 
 import _sandbox_confine as confine
 import _sandbox_wire as wire
@@ -31,7 +31,7 @@ def serve(channel, scratch, domain, filter, processes, parked):
     try:
         confine.enter_worker(domain, filter, scratch, processes)
         closerange(4, 65536)
-        setsid()
+        setpgrp()   # what it signals as a group, and what is sent to it as one, is not the lane
         set_handler(SIGINT, on_interrupt)
         if random_states:
             _reseed()
