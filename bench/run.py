@@ -72,35 +72,48 @@ class Measurement:
                 taken[-1][case.name] = {name: self.take(contender, case) for name, contender in entries}
         return taken
 
-    def growth(self, ours, worker_bytes):
+    def growth(self, ours, worker_bytes, rounds):
         """Return the saturated rate by parked workers and by cores; None where it was not to be had."""
-        case = next(case for case in CASES if case.name == "saturated")
-        parked = {}
-        for size in PARKED:
-            if size * worker_bytes > processes.available() / 2:
-                say(f"growth: {size} parked workers do not fit into memory, skipped")
-                parked[str(size)] = None
-                continue
-            with ours.start(idle=size) as server:
+        sizes = {}
+        with contextlib.ExitStack() as stack:
+            for size in PARKED:
+                sizes[size] = None
+                if size * worker_bytes > processes.available() / 2:
+                    say(f"growth: {size} parked workers do not fit into memory, skipped")
+                    continue
+                server = stack.enter_context(ours.start(idle=size))
                 if processes.await_settled(server.process.pid, size) is None:
                     say(f"growth: {size} parked workers did not settle, skipped")
-                    parked[str(size)] = None
                     continue
-                parked[str(size)] = self.take(server, case)["runs_per_second"]
-            say(f"growth: {size} parked workers, {parked[str(size)]:.0f} runs/s")
-        cores, everything = {}, sorted(os.sched_getaffinity(0))
-        size = 1
-        while size <= CORES:
-            # What is started from here inherits these cores: the server and its load.
-            os.sched_setaffinity(0, everything[:size])
-            try:
-                with ours.start() as server:
-                    cores[str(size)] = self.take(server, case)["runs_per_second"]
-            finally:
-                os.sched_setaffinity(0, everything)
-            say(f"growth: {size} cores, {cores[str(size)]:.0f} runs/s")
-            size *= 2
-        return {"parked": parked, "cores": cores}
+                sizes[size] = server
+            parked = self.in_turns("parked workers", sizes, rounds)
+        everything, cores = sorted(os.sched_getaffinity(0)), {}
+        with contextlib.ExitStack() as stack:
+            # What is started from here inherits the cores that this process has: the server, and later its load.
+            stack.callback(os.sched_setaffinity, 0, everything)
+            size = 1
+            while size <= CORES:
+                os.sched_setaffinity(0, everything[:size])
+                cores[size] = stack.enter_context(ours.start())
+                size *= 2
+            counts = self.in_turns("cores", cores, rounds, lambda size: os.sched_setaffinity(0, everything[:size]))
+        return {"parked": parked, "cores": counts}
+
+    def in_turns(self, of_what, servers, rounds, prepare=lambda size: None):
+        """Return the median rate of each server. They take turns, or the machine's moods would pass for growth."""
+        case = next(case for case in CASES if case.name == "saturated")
+        rates = {size: [] for size in servers}
+        for _ in range(rounds):
+            for size, server in servers.items():
+                if server is not None:
+                    prepare(size)
+                    rates[size].append(self.take(server, case)["runs_per_second"])
+        growth = {}
+        for size, taken in rates.items():
+            growth[str(size)] = statistics.median(taken) if taken else None
+            if taken:
+                say(f"growth: {size} {of_what}, {growth[str(size)]:.0f} runs/s")
+        return growth
 
 
 def medians(rounds):
@@ -194,7 +207,7 @@ def bench(args, folder, stack):
             say(f"memory of a parked worker, {name}")
             memory[name] = processes.parked_worker(ours, preload)
         if args.growth:
-            growth = measurement.growth(ours, memory["bare"].get("pss_bytes", 3 * budget.MB))
+            growth = measurement.growth(ours, memory["bare"].get("pss_bytes", 3 * budget.MB), args.rounds)
 
     limit = Limit(args.python, CORES)
     service = stack.enter_context(spawn(args.python, args.load, folder))
