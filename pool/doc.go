@@ -31,7 +31,8 @@
 //	lane -> Go      ready
 //	Go -> lane      boot [RLIMIT_NPROC] + [stdin, stdout, stderr, channel]
 //	Go -> lane      work ...                   the same for a request that waits: the worker is not parked
-//	lane -> Go      exit STATUS CPU RSS        of its worker: wait(2)'s status, us, KiB; what it left is cleared up after that
+//	lane -> Go      exit                       of its worker, and then in binary what wait4(2) says: the status, an int, and
+//	                                           struct rusage; what the worker left is cleared up after that
 //	lane -> Go      leave                      it was too much: the lane ends
 //
 //	installer -> Go listening + [socket]       of its own network: Caddy accepts there, as its proxy

@@ -81,13 +81,13 @@ func (l *scriptedLane) play(script []byte) {
 		case 2:
 			l.work()
 		case 3:
-			l.say("exit 0 1830 13000")
+			l.say(exitWord(0, 1830, 13000))
 		case 4:
-			l.say("exit 0 1830 13000")
+			l.say(exitWord(0, 1830, 13000))
 			l.say("leave")
 		case 5:
-			l.say("exit 256 1 1")
-			l.say("exit 0 1 1")
+			l.say(exitWord(256, 1, 1))
+			l.say(exitWord(0, 1, 1))
 		case 6:
 			n := int(tape.next())
 			n = min(n, len(tape))
@@ -100,7 +100,7 @@ func (l *scriptedLane) play(script []byte) {
 				return
 			}
 			rights := slices.Repeat([]int{null}, int(tape.next()%4))
-			_ = unix.Sendmsg(l.control, []byte("exit 0 1 1"), unix.UnixRights(rights...), nil, unix.MSG_NOSIGNAL)
+			_ = unix.Sendmsg(l.control, []byte(exitWord(0, 1, 1)), unix.UnixRights(rights...), nil, unix.MSG_NOSIGNAL)
 			_ = unix.Close(null)
 		case 8:
 			l.drop()
@@ -109,11 +109,11 @@ func (l *scriptedLane) play(script []byte) {
 		case 10:
 			_ = unix.Shutdown(l.control, unix.SHUT_WR)
 		case 11:
-			l.say("exit 9 1830 13000")
+			l.say(exitWord(9, 1830, 13000))
 		case 12:
 			l.channel(`{"event":"failed","step":"confining","error":"no"}` + "\n")
 		case 13:
-			l.say("exit 0 " + strconv.Itoa(math.MaxInt64) + " " + strconv.Itoa(math.MaxInt64))
+			l.say(exitWord(0, math.MaxInt64, math.MaxInt64))
 		}
 	}
 	l.drop()

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"bufio"
+	"encoding/binary"
 	"fmt"
 	"math"
 	"os"
@@ -98,7 +99,7 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 			onLeave()
 			break
 		}
-		e, err := parseExit(string(line))
+		e, err := parseExit(line)
 		if err != nil {
 			break
 		}
@@ -114,24 +115,26 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 	l.close()
 }
 
-// parseExit reads what a lane says when a worker has ended: "exit", wait(2)'s status, CPU time in us, and peak resident
-// memory in KiB.
-func parseExit(line string) (e exit, err error) {
-	fields := strings.Split(line, " ")
-	if len(fields) != 4 || fields[0] != "exit" {
+// parseExit reads what a lane says when a worker has ended: "exit", wait(2)'s status as an int, and its struct rusage.
+func parseExit(packet []byte) (e exit, err error) {
+	const status, usage, end = 4, 4 + 4, 4 + 4 + 144
+	if len(packet) != end || string(packet[:status]) != "exit" {
 		return e, errProtocol
 	}
-	var numbers [3]int64
-	for i := range numbers {
-		if numbers[i], err = strconv.ParseInt(fields[i+1], 10, 64); err != nil || numbers[i] < 0 {
+	e.status = unix.WaitStatus(binary.NativeEndian.Uint32(packet[status:]))
+	var number [5]int64 // user and system time, each in seconds and microseconds, and peak resident memory in KiB
+	for i := range number {
+		number[i] = int64(binary.NativeEndian.Uint64(packet[usage+8*i:]))
+		if number[i] < 0 || number[i] > math.MaxUint32 {
 			return e, errProtocol
 		}
 	}
-	status := unix.WaitStatus(numbers[0])
-	if numbers[0] > math.MaxUint16 || !status.Exited() && !status.Signaled() && !status.Stopped() || numbers[1] > math.MaxInt64/1000 || numbers[2] > math.MaxInt64>>10 {
+	if e.status > math.MaxUint16 || !e.status.Exited() && !e.status.Signaled() && !e.status.Stopped() {
 		return e, errProtocol
 	}
-	return exit{status: status, cpu: time.Duration(numbers[1]) * time.Microsecond, maxRSSBytes: numbers[2] << 10}, nil
+	e.cpu = time.Duration(number[0]+number[2])*time.Second + time.Duration(number[1]+number[3])*time.Microsecond
+	e.maxRSSBytes = number[4] << 10
+	return e, nil
 }
 
 // wait returns when the process has ended: its handle becomes readable then (pidfd_open(2)). It has been killed, so

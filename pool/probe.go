@@ -140,7 +140,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 	if err != nil {
 		return "", fmt.Errorf("the probe was lost: %w", err)
 	}
-	e, err := parseExit(string(line))
+	e, err := parseExit(line)
 	if err != nil {
 		return "", err
 	}

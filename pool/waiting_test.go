@@ -143,7 +143,7 @@ func TestALaneThatLeavesCostsNoPlace(t *testing.T) {
 		l.channel("ready\n")
 		l.work()
 		l.drop()
-		l.say("exit 0 1 1")
+		l.say(exitWord(0, 1, 1))
 		if got := <-served; got != want {
 			t.Errorf("%s was served in the place of %s", got, want)
 		}

@@ -15,7 +15,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 # For what each run calls: without argument types, the lock's release and the copy of errno, all of which touch pages.
-set_dumpable, kill, wait, yield_processor = (ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4", "sched_yield"))
+set_dumpable, kill, wait, send, close, unlink, yield_processor = (
+    ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4", "send", "close", "unlink", "sched_yield"))
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
