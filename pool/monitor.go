@@ -11,19 +11,27 @@ const (
 	monitorInterval = 50 * time.Millisecond
 	// monitorIntervalScratch holds where scratch is looked at too, which fills faster than memory.
 	monitorIntervalScratch = 10 * time.Millisecond
+	// calm is how long nothing is to have executed before lanes go that have no worker.
+	calm = 10 * time.Second
 )
 
-// monitor ends workers that hold too much memory, until the pool closes. It sleeps while nothing executes.
+// monitor ends workers that hold too much memory, until the pool closes. It sleeps while nothing executes, but for once, when it
+// ends the lanes that only a rush had a use for.
 func (p *Pool) monitor() {
 	defer p.background.Done()
 	interval := monitorInterval
 	if p.scratchDir != "" {
 		interval = monitorIntervalScratch
 	}
+	var calmed <-chan time.Time
 	for {
 		select {
 		case <-p.ctx.Done():
 			return
+		case <-calmed:
+			p.shrink()
+			calmed = nil
+			continue
 		case <-p.busy:
 		}
 		ticker := time.NewTicker(interval)
@@ -36,7 +44,18 @@ func (p *Pool) monitor() {
 			}
 		}
 		ticker.Stop()
+		calmed = time.After(calm)
 	}
+}
+
+// shrink lets the lanes go that have no worker, parked or other.
+func (p *Pool) shrink() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, l := range p.current.vacant {
+		l.retire()
+	}
+	p.current.vacant = nil
 }
 
 // look measures each worker that has executed for a while, and returns false when none executes.

@@ -316,6 +316,41 @@ func TestManyRunsAtOnceLeaveNothing(t *testing.T) {
 	})
 }
 
+// What a rush has had a use for goes when it is over, and comes again with the next.
+func TestLanesOfARushGo(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Idle: 1, Max: 5})
+	lanes := func() int {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		return len(p.lanes)
+	}
+	for range 2 {
+		// All five run at once: none ends before the last one has begun.
+		begun, last := make(chan struct{}, 5), make(chan struct{})
+		var rush sync.WaitGroup
+		for range 5 {
+			rush.Go(func() {
+				input := make(chan []byte)
+				request := Request{Code: "input()", Timeout: time.Minute, Input: input, Leased: func(int) { begun <- struct{}{} }}
+				go func() { <-last; close(input) }()
+				if _, err := p.Execute(context.Background(), request); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		for range 5 {
+			<-begun
+		}
+		close(last)
+		rush.Wait()
+		if n := lanes(); n < 5 {
+			t.Errorf("five runs had %d lanes", n)
+		}
+		eventually(t, 2*calm, "one lane is left, with the parked worker", func() bool { return lanes() == 1 && p.Stat().Workers[StateIdle] == 1 })
+	}
+}
+
 // The next request should not wait for the few that compute for long, nor give way itself because one did.
 func TestALongRunGivesWay(t *testing.T) {
 	t.Parallel()

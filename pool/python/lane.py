@@ -86,7 +86,8 @@ def rehearse():
     """Do once what serve does for each worker, so that it shows what that touches."""
     here, there = _socket.socketpair()
     here.sendmsg([b"boot"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", there.fileno()))])
-    _, ancillary, _, _ = there.recvmsg(32, 64, _socket.MSG_CMSG_CLOEXEC)
+    word, ancillary, _, _ = there.recvmsg(32, 64, _socket.MSG_CMSG_CLOEXEC)
+    int(word[5:] or 0)
     child = forks.fork()
     if child == 0:
         os._exit(0)

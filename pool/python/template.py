@@ -67,7 +67,7 @@ def _start(control, plan):
 
 
 def _rehearse():
-    worker.rehearse()
+    worker.practise()
     lane.rehearse()
 
 

@@ -10,7 +10,7 @@ import builtins
 import gc
 import os
 import sys
-from os import _exit, close, closerange, open as open_file, read, setpgrp, write
+from os import _exit, close, closerange, open as open_file, pipe, read, setpgrp, write
 
 import _sandbox_confine as confine
 import _sandbox_wire as wire
@@ -19,7 +19,7 @@ if sys.version_info >= (3, 13):
     import traceback  # noqa: F401  from there on the interpreter shows uncaught exceptions with it
 
 MAIN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-MAX_READ = 1 << 16
+SMALL_READ, MAX_READ = 1 << 11, 1 << 16   # what most programs fit into, and what others are read by
 SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
 enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
 modules, run_exit_functions = sys.modules, atexit._run_exitfuncs
@@ -41,9 +41,7 @@ def serve(channel, scratch, domain, filter, processes, parked):
             rehearse()
         enable_collector()
         write(channel, b"ready\n")
-        request = read(channel, MAX_READ)
-        while part := read(channel, MAX_READ):
-            request += part
+        request = receive(channel)
     except BaseException as e:
         try:
             write(channel, wire.failure(*confine.describe(e)) + b"\n")
@@ -63,6 +61,15 @@ def serve(channel, scratch, domain, filter, processes, parked):
     except BaseException as e:
         status = _report(e)
     _exit(_finish(status))
+
+
+def receive(channel):
+    request, size = b"", SMALL_READ
+    while part := read(channel, size):
+        request += part
+        if len(part) == size:
+            size = MAX_READ
+    return request
 
 
 random_states = ()
@@ -90,21 +97,41 @@ def rehearse():
             stream.flush()
 
 
+def practise():
+    """Run what every worker runs, in ways that change nothing."""
+    rehearse()
+    exec(compile("print(end='')", "main.py", "exec", 0, True), main.__dict__)
+    _clear(main.__dict__)
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None and not stream.closed:
+            stream.flush()
+    confine.warm_up()
+    try:
+        setpgrp()
+    except OSError:
+        pass   # a template leads a session, and may not
+    set_handler(SIGINT, on_interrupt)
+    set_handler(SIGINT, _signal.SIG_DFL)
+    if random_states:
+        _reseed()
+    file = open_file("/dev/null", MAIN_FLAGS, 0o644)
+    write(file, b"source")
+    close(file)
+    here, there = pipe()
+    write(there, b"run\n")
+    close(there)
+    receive(here)
+    close(here)
+    closerange(65535, 65536)
+
+
 def warm_up(scratch):
     """In the template: run what every worker will run until the interpreter has settled. It specializes bytecode and
     fills caches of types and methods as it runs (PEP 659), and each such write in a worker would copy a page."""
     global random_states
     random_states = [sys.modules[n] for n in ("numpy.random", "ssl", "multiprocessing.process") if n in sys.modules]
     for _ in range(32):
-        rehearse()
-        exec(compile("print(end='')", "main.py", "exec", 0, True), main.__dict__)
-        _clear(main.__dict__)
-        for stream in (sys.stdout, sys.stderr):
-            if stream is not None and not stream.closed:
-                stream.flush()
-        confine.warm_up()
-        set_handler(SIGINT, _signal.SIG_DFL)
-        _reseed()
+        practise()
     main.__dict__.clear()
     main.__dict__.update(type(sys)("__main__").__dict__, __builtins__=builtins)
     settle(scratch)
