@@ -13,8 +13,8 @@ import (
 // wake-up of ours. One that fills a pipe sooner waits for us that long, once.
 const shortRun = 3 * time.Millisecond
 
-// makingTime is how long a worker that is made for a request counts as being made, unless its run is over before. With less, runs
-// that get in each other's way would let in ever more.
+// makingTime is how long a worker that is made for a request counts as being made, and its output may wait, unless its run is over
+// before. With less, runs that get in each other's way would let in ever more.
 const makingTime = 8 * time.Millisecond
 
 // handOvers bounds how often a request is given to another worker because the one it got had died while parked.
