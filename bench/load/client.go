@@ -102,25 +102,25 @@ func (c *client) connect() error {
 }
 
 // send sends the next request. It fits into the socket's buffer, so that does not wait.
-func (c *client) send(now time.Time) error {
+func (c *client) send() error {
 	c.serial++
 	putHex(c.nonce[prefixLength:], c.serial)
-	c.started, c.answer = now, c.answer[:0]
+	c.answer = c.answer[:0]
 	if n, err := unix.Write(c.fd, c.request); err != nil || n < len(c.request) {
 		return fmt.Errorf("sending a request, %d of %d bytes: %w", n, len(c.request), cmp.Or(err, io.ErrShortWrite))
 	}
 	return nil
 }
 
-// receive takes what has come, and returns whether the answer is whole and is the right one.
-func (c *client) receive() (whole, right bool, err error) {
+// receive takes what has come, and returns whether that ends the request, and whether the answer is the right one.
+func (c *client) receive() (over, right bool, err error) {
 	c.answer = slices.Grow(c.answer, 4096)
 	n, err := unix.Read(c.fd, c.answer[len(c.answer):cap(c.answer)])
 	if err == unix.EINTR { //nolint:errorlint // a bare errno
 		return false, false, nil
 	}
 	if err != nil || n == 0 {
-		return false, false, fmt.Errorf("reading an answer, after %d bytes: %w", len(c.answer), cmp.Or(err, io.ErrUnexpectedEOF))
+		return true, false, fmt.Errorf("reading an answer, after %d bytes: %w", len(c.answer), cmp.Or(err, io.ErrUnexpectedEOF))
 	}
 	c.answer = c.answer[:len(c.answer)+n]
 	c.source.Reset(c.answer)

@@ -36,20 +36,19 @@ func (l *loop) run() (err error) {
 		c.due = now.Add(time.Duration(i) * 3 * time.Millisecond)
 		defer c.close()
 	}
-	for l.active > 0 {
+	for {
 		next := l.start(time.Now())
 		if l.active == 0 {
-			break
+			return nil
 		}
 		n, err := wait(l.poller, l.events[:], next)
 		if err != nil {
 			return err
 		}
 		for _, event := range l.events[:n] {
-			l.receive(int(event.Fd))
+			l.receive(l.clients[event.Fd])
 		}
 	}
-	return nil
 }
 
 // start sends what is due, and returns when something is the next time: a request, or the end of waiting for an answer.
@@ -85,23 +84,21 @@ func (l *loop) start(now time.Time) (next time.Time) {
 
 func (l *loop) send(i int, now time.Time) error {
 	c := l.clients[i]
+	c.started = now
 	if c.fd < 0 {
 		if err := c.connect(); err != nil {
-			c.started = now
 			return err
 		}
 		event := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(i)}
 		if err := unix.EpollCtl(l.poller, unix.EPOLL_CTL_ADD, c.fd, &event); err != nil {
-			c.started = now
 			return fmt.Errorf("watching a connection: %w", err)
 		}
 	}
-	return c.send(now)
+	return c.send()
 }
 
-// receive takes what has come for one client. Its next request is sent at once when it is due by then.
-func (l *loop) receive(i int) {
-	c := l.clients[i]
+// receive takes what has come for one client.
+func (l *loop) receive(c *client) {
 	if c.fd < 0 {
 		return // closed by now
 	}
@@ -109,7 +106,7 @@ func (l *loop) receive(i int) {
 		c.close()
 		return
 	}
-	if whole, right, err := c.receive(); whole || err != nil {
+	if over, right, err := c.receive(); over {
 		l.ended(c, time.Now(), right, err)
 	}
 }

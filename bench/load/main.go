@@ -12,6 +12,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -66,13 +67,14 @@ func main() {
 
 // run loads the server with the given number of clients and sums up what they saw.
 func run(address, code string, clients int, warmup, measured, think time.Duration) (report, error) {
-	server, err := net.ResolveTCPAddr("tcp4", address)
+	resolved, err := net.ResolveTCPAddr("tcp4", address)
 	if err != nil {
 		return report{}, fmt.Errorf("address %q: %w", address, err)
 	}
+	server := netip.AddrPortFrom(resolved.AddrPort().Addr().Unmap(), resolved.AddrPort().Port())
 	all := make([]*client, clients)
 	for i := range all {
-		if all[i], err = newClient(server.AddrPort(), code, i); err != nil {
+		if all[i], err = newClient(server, code, i); err != nil {
 			return report{}, err
 		}
 	}
