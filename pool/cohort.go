@@ -129,12 +129,17 @@ func (p *Pool) retireLocked(c *cohort) []*worker {
 	for _, w := range ended {
 		p.endLocked(w, ReasonGeneration)
 	}
+	c.retireVacantLocked()
+	p.endRetiredLocked(c)
+	return ended
+}
+
+// retireVacantLocked lets the lanes go that have no worker, parked or other.
+func (c *cohort) retireVacantLocked() {
 	for _, l := range c.vacant {
 		l.retire()
 	}
 	c.vacant = nil
-	p.endRetiredLocked(c)
-	return ended
 }
 
 func endAll(workers []*worker) {

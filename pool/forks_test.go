@@ -1,7 +1,6 @@
 package pool
 
 import (
-	"os"
 	"os/exec"
 	"regexp"
 	"strconv"
@@ -77,20 +76,11 @@ func TestLanesMapWhatRunsNeed(t *testing.T) {
 		lane, template = l.pid, l.template.cmd.Process.Pid
 	}
 	p.mu.Unlock()
-	if of, all := residentFiles(t, lane), residentFiles(t, template); of == 0 || of > all*2/3 {
-		t.Errorf("a lane has %d KiB of files mapped, its template %d", of, all)
+	files := func(pid int) int64 {
+		s := readStatus(pid)
+		return s.resident - s.anonymous - s.sharedResident
 	}
-}
-
-func residentFiles(t *testing.T, pid int) int {
-	t.Helper()
-	status, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
-	if err != nil {
-		t.Fatal(err)
+	if of, all := files(lane), files(template); of <= 0 || of > all*2/3 {
+		t.Errorf("a lane has %d bytes of files mapped, its template %d", of, all)
 	}
-	kib, err := strconv.Atoi(string(regexp.MustCompile(`RssFile:\s+(\d+) kB`).FindSubmatch(status)[1]))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return kib
 }

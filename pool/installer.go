@@ -23,7 +23,7 @@ import (
 )
 
 // installerModules are sent to each installer, in the order of their imports.
-var installerModules = []string{"wire", "confine", "forks", "pages", "worker", "lane", "installer"}
+var installerModules = []string{"wire", "confine", "processes", "installer"}
 
 const (
 	// workTarget is where an installer's own directory lies in a root of its own.

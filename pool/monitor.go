@@ -29,7 +29,9 @@ func (p *Pool) monitor() {
 		case <-p.ctx.Done():
 			return
 		case <-calmed:
-			p.shrink()
+			p.mu.Lock()
+			p.current.retireVacantLocked()
+			p.mu.Unlock()
 			calmed = nil
 			continue
 		case <-p.busy:
@@ -46,16 +48,6 @@ func (p *Pool) monitor() {
 		ticker.Stop()
 		calmed = time.After(calm)
 	}
-}
-
-// shrink lets the lanes go that have no worker, parked or other.
-func (p *Pool) shrink() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for _, l := range p.current.vacant {
-		l.retire()
-	}
-	p.current.vacant = nil
 }
 
 // look measures each worker that has executed for a while, and returns false when none executes.

@@ -8,7 +8,7 @@ import sys
 import _socket
 
 import _sandbox_confine as confine
-import _sandbox_lane as lane
+import _sandbox_processes as processes
 import _sandbox_wire as wire
 
 
@@ -59,9 +59,9 @@ def _guard(control, child, namespaces):
     if handle in ready:
         status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not namespaces:
-        for pid in [child, *lane.descendants(os.getpid())]:
+        for pid in [child, *processes.descendants(os.getpid())]:
             try:
-                os.kill(pid, lane.SIGKILL)
+                os.kill(pid, processes.SIGKILL)
             except (ProcessLookupError, PermissionError):
                 pass
     os._exit(status if 0 <= status < 256 else 1)

@@ -16,10 +16,11 @@ import _socket
 import _sandbox_confine as confine
 import _sandbox_forks as forks
 import _sandbox_pages as pages
+import _sandbox_processes as processes
 import _sandbox_wire as wire
 import _sandbox_worker as worker
 
-SIGKILL, NO_SIGNAL = int(_signal.SIGKILL), int(_socket.MSG_NOSIGNAL)
+NO_SIGNAL = int(_socket.MSG_NOSIGNAL)
 
 
 def adopt(fd):
@@ -91,7 +92,7 @@ def rehearse():
     child = forks.fork()
     if child == 0:
         os._exit(0)
-    os.close(*struct.unpack("i", ancillary[0][2]))
+    confine.close(*struct.unpack("i", ancillary[0][2]))
     status = ctypes.create_string_buffer(4)
     while confine.wait(-1, ctypes.byref(status), 0, None) != child:
         pass
@@ -202,9 +203,9 @@ class Tree:
         if self.scoped:
             confine.kill_all()   # in one step: who forks without end is not outrun by killing one after the other
         else:
-            for pid in descendants(os.getpid()):
+            for pid in processes.descendants(os.getpid()):
                 try:
-                    os.kill(pid, SIGKILL)
+                    os.kill(pid, processes.SIGKILL)
                 except ProcessLookupError:
                     pass
         return os.waitpid(-1, 0)
@@ -245,23 +246,3 @@ def empty(top, budget):
         if path is not top:
             os.rmdir(path)
     return True
-
-
-def descendants(pid):
-    found, queue = [], [pid]
-    while queue:
-        below = children(queue.pop())
-        found += below
-        queue += below
-    return found
-
-
-def children(pid):
-    found = []
-    try:
-        for task in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{task}/children") as f:
-                found += [int(child) for child in f.read().split()]
-    except OSError:
-        pass   # it has ended
-    return found

@@ -9,6 +9,7 @@ import _sandbox_forks as forks
 import _sandbox_lane as lane
 import _sandbox_pages as pages
 import _sandbox_preload as preload
+import _sandbox_processes as processes
 import _sandbox_wire as wire
 import _sandbox_worker as worker
 
@@ -94,14 +95,14 @@ def _serve(control, plan):
 def _sweep(lanes):
     """Without namespaces: kill what a lane has left that was killed itself. It came to us, as the next subreaper above."""
     for _ in range(1000):   # something may fork meanwhile
-        children = lane.children(os.getpid())
+        children = processes.children(os.getpid())
         left = [pid for pid in children if pid not in lanes]
         if not left:
             break
         for top in left:
-            for pid in [top, *lane.descendants(top)]:
+            for pid in [top, *processes.descendants(top)]:
                 try:
-                    os.kill(pid, lane.SIGKILL)
+                    os.kill(pid, processes.SIGKILL)
                 except (ProcessLookupError, PermissionError):
                     pass
     return lanes.intersection(children)

@@ -86,10 +86,11 @@ def _reseed():
             module.current_process().authkey = os.urandom(32)
 
 
-def rehearse():
+def rehearse(scope=None):
     """Touch what the first lines of a program touch, so that the pages are this process's own before a request comes.
     It does no more than the smallest program does, so that it costs nothing over all."""
-    scope = {"__name__": "__main__", "__builtins__": builtins}
+    if scope is None:
+        scope = {"__name__": "__main__", "__builtins__": builtins}
     exec(compile("print(end='')", "main.py", "exec", 0, True), scope)
     _clear(scope)
     for stream in (sys.stdout, sys.stderr):
@@ -100,11 +101,7 @@ def rehearse():
 def practise():
     """Run what every worker runs, in ways that change nothing."""
     rehearse()
-    exec(compile("print(end='')", "main.py", "exec", 0, True), main.__dict__)
-    _clear(main.__dict__)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
+    rehearse(main.__dict__)
     confine.warm_up()
     try:
         setpgrp()
