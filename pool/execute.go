@@ -195,16 +195,19 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, 
 		}
 	}
 	result.ExecutionTime = time.Since(begin)
+	stopFeeding()
 	if out == nil {
+		streams.Wait()
 		collect(w.stdout, stdout)
 		collect(w.stderr, stderr)
 	} else {
-		deadline := time.Now().Add(drainGrace)
-		_ = out.SetReadDeadline(deadline)
-		_ = errs.SetReadDeadline(deadline)
+		// Others may still hold the other ends: what the lane is about to end, or what has escaped. Nobody waits for these.
+		_ = out.SetReadDeadline(time.Now())
+		_ = errs.SetReadDeadline(time.Now())
+		streams.Wait()
+		collectFile(out, stdout)
+		collectFile(errs, stderr)
 	}
-	stopFeeding()
-	streams.Wait()
 
 	if w.born != nil {
 		if err := w.born(); err != nil && w.reason != ReasonCancelled && w.reason != ReasonShutdown {

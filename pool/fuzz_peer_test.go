@@ -146,7 +146,7 @@ func (l *scriptedLane) work() {
 		}
 		request = append(request, buffer[:n]...)
 	}
-	if code, ok := bytes.CutPrefix(request, []byte("run\n")); ok {
+	if _, code, ok := bytes.Cut(request, []byte("\n")); ok {
 		_, _ = unix.Write(l.held[1], code)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
@@ -177,6 +178,7 @@ func (p *Pool) leaseLocked() *worker {
 	c := p.current
 	w := c.idle[len(c.idle)-1]
 	c.idle = c.idle[:len(c.idle)-1]
+	w.alone = len(p.leased) < max(1, runtime.NumCPU()/2) && p.waiters.Len() == 0
 	p.leasedLocked(w)
 	return w
 }

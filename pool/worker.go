@@ -14,13 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// bootTimeout bounds the fork, confinement and warming of a worker.
-	bootTimeout = 15 * time.Second
-	// drainGrace is how long output may still come after the worker's last process has ended. In a pid namespace all
-	// writers are gone by then; without one a process that escaped may hold the pipe.
-	drainGrace = 250 * time.Millisecond
-)
+// bootTimeout bounds the fork, confinement and warming of a worker.
+const bootTimeout = 15 * time.Second
 
 // worker is one confined process. The pool's mutex guards state and reason; start is called once, by the request
 // that leased it; dead is closed when it is reaped, after which exit is set.
@@ -40,6 +35,7 @@ type worker struct {
 	// get so. By then the worker may have run.
 	born func() error
 
+	alone    bool         // so few others execute that a processor is free for what follows its answer
 	leasedAt time.Time    // guarded by the pool's mutex
 	making   bool         // likewise; counted in its cohort
 	session  atomic.Bool  // it takes input for as long as it lives
@@ -244,7 +240,11 @@ func (w *worker) start(req Request) error {
 	if len(req.Code) > 1<<14 { // less fits into the socket's buffer
 		_ = w.channel.SetWriteDeadline(time.Now().Add(bootTimeout))
 	}
-	if _, err := io.WriteString(w.channel, "run\n"+strings.TrimPrefix(req.Code, "\ufeff")); err != nil {
+	word := "run\n"
+	if w.alone {
+		word = "run alone\n"
+	}
+	if _, err := io.WriteString(w.channel, word+strings.TrimPrefix(req.Code, "\ufeff")); err != nil {
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	if w.born == nil {
@@ -298,10 +298,11 @@ func feed(stdin *os.File, pieces <-chan []byte, dead <-chan struct{}, asked func
 	}
 }
 
-// collect reads what lies in the pipe of a program that has ended.
+// collect reads what lies in the pipe of a program that has ended, and no more than the pipe can hold: what it left running
+// may still write.
 func collect(fd int, into *capture) {
 	buffer := make([]byte, 4096)
-	for {
+	for total, most := 0, 1<<16; ; {
 		n, err := unix.Read(fd, buffer)
 		if n <= 0 {
 			if err == unix.EINTR { //nolint:errorlint // a bare errno
@@ -310,6 +311,17 @@ func collect(fd int, into *capture) {
 			return // end of file, or nothing more now
 		}
 		into.write(buffer[:n])
+		if total += n; total >= most {
+			if most, err = unix.FcntlInt(uintptr(fd), unix.F_GETPIPE_SZ, 0); err != nil || total >= most {
+				return
+			}
+		}
+	}
+}
+
+func collectFile(f *os.File, into *capture) {
+	if raw, err := f.SyscallConn(); err == nil {
+		_ = raw.Control(func(fd uintptr) { collect(int(fd), into) })
 	}
 }
 

@@ -122,13 +122,9 @@ class Namespace:
     leave = None   # a worker is where it should be
 
     def end(self):
-        if confine.kill_all() < 0:
-            return   # nobody is left
-        try:
-            while True:
-                os.waitpid(-1, 0)
-        except ChildProcessError:
-            pass
+        if confine.kill_all() == 0:   # else nobody is left
+            while confine.wait(-1, None, 0, None) > 0:
+                pass
 
     def clear(self):
         """Empty scratch. False when that is much work, or when something else is not as it was: then the lane goes, and

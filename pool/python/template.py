@@ -6,6 +6,7 @@ import sys
 
 import _sandbox_confine as confine
 import _sandbox_forks as forks
+import _sandbox_heir as heir
 import _sandbox_lane as lane
 import _sandbox_pages as pages
 import _sandbox_preload as preload
@@ -69,6 +70,7 @@ def _start(control, plan):
 
 def _rehearse():
     worker.practise()
+    heir.practise()
     lane.rehearse()
 
 

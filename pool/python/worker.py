@@ -13,6 +13,7 @@ import sys
 from os import _exit, close, closerange, open as open_file, pipe, read, setpgrp, write
 
 import _sandbox_confine as confine
+import _sandbox_heir as heir
 import _sandbox_wire as wire
 
 if sys.version_info >= (3, 13):
@@ -22,7 +23,7 @@ MAIN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 SMALL_READ, MAX_READ = 1 << 11, 1 << 16   # what most programs fit into, and what others are read by
 SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
 enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
-modules, run_exit_functions = sys.modules, atexit._run_exitfuncs
+modules, run_exit_functions, leave_heir, touch_heir = sys.modules, atexit._run_exitfuncs, heir.leave, heir.touch
 main = type(sys)("__main__")
 main.__builtins__ = builtins
 
@@ -39,6 +40,7 @@ def serve(channel, scratch, domain, filter, processes, parked):
         file = open_file("main.py", MAIN_FLAGS, 0o644)
         if parked:
             rehearse()
+            touch_heir()
         enable_collector()
         write(channel, b"ready\n")
         request = receive(channel)
@@ -47,10 +49,10 @@ def serve(channel, scratch, domain, filter, processes, parked):
             write(channel, wire.failure(*confine.describe(e)) + b"\n")
         finally:
             _exit(1)
-    if request[:4] != b"run\n":
+    word, _, source = request.partition(b"\n")   # "run", or "run alone" where processors are free
+    if not word:
         _exit(0)         # retired before a request came
     close(channel)       # user code shares this process: nothing is said from here on
-    source = request[4:]
     status = 0
     try:
         write(file, source)
@@ -60,7 +62,10 @@ def serve(channel, scratch, domain, filter, processes, parked):
         status = _exit_code(e)
     except BaseException as e:
         status = _report(e)
-    _exit(_finish(status))
+    status = _finish(status)
+    if word == b"run alone":
+        leave_heir()     # whoever waits for the answer does not wait for the end of this memory
+    _exit(status)
 
 
 def receive(channel):
@@ -103,6 +108,7 @@ def practise():
     rehearse()
     rehearse(main.__dict__)
     confine.warm_up()
+    heir.touch()
     try:
         setpgrp()
     except OSError:
@@ -115,9 +121,9 @@ def practise():
     write(file, b"source")
     close(file)
     here, there = pipe()
-    write(there, b"run\n")
+    write(there, b"run alone\n")
     close(there)
-    receive(here)
+    receive(here).partition(b"\n")
     close(here)
     closerange(65535, 65536)
 
