@@ -35,12 +35,14 @@ func parseDirective(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	        queue           <count>
 //	        acquire_timeout <duration>
 //	        templates       <count>
+//	        shutdown_grace  <duration>
 //	    }
 //	    limits {
 //	        execute_timeout <default> [<maximum>]
 //	        memory          <size>
 //	        processes       <count>
 //	        output          <characters>
+//	        output_kill     <size>
 //	        scratch         <size>
 //	        open_files      <count>
 //	        request_body    <size>
@@ -102,6 +104,7 @@ func (h *Handler) parseWorkers(d *caddyfile.Dispenser, word string) error {
 		"queue":           countParser(&h.Workers.Queue),
 		"acquire_timeout": durationParser(&h.Workers.AcquireTimeout),
 		"templates":       countParser(&h.Workers.Templates),
+		"shutdown_grace":  durationParser(&h.Workers.ShutdownGrace),
 	})
 }
 
@@ -114,6 +117,7 @@ func (h *Handler) parseLimits(d *caddyfile.Dispenser, word string) error {
 		"memory":          sizeParser(&h.Limits.Memory),
 		"processes":       countParser(&h.Limits.Processes),
 		"output":          countParser(&h.Limits.Output),
+		"output_kill":     sizeParser(&h.Limits.OutputKill),
 		"scratch":         sizeParser(&h.Limits.Scratch),
 		"open_files":      countParser(&h.Limits.OpenFiles),
 		"request_body":    sizeParser(&h.Limits.RequestBody),

@@ -24,12 +24,14 @@ func TestCaddyfileGrammar(t *testing.T) {
 				queue 5
 				acquire_timeout 1500ms
 				templates 2
+				shutdown_grace 3s
 			}
 			limits {
 				execute_timeout 30s 2m
 				memory 512MiB
 				processes 64
 				output 10000
+				output_kill 1MiB
 				scratch 256MiB
 				open_files 256
 				request_body 10MB
@@ -52,9 +54,9 @@ func TestCaddyfileGrammar(t *testing.T) {
 			docs off
 			hosts sandbox, example.internal
 		}`, `{"python":"/usr/bin/python3","preload":["json","re","math","numpy"],"python_path":["/app","/lib","/data"],` +
-			`"workers":{"idle":8,"max":16,"queue":5,"acquire_timeout":1500000000,"templates":2},` +
+			`"workers":{"idle":8,"max":16,"queue":5,"acquire_timeout":1500000000,"templates":2,"shutdown_grace":3000000000},` +
 			`"limits":{"execute_timeout":30000000000,"execute_timeout_max":120000000000,"memory":536870912,"processes":64,` +
-			`"output":10000,"scratch":268435456,"open_files":256,"request_body":10000000},"isolation":"best_effort",` +
+			`"output":10000,"output_kill":1048576,"scratch":268435456,"open_files":256,"request_body":10000000},"isolation":"best_effort",` +
 			`"packages":{"index":"https://index.example/simple","hosts":["files.example","other.example:8443"],"block":["os","subprocess"],` +
 			`"allow":["numpy","pandas"],"trust":["reqeusts"],"sdist":"allow","max_download":1048576,"max_installed":1073741824,` +
 			`"rate":3,"rate_window":10000000000,"install_timeout":60000000000,"data_dir":"/var/lib/sandbox"},"mcp":false,"docs":false,"hosts":["sandbox","example.internal"]}`},

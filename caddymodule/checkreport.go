@@ -180,7 +180,7 @@ func limitsText(l healthLimits) string {
 	return strings.Join([]string{
 		"time " + seconds(l.ExecuteTimeout) + " (at most " + seconds(l.ExecuteTimeoutMax) + ")",
 		"memory " + bytes(l.MemoryBytes), "processes " + strconv.Itoa(l.Processes), "open files " + strconv.Itoa(l.OpenFiles),
-		"scratch " + bytes(l.ScratchBytes), "output " + strconv.Itoa(l.OutputCharacters) + " characters",
+		"scratch " + bytes(l.ScratchBytes), "output " + strconv.Itoa(l.OutputCharacters) + " characters of each stream (ended at " + bytes(l.OutputKillBytes) + ")",
 		"request body " + bytes(l.RequestBodyBytes),
 	}, ", ")
 }

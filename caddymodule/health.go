@@ -46,6 +46,7 @@ type healthLimits struct {
 	MemoryBytes       int64   `json:"memory_bytes" doc:"Memory of all processes together."`
 	Processes         int     `json:"processes" doc:"Processes and threads."`
 	OutputCharacters  int     `json:"output_characters" doc:"Of stdout and of stderr, each."`
+	OutputKillBytes   int64   `json:"output_kill_bytes" doc:"Of both streams together; more ends an execution."`
 	ScratchBytes      int64   `json:"scratch_bytes" doc:"Writable files."`
 	OpenFiles         int     `json:"open_files" doc:"Descriptors of each process."`
 	RequestBodyBytes  int64   `json:"request_body_bytes" doc:"A request's body."`

@@ -93,6 +93,9 @@ type Workers struct {
 
 	// Fork servers that share the work. Default: one for each core, at most 4
 	Templates int `json:"templates,omitempty"`
+
+	// How long executions and installs that run may go on when the server stops or its settings change. Default: 10s
+	ShutdownGrace caddy.Duration `json:"shutdown_grace,omitempty"`
 }
 
 // Limits bounds one execution. Zero means the default.
@@ -112,6 +115,9 @@ type Limits struct {
 
 	// Characters that are returned of stdout, and of stderr; the middle of longer output is left out. Default: 10000
 	Output int `json:"output,omitempty"`
+
+	// Output of both streams together that ends an execution, in bytes; at least 64 KiB. Default: 67108864 (64 MiB)
+	OutputKill int64 `json:"output_kill,omitempty"`
 
 	// Files that an execution writes, in bytes; at least 1 MiB. Default: 268435456 (256 MiB)
 	Scratch int64 `json:"scratch,omitempty"`
@@ -223,7 +229,7 @@ func (h *Handler) shownLimits(cfg pool.Config) healthLimits {
 	standard, most := h.executeTimeouts()
 	return healthLimits{
 		ExecuteTimeout: standard.Seconds(), ExecuteTimeoutMax: most.Seconds(),
-		MemoryBytes: cfg.Memory, Processes: cfg.Processes, OutputCharacters: cfg.Output, ScratchBytes: cfg.Scratch,
+		MemoryBytes: cfg.Memory, Processes: cfg.Processes, OutputCharacters: cfg.Output, OutputKillBytes: cfg.OutputKill, ScratchBytes: cfg.Scratch,
 		OpenFiles: cfg.OpenFiles, RequestBodyBytes: h.maxBody(), CodeBytes: maxCodeBytes,
 	}
 }
@@ -303,7 +309,8 @@ func (h *Handler) poolConfig() pool.Config {
 		Python: h.Python, Preload: h.Preload, PythonPath: h.PythonPath,
 		Idle: h.Workers.Idle, Max: h.Workers.Max, Queue: h.Workers.Queue,
 		AcquireTimeout: time.Duration(h.Workers.AcquireTimeout), Templates: h.Workers.Templates,
-		Memory: h.Limits.Memory, Processes: h.Limits.Processes, Output: h.Limits.Output,
+		ShutdownGrace: time.Duration(h.Workers.ShutdownGrace),
+		Memory:        h.Limits.Memory, Processes: h.Limits.Processes, Output: h.Limits.Output, OutputKill: h.Limits.OutputKill,
 		Scratch: h.Limits.Scratch, OpenFiles: h.Limits.OpenFiles,
 		Isolation: pool.Isolation(h.Isolation),
 	}

@@ -22,6 +22,8 @@ func TestValidate(t *testing.T) {
 		{"an impossible memory", `{"limits":{"memory":1024}}`, "limits memory is 1024 bytes: choose a value from"},
 		{"a negative count", `{"workers":{"idle":-1}}`, "workers idle is -1: choose"},
 		{"too few descriptors", `{"limits":{"open_files":3}}`, "limits open_files is 3: choose"},
+		{"a small output_kill", `{"limits":{"output_kill":1024}}`, "limits output_kill is 1024 bytes: choose"},
+		{"no grace at all", `{"workers":{"shutdown_grace":"-1s"}}`, "workers shutdown_grace is -1000 ms: choose"},
 		{"a negative duration", `{"limits":{"execute_timeout":"-1s"}}`, "limits execute_timeout is -1s: choose"},
 		{"an endless maximum", `{"limits":{"execute_timeout_max":"48h"}}`, "limits execute_timeout, its maximum, is 48h"},
 		{"a negative body", `{"limits":{"request_body":-1}}`, "limits request_body is -1 bytes: choose"},

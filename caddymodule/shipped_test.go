@@ -161,8 +161,8 @@ func TestShippedCaddyfileShowsEveryWord(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, word := range []string{"python", "preload", "python_path", "workers", "idle", "max", "queue", "acquire_timeout", "templates",
-		"limits", "execute_timeout", "memory", "processes", "output", "scratch", "open_files", "request_body", "isolation", "mcp", "docs", "jupyter", "token", "packages",
+	for _, word := range []string{"python", "preload", "python_path", "workers", "idle", "max", "queue", "acquire_timeout", "templates", "shutdown_grace",
+		"limits", "execute_timeout", "memory", "processes", "output", "output_kill", "scratch", "open_files", "request_body", "isolation", "mcp", "docs", "jupyter", "token", "packages",
 		"index", "hosts", "block", "allow", "trust", "sdist", "max_download", "max_installed", "rate", "install_timeout", "data_dir"} {
 		if !strings.Contains(string(text), "\t"+word+" ") && !strings.Contains(string(text), "# "+word+" ") {
 			t.Errorf("%s is not shown", word)

@@ -106,6 +106,7 @@ func (c Config) Normalize() (Config, error) {
 		{"workers queue", int64(c.Queue), 0, 1 << 20, ""},
 		{"workers acquire_timeout", int64(c.AcquireTimeout / time.Millisecond), 1, 3_600_000, " ms"},
 		{"workers templates", int64(c.Templates), 1, 64, ""},
+		{"workers shutdown_grace", int64(c.ShutdownGrace / time.Millisecond), 1, 3_600_000, " ms"},
 		{"limits memory", c.Memory, 64 * mib, 1 << 50, " bytes"},
 		{"limits processes", int64(c.Processes), 1, 1 << 20, ""},
 		{"limits output", int64(c.Output), 2, 1 << 26, " characters"},
