@@ -1,0 +1,241 @@
+package pool
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// shortRun is how long a run's output may wait in its pipes, which hold 64 KiB: a program that is over by then has cost no
+// wake-up of ours. One that fills a pipe sooner waits for us that long, once.
+const shortRun = 3 * time.Millisecond
+
+// makingTime is how long a worker that is made for a request counts as being made, and its output may wait, unless its run is over
+// before. With less, runs that get in each other's way would let in ever more.
+const makingTime = 8 * time.Millisecond
+
+// execution is one run of a request in the worker that was leased for it. Its goroutines, in streams, end when the worker has
+// and the run is collected.
+type execution struct {
+	pool    *Pool
+	worker  *worker
+	request Request
+	begin   time.Time
+
+	stdout, stderr *capture
+	out, errs      *os.File     // the pipes, once the run is no longer a short one
+	unasked        atomic.Int64 // bytes of output since the run began, or since the last piece of input
+	streams        sync.WaitGroup
+	stopFeeding    func()
+}
+
+// run gives the request to a leased worker and waits for the end of both. started says whether the worker had the code.
+func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, started bool, err error) {
+	defer w.closePipes()
+	if err := p.start(w, req); err != nil {
+		p.end(w, ReasonCrashed)
+		<-w.dead
+		return Result{}, false, p.notStarted(w)
+	}
+	e := &execution{pool: p, worker: w, request: req, begin: time.Now(), stdout: newCapture(p.cfg.Output), stderr: newCapture(p.cfg.Output)}
+	e.stdout.tee, e.stderr.tee = req.Stdout, req.Stderr
+	if req.Input != nil {
+		e.feed()
+	}
+	e.await(ctx)
+	result.ExecutionTime = time.Since(e.begin)
+	e.collect()
+	if err := e.bornError(); err != nil {
+		return Result{}, false, err
+	}
+	err = e.fill(&result)
+	if err == nil && w.reason == ReasonCancelled {
+		err = context.Cause(ctx)
+	}
+	return result, true, err
+}
+
+// feed begins to write to standard input what comes for it.
+func (e *execution) feed() {
+	w := e.worker
+	w.session.Store(true)
+	stdin := take(&w.stdin)
+	e.streams.Go(func() { feed(stdin, e.request.Input, w.dead, func() { e.unasked.Store(0) }) })
+	// A process that has escaped may hold the other end of the pipe, full, and nobody reads it.
+	e.stopFeeding = func() { _ = stdin.SetWriteDeadline(time.Now()) }
+}
+
+// await returns when the worker has ended, and sees to that when its time is over or ctx is.
+func (e *execution) await(ctx context.Context) {
+	readAfter := shortRun
+	switch {
+	case e.request.Input != nil:
+		readAfter = 0 // somebody waits for what it writes
+	case e.worker.born != nil:
+		readAfter = makingTime
+	}
+	alarm := time.NewTimer(min(readAfter, e.request.Timeout)) // the run is not a short one, and then its time is over
+	defer alarm.Stop()
+	for interrupt := e.request.Interrupt; ; {
+		select {
+		case <-e.worker.dead:
+			return
+		case <-alarm.C:
+			if e.out != nil {
+				e.end(ReasonTimeLimit)
+				return
+			}
+			alarm.Reset(e.request.Timeout - time.Since(e.begin))
+			e.read()
+		case <-ctx.Done():
+			e.end(ReasonCancelled)
+			return
+		case told, more := <-interrupt:
+			if !more {
+				interrupt = nil
+			} else {
+				told(e.worker.interrupt())
+			}
+		}
+	}
+}
+
+// end ends the worker, and returns when it has.
+func (e *execution) end(reason Reason) {
+	e.worker.settle()
+	e.pool.end(e.worker, reason)
+	<-e.worker.dead // endWorker sees to it
+}
+
+// read begins to read output while the run goes on, as a run that is not a short one needs.
+func (e *execution) read() {
+	p, w := e.pool, e.worker
+	if w.born != nil {
+		p.made(w)
+		e.streams.Go(func() {
+			if w.born() != nil {
+				p.end(w, ReasonBootFailed)
+			}
+		})
+	}
+	over := func() { p.end(w, ReasonOutputLimit) }
+	e.out, e.errs = take(&w.stdout), take(&w.stderr)
+	e.streams.Go(func() { drain(e.out, e.stdout, &e.unasked, p.cfg.OutputKill, over) })
+	e.streams.Go(func() { drain(e.errs, e.stderr, &e.unasked, p.cfg.OutputKill, over) })
+}
+
+// collect takes what lies in the pipes of a worker that has ended, and ends what was begun for it. Others may still hold the
+// other ends, what the lane is about to end or what has escaped, and nobody waits for these.
+func (e *execution) collect() {
+	if e.stopFeeding != nil {
+		e.stopFeeding()
+	}
+	if e.out == nil {
+		e.streams.Wait()
+		collect(e.worker.stdout, e.stdout)
+		collect(e.worker.stderr, e.stderr)
+		return
+	}
+	_ = e.out.SetReadDeadline(time.Now())
+	_ = e.errs.SetReadDeadline(time.Now())
+	e.streams.Wait()
+	collectFile(e.out, e.stdout)
+	collectFile(e.errs, e.stderr)
+	_ = e.out.Close()
+	_ = e.errs.Close()
+}
+
+// bornError says why a worker that was made for its request never had it, and is nil otherwise. It also counts the ends of such
+// workers, which are not known before.
+func (e *execution) bornError() error {
+	p, w := e.pool, e.worker
+	if w.born == nil {
+		return nil
+	}
+	if err := w.born(); err != nil && w.reason != ReasonCancelled && w.reason != ReasonShutdown {
+		if w.reason == ReasonServed {
+			p.cfg.Metrics.WorkerExited(ReasonBootFailed)
+		}
+		p.bootFailed(w, err)
+		return p.notStarted(w)
+	}
+	if w.reason == ReasonServed {
+		p.cfg.Metrics.WorkerExited(ReasonServed)
+	}
+	return nil
+}
+
+// fill sets how the worker ended, what it wrote and what it used.
+func (e *execution) fill(r *Result) (err error) {
+	w := e.worker
+	r.OutputBytes = e.stdout.bytes + e.stderr.bytes
+	if w.reason == ReasonScratchLimit {
+		e.stderr.write(fmt.Appendf(nil, "Killed: the program's files held more than %d MiB, or were too many or nested too deep.\n", e.pool.cfg.Scratch>>20))
+	}
+	var cutOut, cutErr bool
+	r.Stdout, cutOut = e.stdout.text()
+	r.Stderr, cutErr = e.stderr.text()
+	r.Truncated = cutOut || cutErr
+	r.Usage.CPUTime = w.exit.cpu
+	r.Usage.PeakMemory = max(w.exit.maxRSSBytes, w.peak.Load())
+	r.Status, r.ExitCode, err = outcome(w.reason, w.exit)
+	return err
+}
+
+// start gives a worker its request, and makes it first where that is still to be done.
+func (p *Pool) start(w *worker, req Request) error {
+	if w.born != nil {
+		theirs, err := w.open()
+		if err != nil {
+			return err
+		}
+		if err := w.ask("work", theirs, p.processLimit()); err != nil {
+			return err
+		}
+	}
+	if err := w.start(req); err != nil || w.born == nil || req.Input == nil {
+		return err
+	}
+	return w.born() // before the first input is taken, which another worker could not have again
+}
+
+// notStarted is what the request of a worker is told that ended without it.
+func (p *Pool) notStarted(w *worker) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.lane.leaving {
+		return errLaneLeft
+	}
+	return ErrWorkerLost
+}
+
+// outcome turns the reason for which a worker ended and its exit status into what the caller is told.
+func outcome(reason Reason, e exit) (Status, int, error) {
+	switch reason {
+	case ReasonTimeLimit:
+		return StatusTimeout, 124, nil
+	case ReasonMemoryLimit:
+		return StatusMemoryLimit, 137, nil
+	case ReasonOutputLimit:
+		return StatusOutputLimit, 137, nil
+	case ReasonScratchLimit:
+		return StatusKilled, 137, nil
+	case ReasonShutdown:
+		return "", 0, ErrClosed
+	}
+	switch {
+	case e.lost:
+		return "", 0, ErrWorkerLost
+	case e.status.Signaled():
+		return StatusKilled, 128 + int(e.status.Signal()), nil
+	case e.status.Stopped(): // it let itself be traced, and the lane has killed it
+		return StatusKilled, 137, nil
+	case e.status.ExitStatus() == 0:
+		return StatusOK, 0, nil
+	default:
+		return StatusError, e.status.ExitStatus(), nil
+	}
+}
