@@ -48,12 +48,42 @@ func TestCgroupsThatAreNotOursAreLeftAlone(t *testing.T) {
 		{"", 1000, "no control groups"},
 		{describedCgroup(t, "cpu io pids\n", "pids\n"), 1000, "lacks the controller memory"},
 		{"/proc/self", 1000, "not delegated"},
-		{"/sys/fs/cgroup", 0, ""},
 	} {
-		if g, err := newCgroup(c.own, c.euid, Config{}); err == nil || !strings.Contains(err.Error(), c.want) {
-			t.Errorf("%q: got %v, %v", c.own, g, err)
+		if d, err := findDelegation(c.own, c.euid); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: got %v, %v", c.own, d, err)
 		}
 	}
+}
+
+// testGroup makes a group below own, where the system lets this user.
+func testGroup(t *testing.T, own string) string {
+	t.Helper()
+	dir := filepath.Join(own, "test-"+strconv.Itoa(os.Getpid())+"-"+t.Name())
+	if own == "" || os.Mkdir(dir, 0o755) != nil {
+		if os.Geteuid() != 0 {
+			t.Skip("no group of version 2 is delegated to this user")
+		}
+		skipWithoutLayer(t, "no group of version 2 can be made here")
+	}
+	t.Cleanup(func() { removeGroup(dir) })
+	return dir
+}
+
+// sleepIn starts a process in a group, and ends it with the test.
+func sleepIn(t *testing.T, group string) *exec.Cmd {
+	t.Helper()
+	sleep := exec.Command("sleep", "60")
+	if err := sleep.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = sleep.Process.Kill()
+		_ = sleep.Wait()
+	})
+	if err := writeFile(filepath.Join(group, "cgroup.procs"), strconv.Itoa(sleep.Process.Pid)); err != nil {
+		t.Fatal(err)
+	}
+	return sleep
 }
 
 // The kernel's own files, as far as they are there without controllers: a group ends what is in it at once.
@@ -61,20 +91,8 @@ func TestCgroupKillsWhatIsInIt(t *testing.T) {
 	t.Parallel()
 	membership, _ := os.ReadFile("/proc/self/cgroup")
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	own := ownCgroup(string(membership), string(mounts))
-	group := laneCgroup(filepath.Join(own, "python-sandbox-test-"+strconv.Itoa(os.Getpid())))
-	if own == "" || os.Mkdir(string(group), 0o755) != nil {
-		skipWithoutLayer(t, "no group of version 2 can be made here")
-	}
-	defer group.remove()
-	sleep := exec.Command("sleep", "60")
-	if err := sleep.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = sleep.Process.Kill() }()
-	if err := writeFile(filepath.Join(string(group), "cgroup.procs"), strconv.Itoa(sleep.Process.Pid)); err != nil {
-		skipWithoutLayer(t, "no process can be moved here: "+err.Error())
-	}
+	group := laneCgroup(testGroup(t, ownCgroup(string(membership), string(mounts))))
+	sleep := sleepIn(t, string(group))
 	ended := make(chan error, 1)
 	go func() { ended <- sleep.Wait() }()
 	group.kill()

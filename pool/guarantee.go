@@ -50,6 +50,7 @@ func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation
 	}
 	if err != nil {
 		t.stop()
+		p.group.remove()
 		return nil, err
 	}
 	for _, g := range p.guarantees {
@@ -108,9 +109,8 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system, set *packages.
 		if err := os.Chmod(p.scratchDir, 0o733|os.ModeSticky); err != nil {
 			return nil, fmt.Errorf("opening the scratch directory: %w", err)
 		}
-	} else {
-		p.others = &processCount{uid: sys.euid}
 	}
+	p.countOthers(sys)
 	t, err := startTemplate(ctx, p.python, p.plan.withPackages(set))
 	return t, describeStart(err)
 }
@@ -127,7 +127,16 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys system, set *packages.Gene
 	if p.plan, err = makePlan(p.cfg, p.python, sys, worldNamespaces, ""); err != nil {
 		return nil, err
 	}
+	p.countOthers(sys)
 	return startTemplate(ctx, p.python, p.plan.withPackages(set))
+}
+
+// countOthers makes the count that a limit for one worker takes where its id is not its lane's alone.
+func (p *Pool) countOthers(sys system) {
+	p.others = nil
+	if !p.plan.limitsProcesses() {
+		p.others = &processCount{uid: sys.euid}
+	}
 }
 
 // lackOfNamespaces returns why the system refuses namespaces, or "" when err is something else.

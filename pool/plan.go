@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 )
 
@@ -110,7 +112,8 @@ var maskedPaths = []string{
 // system is what makePlan needs to know of the machine: a value, so that a test can describe any.
 type system struct {
 	euid     int
-	landlock int // its ABI; 0 for none
+	release  string // of the kernel, such as 6.1.0-53-amd64
+	landlock int    // its ABI; 0 for none
 	seccomp  bool
 	goarch   string
 	isDir    func(path string) bool
@@ -119,8 +122,10 @@ type system struct {
 }
 
 func thisSystem() system {
+	var name unix.Utsname
+	_ = unix.Uname(&name)
 	return system{
-		euid: os.Geteuid(), landlock: landlockABI(), goarch: runtime.GOARCH,
+		euid: os.Geteuid(), release: unix.ByteSliceToString(name.Release[:]), landlock: landlockABI(), goarch: runtime.GOARCH,
 		seccomp: hasSeccomp() && seccompArches[runtime.GOARCH] != nil,
 		isDir:   func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
 		readlink: func(path string) (string, bool) {
@@ -134,6 +139,13 @@ func thisSystem() system {
 			return path
 		},
 	}
+}
+
+// atLeast compares the kernel's version; false when it is unknown.
+func (s system) atLeast(major, minor int) bool {
+	var has [2]int
+	n, _ := fmt.Sscanf(s.release, "%d.%d", &has[0], &has[1])
+	return n == 2 && slices.Compare(has[:], []int{major, minor}) >= 0
 }
 
 // makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
@@ -169,9 +181,9 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 			p.UID += hostIDBase
 		}
 	}
-	if w == worldNamespaces || sys.euid == 0 {
-		// Counted for an id and user namespace that only one lane has, the lane included. Elsewhere it counts every process
-		// of Caddy's user, so the limit is made anew for each worker.
+	if w == worldNamespaces && sys.atLeast(5, 14) || sys.euid == 0 {
+		// Counted for an id and (since Linux 5.14) user namespace that only one lane has, the lane included. Elsewhere it
+		// counts every process of Caddy's user, so the limit is made anew for each worker.
 		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes) + 1})
 	}
 	p.Landlock = makeLandlock(sys.landlock, w, root)
@@ -192,6 +204,11 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 
 // packagesTarget is where installed packages lie in a root of our own.
 const packagesTarget = "/packages"
+
+// limitsProcesses says whether lanes bound the processes of their workers. Else each worker is to be given a limit.
+func (p plan) limitsProcesses() bool {
+	return slices.ContainsFunc(p.Rlimits, func(l rlimit) bool { return l.Name == "RLIMIT_NPROC" })
+}
 
 // withPackages lets user code read a set of packages.
 func (p plan) withPackages(set *packages.Generation) plan {

@@ -56,15 +56,29 @@ func TestPlanOfRootWithoutNamespacesTakesAnUnprivilegedID(t *testing.T) {
 	if p.UID < hostIDBase || p.UIDs < 2 || p.Scratch.Path != "/tmp/x" {
 		t.Errorf("got %+v", p)
 	}
-	limitsProcesses := func(p plan) bool {
-		return slices.ContainsFunc(p.Rlimits, func(l rlimit) bool { return l.Name == "RLIMIT_NPROC" })
-	}
-	if !limitsProcesses(p) {
-		t.Error("an id of its own has a process count of its own")
-	}
-	p, err = makePlan(cfg, Interpreter{Executable: "/usr/bin/python3"}, describedSystem(1001, []string{"/usr"}, nil), worldProcess, "/tmp/x")
-	if err != nil || limitsProcesses(p) {
-		t.Error("RLIMIT_NPROC would count every process of Caddy's user", err)
+}
+
+// RLIMIT_NPROC of a lane holds for what its worker starts only where nobody else is counted with it.
+func TestLanesLimitProcessesWhereTheyAreCountedAlone(t *testing.T) {
+	t.Parallel()
+	cfg, _ := Config{}.Normalize()
+	for _, c := range []struct {
+		euid    int
+		world   world
+		release string
+		want    bool
+	}{
+		{0, worldProcess, "5.10.0", true}, {0, worldNamespaces, "5.10.0", true}, // an id of its own
+		{1001, worldProcess, "6.12.1", false},
+		{1001, worldNamespaces, "5.13.19-generic", false}, {1001, worldNamespaces, "", false},
+		{1001, worldNamespaces, "5.14.0-rc1", true}, {1001, worldNamespaces, "6.1.0-53-cloud-amd64", true}, {1001, worldNamespaces, "10.0", true},
+	} {
+		sys := describedSystem(c.euid, []string{"/usr"}, nil)
+		sys.release = c.release
+		p, err := makePlan(cfg, Interpreter{Executable: "/usr/bin/python3"}, sys, c.world, "/tmp/x")
+		if err != nil || p.limitsProcesses() != c.want {
+			t.Errorf("%+v: got %v, %v", c, p.limitsProcesses(), err)
+		}
 	}
 }
 

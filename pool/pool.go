@@ -392,9 +392,7 @@ func (p *Pool) Close() error {
 	p.background.Wait()
 	last.Stop()
 	<-drained
-	if p.group != nil {
-		p.group.remove()
-	}
+	p.group.remove()
 	return errors.Join(p.closeStore(), p.removeScratch())
 }
 

@@ -234,9 +234,10 @@ func (p *Pool) bootFailed(w *worker, err error) {
 	}
 }
 
-// processLimit is RLIMIT_NPROC for a worker whose id others have too; 0 when its lane has set one.
+// processLimit is RLIMIT_NPROC for a worker whose id others have too; 0 when its lane has set one, or has a control group: that
+// counts its processes alone.
 func (p *Pool) processLimit() int {
-	if p.others == nil {
+	if p.others == nil || p.group != nil {
 		return 0
 	}
 	return p.others.get() + p.cfg.Processes

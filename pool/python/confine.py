@@ -323,8 +323,8 @@ def warm_up():
 
 
 def enter_worker(domain, filter, scratch, processes):
-    """All that is left to do: everything else came from the lane. The arguments are for a lane without namespaces, whose own
-    work goes beyond what its workers may do; elsewhere they are None and 0."""
+    """All that is left to do: everything else came from the lane. domain and filter are for a lane without namespaces, whose own
+    work goes beyond what its workers may do; processes is a limit where others have the id of this process, and else 0."""
     set_dumpable(PR_SET_DUMPABLE, 1)
     if domain is not None:
         for rule in domain.plan["own_proc"]:
