@@ -36,7 +36,7 @@ type executeOutput struct {
 	Status        string       `json:"status" enum:"ok,error,timeout,memory_limit,output_limit,killed" doc:"How the run ended."`
 	Truncated     bool         `json:"truncated" doc:"True when some output was left out."`
 	Usage         executeUsage `json:"usage" doc:"What the run cost."`
-	Hint          string       `json:"hint,omitempty" doc:"What to do about a module that is missing."`
+	Hint          string       `json:"hint,omitempty" doc:"What to do about a module that is missing, or a limit that was met."`
 }
 
 type executeUsage struct {
@@ -63,6 +63,8 @@ type operation struct {
 	pool runner
 	// defaultTimeout is used when the caller names none; maxTimeout is the most a caller may ask for.
 	defaultTimeout, maxTimeout time.Duration
+	// memory and outputKill are the pool's limits, in bytes.
+	memory, outputKill int64
 	// hint says what to do about a module that is missing, "" for nothing; nil gives no hints.
 	hint func(module string) string
 	log  *zap.Logger
@@ -81,11 +83,7 @@ func (o *operation) execute(ctx context.Context, in executeInput) (executeOutput
 	}
 	o.executed(execution{id: req.ID, code: in.Code, result: result, stdoutBytes: len(result.Stdout), stderrBytes: len(result.Stderr)})
 	out := outputOf(result)
-	if o.hint != nil && result.Status == pool.StatusError {
-		if module := missingModule(out.Stderr); module != "" {
-			out.Hint = o.hint(module)
-		}
-	}
+	out.Hint = o.hintOn(result, req.Timeout)
 	return out, nil
 }
 

@@ -131,3 +131,18 @@ func TestLiveCoreFollowsTheNewestConfiguration(t *testing.T) {
 		t.Errorf("got %+v", entry)
 	}
 }
+
+func TestHintsOnMemoryKnowTheExceptionsOfLibraries(t *testing.T) {
+	t.Parallel()
+	op, _ := newOperation(&fakeRunner{}, zapcore.InfoLevel)
+	op.memory = 512 << 20
+	for line, want := range map[string]bool{
+		"MemoryError": true, "MemoryError: out": true, "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8.00 TiB for an array": true,
+		"numpy.core._exceptions.MemoryError: Unable to allocate": true, "ValueError: MemoryError": false, "x MemoryError": false, "MemoryErrors": false, "": false,
+	} {
+		hint := op.hintOn(pool.Result{Status: pool.StatusError, Stderr: "Traceback (most recent call last):\n" + line + "\n"}, time.Second)
+		if strings.Contains(hint, "512 MiB") != want {
+			t.Errorf("%q: got the hint %q", line, hint)
+		}
+	}
+}

@@ -4,21 +4,59 @@ import (
 	"fmt"
 	"regexp"
 	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
 // missing is what the last line of a traceback says of a module that is not there.
 var missing = regexp.MustCompile(`^(?:ModuleNotFoundError|ImportError): No module named '?([A-Za-z_][A-Za-z0-9_.]*)'?(?:;.*)?$`)
 
+// refusedMemory is the same of memory, the exceptions of libraries included.
+var refusedMemory = regexp.MustCompile(`^(?:\w+\.)*\w*MemoryError(?:: |$)`)
+
+func lastLine(stderr string) string {
+	text := strings.TrimRight(stderr, "\n")
+	return text[strings.LastIndexByte(text, '\n')+1:]
+}
+
 // missingModule returns the module for want of which a program ended, or "".
 func missingModule(stderr string) string {
-	text := strings.TrimRight(stderr, "\n")
-	match := missing.FindStringSubmatch(text[strings.LastIndexByte(text, '\n')+1:])
+	match := missing.FindStringSubmatch(lastLine(stderr))
 	if match == nil || len(match[1]) > 200 {
 		return ""
 	}
 	return match[1]
+}
+
+const lessMemory = "Work on the data in pieces, and keep less of it at once."
+
+// hintOn says what to do about how a run has ended, in a sentence for a model; "" when there is nothing to say.
+func (o *operation) hintOn(r pool.Result, timeout time.Duration) string {
+	switch r.Status {
+	case pool.StatusError:
+		if module := missingModule(r.Stderr); module != "" && o.hint != nil {
+			return o.hint(module)
+		}
+		if refusedMemory.MatchString(lastLine(r.Stderr)) {
+			return fmt.Sprintf("The code asked for more memory than it may have: %s, with what it starts. %s", humanize.IBytes(uint64(o.memory)), lessMemory) //nolint:gosec // a limit is positive
+		}
+	case pool.StatusTimeout:
+		more := ""
+		if timeout < o.maxTimeout {
+			more = fmt.Sprintf(", or set timeout to more seconds, up to %s", seconds(o.maxTimeout.Seconds()))
+		}
+		return fmt.Sprintf("The code was ended after its timeout of %s s, and its output until then is here. Give it less to do%s.", seconds(timeout.Seconds()), more)
+	case pool.StatusMemoryLimit:
+		return fmt.Sprintf("The code and what it started held more than %s together and were ended. %s", humanize.IBytes(uint64(o.memory)), lessMemory) //nolint:gosec // a limit is positive
+	case pool.StatusOutputLimit:
+		return fmt.Sprintf("The code was ended since it had printed more than %s. Print a summary, or the part that matters.", humanize.IBytes(uint64(o.outputKill))) //nolint:gosec // likewise
+	case pool.StatusOK, pool.StatusKilled:
+	}
+	return ""
 }
 
 // hint says how a module that is missing can be had, in a sentence for a model.

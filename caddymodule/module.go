@@ -207,7 +207,7 @@ func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 		return err
 	}
 	return h.routes.addAPI(
-		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, hint: install.hint, log: h.log}, install.orNil(),
+		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, memory: cfg.Memory, outputKill: cfg.OutputKill, hint: install.hint, log: h.log}, install.orNil(),
 		apiOptions{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.look, InFlight: &h.inFlight})
 }
 
@@ -246,7 +246,7 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 		if err != nil {
 			return nil, err
 		}
-		return newMCPFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, hint: install.hint, log: log}, mcpOptions{
+		return newMCPFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, memory: cfg.Memory, outputKill: cfg.OutputKill, hint: install.hint, log: log}, mcpOptions{
 			Install: install.orNil(),
 			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(),
 			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,
