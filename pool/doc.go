@@ -42,7 +42,7 @@
 // dozens of pages that it shares with its lane, and each costs a copy.
 //
 //	worker -> Go    ready, a line feed              confined; the kernel adds the sender's pid (SO_PASSCRED, unix(7))
-//	Go -> worker    run, a line feed, the source, end of file | end of file: retire
+//	Go -> worker    run [alone], a line feed, the source, end of file; alone where processors are free | end of file: retire
 //
 // The worker closes its channel before the first byte of user code runs. What the code did is told by the pipes and by
 // the lane's wait4, so there is nothing for user code to forge. End of file on a control socket or channel means that

@@ -199,6 +199,7 @@ func (p *Pool) bootLocked(l *lane) {
 			p.refillLocked(c)
 			return
 		}
+		w.channel.pollable() // from here on the end of the lane may close it
 		p.mu.Lock()
 		l.current = w
 		_, alive := p.lanes[l]

@@ -8,6 +8,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -28,7 +29,7 @@ type worker struct {
 	// Our ends of user code's descriptors. Bare, since an os.File would wake us for every write of a program that is over
 	// in a millisecond. They belong to the request that leased the worker, or else to whoever takes its end.
 	stdin, stdout, stderr int
-	channel               *os.File
+	channel               channel
 	dead                  chan struct{}
 	exit                  exit
 	// born is set of a worker that was leased before it was made: it waits until the worker is ready, and says why it did not
@@ -76,16 +77,10 @@ func (w *worker) open() (theirs []int, err error) {
 			return nil, fmt.Errorf("making pipes: %w", err)
 		}
 	}
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return nil, fmt.Errorf("making a channel: %w", err)
+	var end int
+	if w.channel, end, err = newChannel(); end >= 0 {
+		theirs = append(theirs, end)
 	}
-	theirs = append(theirs, pair[1])
-	if err = unix.SetNonblock(pair[0], true); err == nil {
-		// The kernel itself then says who wrote what comes (unix(7)).
-		err = unix.SetsockoptInt(pair[0], unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
-	}
-	w.channel = os.NewFile(uintptr(pair[0]), "channel")
 	return theirs, err
 }
 
@@ -102,9 +97,7 @@ func (w *worker) closePipes() {
 			*fd = -1
 		}
 	}
-	if w.channel != nil {
-		_ = w.channel.Close()
-	}
+	w.channel.close()
 }
 
 // take turns one of the bare descriptors into a file, which then owns it.
@@ -138,20 +131,26 @@ func (w *worker) boot(theirs []int, processes int) error {
 
 // awaitReady waits until the worker is confined and ready for its request, or has read it already.
 func (w *worker) awaitReady() error {
-	_ = w.channel.SetReadDeadline(time.Now().Add(bootTimeout))
-	line := make([]byte, 4096)
+	deadline := time.Now().Add(bootTimeout)
+	line := make([]byte, 16) // enough for "ready"
 	for n := 0; ; {
 		if n == len(line) {
-			return errProtocol
+			if n >= 4096 {
+				return errProtocol
+			}
+			line = append(line, make([]byte, 4096-n)...)
 		}
-		read, err := w.receive(line[n:])
+		read, pid, err := w.channel.read(line[n:], deadline)
+		if pid > 0 {
+			w.pid.Store(pid)
+		}
 		n += read
 		if end := bytes.IndexByte(line[:n], '\n'); end >= 0 {
 			if end != n-1 || w.pid.Load() <= 0 {
 				return errProtocol
 			}
 			if string(line[:end]) == "ready" {
-				return w.channel.SetReadDeadline(time.Time{})
+				return nil
 			}
 			return parseFailure(line[:end])
 		}
@@ -170,35 +169,6 @@ func (w *worker) settle() {
 	if w.born != nil {
 		_ = w.born()
 	}
-}
-
-// receive reads from the channel, and takes the worker's pid from the credentials that come with it.
-func (w *worker) receive(into []byte) (n int, err error) {
-	raw, err := w.channel.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
-	var oobn int
-	var readErr error
-	err = raw.Read(func(fd uintptr) bool {
-		n, oobn, _, _, readErr = unix.Recvmsg(int(fd), into, oob, unix.MSG_CMSG_CLOEXEC)
-		return readErr != unix.EAGAIN && readErr != unix.EINTR //nolint:errorlint // bare errnos
-	})
-	switch {
-	case err != nil:
-		return 0, err
-	case readErr != nil:
-		return 0, readErr
-	case n == 0:
-		return 0, io.EOF
-	}
-	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) > 0 {
-		if sender, err := unix.ParseUnixCredentials(&messages[0]); err == nil {
-			w.pid.Store(sender.Pid)
-		}
-	}
-	return n, nil
 }
 
 // kill ends the worker's first process; false when that cannot be done safely.
@@ -237,19 +207,16 @@ var errProtocol = errors.New("the worker broke the protocol")
 
 // start hands the request over; from its return on the worker has the code.
 func (w *worker) start(req Request) error {
-	if len(req.Code) > 1<<14 { // less fits into the socket's buffer
-		_ = w.channel.SetWriteDeadline(time.Now().Add(bootTimeout))
-	}
 	word := "run\n"
 	if w.alone {
 		word = "run alone\n"
 	}
-	if _, err := io.WriteString(w.channel, word+strings.TrimPrefix(req.Code, "\ufeff")); err != nil {
+	if err := w.channel.write(word + strings.TrimPrefix(req.Code, "\ufeff")); err != nil {
 		return fmt.Errorf("sending the request: %w", err)
 	}
 	if w.born == nil {
-		_ = w.channel.Close()
-	} else if err := w.closeWrite(); err != nil { // it has yet to say that it is ready
+		w.channel.close()
+	} else if err := w.channel.closeWrite(); err != nil { // it has yet to say that it is ready
 		return err
 	}
 	if req.Input != nil {
@@ -266,18 +233,6 @@ func (w *worker) start(req Request) error {
 		_ = stdin.Close()
 	}()
 	return nil
-}
-
-// closeWrite ends what the worker reads from its channel.
-func (w *worker) closeWrite() error {
-	raw, err := w.channel.SyscallConn()
-	if err != nil {
-		return err
-	}
-	if failed := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); failed != nil {
-		return failed
-	}
-	return err
 }
 
 // feed writes pieces to a worker's standard input as they come, until there are no more or the worker has ended. asked is
@@ -298,10 +253,15 @@ func feed(stdin *os.File, pieces <-chan []byte, dead <-chan struct{}, asked func
 	}
 }
 
+// buffers are for collect: most programs write little, and are many.
+var buffers = sync.Pool{New: func() any { return new([4096]byte) }}
+
 // collect reads what lies in the pipe of a program that has ended, and no more than the pipe can hold: what it left running
 // may still write.
 func collect(fd int, into *capture) {
-	buffer := make([]byte, 4096)
+	pooled := buffers.Get().(*[4096]byte)
+	defer buffers.Put(pooled)
+	buffer := pooled[:]
 	for total, most := 0, 1<<16; ; {
 		n, err := unix.Read(fd, buffer)
 		if n <= 0 {
