@@ -2,6 +2,10 @@
 package main
 
 import (
+	"os"
+	"runtime"
+	"strconv"
+
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 
 	_ "github.com/caddyserver/caddy/v2/modules/standard"
@@ -10,5 +14,18 @@ import (
 )
 
 func main() {
+	shareProcessors()
 	caddycmd.Main()
+}
+
+// shareProcessors leaves half of the processors to what this server is for, unless GOMAXPROCS says otherwise: nearly all that it
+// computes is Python's, and idle threads of Go's look for work on processors where Python could run.
+func shareProcessors() {
+	const name = "GOMAXPROCS"
+	if os.Getenv(name) != "" {
+		return
+	}
+	n := max(1, runtime.GOMAXPROCS(0)/2)
+	runtime.GOMAXPROCS(n)
+	_ = os.Setenv(name, strconv.Itoa(n)) // Caddy would set it anew otherwise
 }
