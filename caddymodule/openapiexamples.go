@@ -31,7 +31,8 @@ var answerExamples = map[string][]example{
 		{"input", "Text on standard input", executeOutput{Stdout: "Hello, Ada!\n", ExecutionTime: 0.002214, Success: true, Status: "ok", Usage: exampleUsage}},
 		{"raise", "An exception", executeOutput{Stderr: "Traceback (most recent call last):\n  File \"main.py\", line 1, in <module>\n    raise ValueError(\"no such city\")\n" +
 			"ValueError: no such city\n", ExitCode: 1, ExecutionTime: 0.002951, Status: "error", Usage: exampleUsage}},
-		{"sleep", "A program that takes too long", executeOutput{Stdout: "working\n", ExitCode: 124, ExecutionTime: 0.500871, Status: "timeout", Usage: exampleUsage}},
+		{"sleep", "A program that takes too long", executeOutput{Stdout: "working\n", ExitCode: 124, ExecutionTime: 0.500871, Status: "timeout", Usage: exampleUsage,
+			Hint: "The code was ended after its timeout of 0.5 s, and its output until then is here. Give it less to do, or set timeout to more seconds, up to 120."}},
 	},
 	"pip_install": {
 		{"installed", "It is there now", installOutput{

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/signal"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -72,6 +74,20 @@ func TestStdoutIsHandedOn(t *testing.T) {
 		r, err := p.Execute(t.Context(), Request{Code: code, Timeout: 10 * time.Second, Stdout: func(b []byte) { got.Write(b) }})
 		if want := strings.Repeat("x", 999) + "\n"; err != nil || got.String() != want || !r.Truncated || len(r.Stdout) > 60 {
 			t.Errorf("%q: got %q, %+v, %v", code, got.String(), r, err)
+		}
+	}
+}
+
+// Programs find the signals that Python ignores, and no others, whatever Caddy was started with: nohup ignores SIGHUP.
+func TestIgnoredSignalsAreNotInherited(t *testing.T) {
+	t.Parallel()
+	signal.Ignore(syscall.SIGHUP) // and go on: everything that is started from here inherits it
+	defer signal.Reset(syscall.SIGHUP)
+	for name, isolation := range map[string]Isolation{"namespaces": IsolationStrict, "process": IsolationNone} {
+		r := execute(t, newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: isolation}), `import signal
+print(*[s.name for s in signal.Signals if signal.getsignal(s) == signal.SIG_IGN], signal.pthread_sigmask(0, ()))`, 10*time.Second)
+		if r.Stdout != "SIGPIPE SIGXFSZ set()\n" {
+			t.Errorf("%s: got %+v", name, r)
 		}
 	}
 }

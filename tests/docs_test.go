@@ -92,7 +92,7 @@ func TestOpenAPIExamplesAreTrue(t *testing.T) {
 		if err := json.Unmarshal(answers[name].Value, &want); err != nil {
 			t.Fatal(err)
 		}
-		for _, field := range []string{"stdout", "stderr", "exit_code", "success", "status", "truncated"} {
+		for _, field := range []string{"stdout", "stderr", "exit_code", "success", "status", "truncated", "hint"} {
 			if got[field] != want[field] {
 				t.Errorf("%s: %s is %q, and the document says %q", name, field, got[field], want[field])
 			}

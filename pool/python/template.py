@@ -18,14 +18,23 @@ import _sandbox_worker as worker
 def main(control, plan):
     """Serve until the control socket closes. Also the bottom frame of every lane and worker forked from here."""
     try:
-        # Only Python's own signals differ from the defaults; a terminal's ^C is for Caddy, not for us.
-        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+        _default_signals()
         _start(control, plan)
     except BaseException as e:
         wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
     control, number = _serve(control, plan)   # returns in a lane
     lane.serve(control, plan, number)         # never returns
+
+
+def _default_signals():
+    """Only what Python itself ignores differs from the defaults: neither what Caddy's parent did to signals (nohup, say) nor a
+    terminal's ^C, which is for Caddy, is a program's."""
+    for number in range(1, _signal.NSIG):
+        ignored = _signal.getsignal(number) is _signal.SIG_IGN and number not in (_signal.SIGPIPE, _signal.SIGXFSZ)
+        if ignored or number == _signal.SIGINT:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
 
 
 def _start(control, plan):
