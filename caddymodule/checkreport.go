@@ -174,13 +174,15 @@ func userText(id int) string {
 	return "id " + strconv.Itoa(id)
 }
 
+// sizeText is a limit in bytes as a person writes it.
+func sizeText(n int64) string { return humanize.IBytes(uint64(n)) } //nolint:gosec // a limit is positive
+
 func limitsText(l healthLimits) string {
-	bytes := func(n int64) string { return humanize.IBytes(uint64(n)) } //nolint:gosec // a limit is positive
 	seconds := func(s float64) string { return time.Duration(s * float64(time.Second)).String() }
 	return strings.Join([]string{
 		"time " + seconds(l.ExecuteTimeout) + " (at most " + seconds(l.ExecuteTimeoutMax) + ")",
-		"memory " + bytes(l.MemoryBytes), "processes " + strconv.Itoa(l.Processes), "open files " + strconv.Itoa(l.OpenFiles),
-		"scratch " + bytes(l.ScratchBytes), "output " + strconv.Itoa(l.OutputCharacters) + " characters of each stream (ended at " + bytes(l.OutputKillBytes) + ")",
-		"request body " + bytes(l.RequestBodyBytes),
+		"memory " + sizeText(l.MemoryBytes), "processes " + strconv.Itoa(l.Processes), "open files " + strconv.Itoa(l.OpenFiles),
+		"scratch " + sizeText(l.ScratchBytes), "output " + strconv.Itoa(l.OutputCharacters) + " characters of each stream (ended at " + sizeText(l.OutputKillBytes) + ")",
+		"request body " + sizeText(l.RequestBodyBytes),
 	}, ", ")
 }

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/dustin/go-humanize"
-
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
@@ -42,7 +40,7 @@ func (o *operation) hintOn(r pool.Result, timeout time.Duration) string {
 			return o.hint(module)
 		}
 		if refusedMemory.MatchString(lastLine(r.Stderr)) {
-			return fmt.Sprintf("The code asked for more memory than it may have: %s, with what it starts. %s", humanize.IBytes(uint64(o.memory)), lessMemory) //nolint:gosec // a limit is positive
+			return fmt.Sprintf("The code asked for more memory than it may have: %s, with what it starts. %s", sizeText(o.memory), lessMemory)
 		}
 	case pool.StatusTimeout:
 		more := ""
@@ -51,9 +49,9 @@ func (o *operation) hintOn(r pool.Result, timeout time.Duration) string {
 		}
 		return fmt.Sprintf("The code was ended after its timeout of %s s, and its output until then is here. Give it less to do%s.", seconds(timeout.Seconds()), more)
 	case pool.StatusMemoryLimit:
-		return fmt.Sprintf("The code and what it started held more than %s together and were ended. %s", humanize.IBytes(uint64(o.memory)), lessMemory) //nolint:gosec // a limit is positive
+		return fmt.Sprintf("The code and what it started held more than %s together and were ended. %s", sizeText(o.memory), lessMemory)
 	case pool.StatusOutputLimit:
-		return fmt.Sprintf("The code was ended since it had printed more than %s. Print a summary, or the part that matters.", humanize.IBytes(uint64(o.outputKill))) //nolint:gosec // likewise
+		return fmt.Sprintf("The code was ended since it had printed more than %s. Print a summary, or the part that matters.", sizeText(o.outputKill))
 	case pool.StatusOK, pool.StatusKilled:
 	}
 	return ""

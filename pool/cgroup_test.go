@@ -20,7 +20,7 @@ func TestOwnCgroupIsFoundInItsMount(t *testing.T) {
 		{"0::/../other\n", unified, ""}, {"9:memory:/x\n", unified, ""}, {"", "", ""},
 		{"0::/a\n", "31 24 0:27 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n", ""},
 	} {
-		if got := ownCgroup(c.membership, c.mounts); got != c.want {
+		if got := cgroupIn(c.membership, c.mounts); got != c.want {
 			t.Errorf("%q: got %q, want %q", c.membership, got, c.want)
 		}
 	}
@@ -55,9 +55,10 @@ func TestCgroupsThatAreNotOursAreLeftAlone(t *testing.T) {
 	}
 }
 
-// testGroup makes a group below own, where the system lets this user.
-func testGroup(t *testing.T, own string) string {
+// testGroup makes a group below our own, where the system lets this user.
+func testGroup(t *testing.T) string {
 	t.Helper()
+	own := ownCgroup()
 	dir := filepath.Join(own, "test-"+strconv.Itoa(os.Getpid())+"-"+t.Name())
 	if own == "" || os.Mkdir(dir, 0o755) != nil {
 		if os.Geteuid() != 0 {
@@ -89,9 +90,7 @@ func sleepIn(t *testing.T, group string) *exec.Cmd {
 // The kernel's own files, as far as they are there without controllers: a group ends what is in it at once.
 func TestCgroupKillsWhatIsInIt(t *testing.T) {
 	t.Parallel()
-	membership, _ := os.ReadFile("/proc/self/cgroup")
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	group := laneCgroup(testGroup(t, ownCgroup(string(membership), string(mounts))))
+	group := laneCgroup(testGroup(t))
 	sleep := sleepIn(t, string(group))
 	ended := make(chan error, 1)
 	go func() { ended <- sleep.Wait() }()

@@ -38,9 +38,15 @@ var divisions = struct {
 	of map[string]division
 }{of: map[string]division{}}
 
-// ownCgroup returns the directory of this process's group of version 2, "" when there is none, from the text of
-// /proc/self/cgroup and /proc/self/mountinfo.
-func ownCgroup(membership, mounts string) string {
+// ownCgroup returns the directory of this process's group of version 2, "" when there is none.
+func ownCgroup() string {
+	membership, _ := os.ReadFile("/proc/self/cgroup")
+	mounts, _ := os.ReadFile("/proc/self/mountinfo")
+	return cgroupIn(string(membership), string(mounts))
+}
+
+// cgroupIn is ownCgroup for the text of /proc/self/cgroup and /proc/self/mountinfo.
+func cgroupIn(membership, mounts string) string {
 	var path string
 	for line := range strings.Lines(membership) {
 		if rest, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {

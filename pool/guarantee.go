@@ -65,9 +65,7 @@ func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation
 
 // delegateCgroup uses control groups where the system offers them.
 func (p *Pool) delegateCgroup(sys system) {
-	membership, _ := os.ReadFile("/proc/self/cgroup")
-	mounts, _ := os.ReadFile("/proc/self/mountinfo")
-	group, err := newCgroup(ownCgroup(string(membership), string(mounts)), sys.euid, p.cfg)
+	group, err := newCgroup(ownCgroup(), sys.euid, p.cfg)
 	if err != nil {
 		p.log.Info("control groups are not used", "reason", err.Error())
 		return
