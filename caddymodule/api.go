@@ -45,7 +45,7 @@ type apiOptions struct {
 
 // addAPI declares the HTTP operations and adds them to rs, with the OpenAPI document that the same declarations make.
 // in is nil where nothing can be installed.
-func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
+func addAPI(rs routes, ex executor, in installer, o apiOptions) error {
 	schemas := huma.NewMapRegistry("#/components/schemas/", huma.DefaultSchemaNamer)
 	schemas.RegisterTypeAlias(reflect.TypeFor[huma.ErrorModel](), reflect.TypeFor[problem]())
 	boundExecute(schemas, o)
@@ -102,7 +102,7 @@ func (rs routes) addAPI(ex executor, in installer, o apiOptions) error {
 	responses["503"] = &huma.Response{Description: "Executions are not taken; the body is the same.", Content: map[string]*huma.MediaType{
 		"application/json": {Schema: responses["200"].Content["application/json"].Schema}}}
 
-	return rs.addOpenAPI(api, o)
+	return addOpenAPI(rs, api, o)
 }
 
 // addInstall declares the operations on packages.
@@ -184,7 +184,7 @@ func toProblem(maxTimeout time.Duration) huma.Transformer {
 		case model.Status == http.StatusBadRequest: // the only thing that huma itself finds before it decodes
 			p.Detail = "the request body is empty: send a JSON object such as " + required.example
 		}
-		sandboxMetrics.failed(p)
+		p.count()
 		return p, nil
 	}
 }

@@ -22,7 +22,7 @@ func (d *discard) WriteHeader(int)             {}
 // BenchmarkExecuteRoute is what the surface costs beside the pool.
 func BenchmarkExecuteRoute(b *testing.B) {
 	rs := routes{}
-	err := rs.addAPI(
+	err := addAPI(rs,
 		&operation{pool: &fakeRunner{}, defaultTimeout: 30 * time.Second, maxTimeout: 120 * time.Second, log: zap.NewNop()}, nil,
 		apiOptions{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, MaxBody: testMaxBody,
 			Health: (&health{stat: func() pool.Stat { return pool.Stat{} }}).look, InFlight: new(atomic.Int64)})

@@ -11,7 +11,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
@@ -173,9 +172,6 @@ func userText(id int) string {
 	}
 	return "id " + strconv.Itoa(id)
 }
-
-// sizeText is a limit in bytes as a person writes it.
-func sizeText(n int64) string { return humanize.IBytes(uint64(n)) } //nolint:gosec // a limit is positive
 
 func limitsText(l healthLimits) string {
 	seconds := func(s float64) string { return time.Duration(s * float64(time.Second)).String() }

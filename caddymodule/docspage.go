@@ -30,8 +30,8 @@ var docsFiles embed.FS
 const docsPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
 	"form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 
-// addDocs adds the page at /docs, and what it loads below.
-func (rs routes) addDocs() error {
+// addDocs adds to rs the page at /docs, and what it loads below.
+func addDocs(rs routes) error {
 	err := fs.WalkDir(docsFiles, "docspage", func(file string, entry fs.DirEntry, err error) error {
 		if err != nil || entry.IsDir() {
 			return err

@@ -20,7 +20,7 @@ import (
 func newDocsSite(t *testing.T) *httptest.Server {
 	t.Helper()
 	rs := routes{}
-	if err := rs.addDocs(); err != nil {
+	if err := addDocs(rs); err != nil {
 		t.Fatal(err)
 	}
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

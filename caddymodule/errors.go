@@ -12,30 +12,6 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// kind is the closed set of what can go wrong, as the label of sandbox_errors_total.
-type kind string
-
-const (
-	kindMalformed      kind = "malformed"          // the body is not JSON
-	kindInvalid        kind = "invalid"            // a field is not as the schema says
-	kindTooLarge       kind = "too_large"          // the body is over limits request_body
-	kindBodyTimeout    kind = "body_timeout"       // the body came too slowly
-	kindNotFound       kind = "not_found"          // no such part of the documentation
-	kindMethod         kind = "method_not_allowed" // a known path with another method
-	kindCrossOrigin    kind = "cross_origin"       // a browser sent it for another site
-	kindUnauthorized   kind = "unauthorized"       // without the token of jupyter
-	kindQueueFull      kind = "queue_full"
-	kindAcquireTimeout kind = "acquire_timeout"
-	kindShuttingDown   kind = "shutting_down"
-	kindWorkerLost     kind = "worker_lost"
-	kindClientGone     kind = "client_gone"
-	kindRate           kind = "rate_limited" // packages rate
-	kindInternal       kind = "internal"
-)
-
-var kinds = []kind{kindMalformed, kindInvalid, kindTooLarge, kindBodyTimeout, kindNotFound, kindMethod, kindCrossOrigin, kindUnauthorized, kindQueueFull,
-	kindAcquireTimeout, kindShuttingDown, kindWorkerLost, kindClientGone, kindRate, kindInternal}
-
 // statusClientGone is what logs show when nobody is left to answer. No client sees it.
 const statusClientGone = 499
 
@@ -121,6 +97,14 @@ func invalid(fields ...problemError) *problem {
 	return p
 }
 
+// count adds p to the metrics, once, however many layers it passes.
+func (p *problem) count() {
+	if !p.counted {
+		p.counted = true
+		sandboxMetrics.failed(p.kind)
+	}
+}
+
 func (p *problem) Error() string { return p.Detail }
 
 // GetStatus makes a problem a huma.StatusError.
@@ -142,7 +126,7 @@ const problemType = "application/problem+json"
 
 // writeProblem answers with p and counts it, unless that was done where it arose.
 func writeProblem(w http.ResponseWriter, p *problem) {
-	sandboxMetrics.failed(p)
+	p.count()
 	header := w.Header()
 	for name, values := range p.GetHeaders() {
 		header[name] = values

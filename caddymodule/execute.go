@@ -74,7 +74,7 @@ type operation struct {
 func (o *operation) execute(ctx context.Context, in executeInput) (executeOutput, error) {
 	req, refused := o.request(in)
 	if refused != nil {
-		sandboxMetrics.failed(refused)
+		refused.count()
 		return executeOutput{}, refused
 	}
 	result, err := o.pool.Execute(ctx, req)
@@ -150,7 +150,7 @@ func (o *operation) executed(x execution) {
 // failed tells logs and metrics of an execution that has no result, and returns what that is to its caller.
 func (o *operation) failed(id, code string, err error) *problem {
 	p := asProblem(err)
-	sandboxMetrics.failed(p)
+	p.count()
 	level := zapcore.InfoLevel
 	if p.kind == kindInternal {
 		level = zapcore.ErrorLevel

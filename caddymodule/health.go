@@ -4,8 +4,6 @@ import (
 	"context"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -58,6 +56,8 @@ type health struct {
 	stat    func() pool.Stat
 	limits  healthLimits
 	started time.Time
+	// shuttingDown says whether the server has announced its end; nil where it never does.
+	shuttingDown func(context.Context) bool
 }
 
 // look returns the state and whether executions are taken.
@@ -90,7 +90,7 @@ const startupTime = 10 * time.Second
 
 func (h *health) status(ctx context.Context, stat pool.Stat) string {
 	switch {
-	case stat.Draining || shuttingDown(ctx):
+	case stat.Draining || h.shuttingDown != nil && h.shuttingDown(ctx):
 		return "draining"
 	case stat.Ready:
 		return "ok"
@@ -99,16 +99,4 @@ func (h *health) status(ctx context.Context, stat pool.Stat) string {
 	default:
 		return "unavailable"
 	}
-}
-
-// shuttingDown reports whether Caddy has announced its end (global option shutdown_delay), which is when a load
-// balancer should look elsewhere while requests are still served.
-func shuttingDown(ctx context.Context) bool {
-	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return false
-	}
-	down, _ := repl.Get("http.shutting_down")
-	announced, _ := down.(bool)
-	return announced
 }

@@ -5,44 +5,14 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"fmt"
 	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
-	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
-
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
-
-// Jupyter serves what code interpreters speak of the Jupyter Server API: kernels, and a WebSocket for each. A kernel gets a
-// confined process with its first cell and keeps it until it ends, with all names, imports, files and figures. Kernels hold at
-// most half of `workers max`.
-type Jupyter struct {
-	// The token that clients must send, in the query (`token`) or as `Authorization: token …` or `Bearer …`.
-	// Placeholders such as `{env.JUPYTER_TOKEN}` are replaced. Default: none, and nobody is asked for one
-	Token string `json:"token,omitempty"`
-}
-
-// parseJupyter takes on, off or a block.
-func (h *Handler) parseJupyter(d *caddyfile.Dispenser, word string) error {
-	if d.NextArg() {
-		value := d.Val()
-		if value != "on" && value != "off" || d.NextArg() {
-			return d.Errf("%s %q is unknown: use %s on, %s off, or a block", word, d.Val(), word, word)
-		}
-		if value == "on" {
-			h.Jupyter = new(Jupyter)
-		}
-		return noBlock(d, word)
-	}
-	h.Jupyter = new(Jupyter)
-	return h.block(d, word+" ", map[string]parser{"token": stringParser(&h.Jupyter.Token)})
-}
 
 // Bounds of the Jupyter front.
 const (
@@ -180,6 +150,13 @@ func (f *jupyterFront) list() []*jupyterKernel {
 	return kernels
 }
 
+// addTo gives the front all below its path. Which methods a path there takes, the front knows.
+func (f *jupyterFront) addTo(rs routes) {
+	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodPost} {
+		rs.addSensitive(method, "/jupyter/", f.ServeHTTP)
+	}
+}
+
 // ServeHTTP serves what is below /jupyter. Requests of foreign origins have been refused before.
 func (f *jupyterFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !f.authorized(r) {
@@ -222,24 +199,4 @@ func (f *jupyterFront) authorized(r *http.Request) bool {
 		right |= subtle.ConstantTimeCompare(sum[:], f.token[:])
 	}
 	return right == 1
-}
-
-// addJupyter makes the front and adds it to the routes.
-func (h *Handler) addJupyter(rt *runtime, cfg pool.Config) error {
-	// Replaced, so that a secret need not stand in the configuration.
-	token, err := caddy.NewReplacer().ReplaceOrErr(h.Jupyter.Token, true, true)
-	if err != nil {
-		return fmt.Errorf("jupyter token: %w", err)
-	}
-	install, err := h.installation(rt, cfg, h.log)
-	if err != nil {
-		return err
-	}
-	standard, most := h.executeTimeouts()
-	h.jupyter = newJupyterFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: h.log}, jupyterOptions{
-		Logger: h.log, Token: token, MaxBody: h.maxBody(), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
-		Timeout: standard, Places: rt.places, AcquireTimeout: cfg.AcquireTimeout, Hint: install.kernelHint(rt.pool.Generation), InFlight: &h.inFlight,
-	})
-	h.routes.addJupyter(h.jupyter)
-	return nil
 }

@@ -35,7 +35,7 @@ func newJupyterSite(t *testing.T, o jupyterOptions) *jupyterSite {
 	cells := &fakeCells{}
 	front := newJupyterFront(cells, o)
 	rs := routes{}
-	rs.addJupyter(front)
+	front.addTo(rs)
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !rs.serve(w, r, zap.NewNop()) {
 			w.WriteHeader(http.StatusTeapot)

@@ -157,30 +157,13 @@ func (f *mcpFront) Close() {
 	})
 }
 
-// ServeHTTP dispatches by the end of the path. Requests of foreign origins have been refused before.
-func (f *mcpFront) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var methods string
-	var serve func(http.ResponseWriter, *http.Request)
-	switch p := r.URL.Path; {
-	case strings.HasSuffix(p, "/mcp/sse"):
-		methods = "GET"
-		serve = f.serveSSE
-	case strings.HasSuffix(p, "/mcp/message"):
-		methods = "POST"
-		serve = f.serveMessage
-	case strings.HasSuffix(p, "/mcp"):
-		methods = "GET, POST, DELETE"
-		serve = f.serveStreamable
-	default:
-		refuse(w, http.StatusNotFound, kindInvalid, "no MCP endpoint has this path: use /mcp, or /mcp/sse for the older transport")
-		return
-	}
-	if !strings.Contains(methods+",", r.Method+",") {
-		w.Header().Set("Allow", methods)
-		refuse(w, http.StatusMethodNotAllowed, kindMethod, "this endpoint takes "+methods)
-		return
-	}
-	serve(w, r)
+// addTo gives the front its paths, which serve until it is closed.
+func (f *mcpFront) addTo(rs routes) {
+	rs.addSensitive(http.MethodGet, "/mcp", f.serveGet)
+	rs.addSensitive(http.MethodPost, "/mcp", f.servePost)
+	rs.addSensitive(http.MethodDelete, "/mcp", f.serveDelete)
+	rs.addSensitive(http.MethodGet, "/mcp/sse", f.serveSSE)
+	rs.addSensitive(http.MethodPost, "/mcp/message", f.serveMessage)
 }
 
 // serveSSE holds one event stream open. The session lives as long as the stream, and its calls no longer.
@@ -265,38 +248,44 @@ func (f *mcpFront) serveMessage(w http.ResponseWriter, r *http.Request) {
 
 const noStream = "no stream is open for this sessionId: connect to /mcp/sse again"
 
-// serveStreamable serves the newer transport.
-func (f *mcpFront) serveStreamable(w http.ResponseWriter, r *http.Request) {
-	if r.Method == http.MethodPost {
-		f.servePost(w, r)
-		return
-	}
-	modern := mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
-	if modern {
-		f.stream.ServeHTTP(newStreamWriter(w), r) // answers that sessions are gone from this revision
-		return
-	}
-	id := r.Header.Get(server.HeaderKeySessionID)
-	if id == "" {
-		refuse(w, http.StatusBadRequest, kindInvalid, "the Mcp-Session-Id header is missing: initialize a session with POST first")
-		return
-	}
-	s, ok := f.sessions.get(id)
-	if !ok || s.kind != kindStreamable {
-		refuse(w, http.StatusNotFound, kindInvalid, "this MCP session does not exist or has ended: initialize a new one")
-		return
-	}
-	if r.Method == http.MethodDelete {
-		f.stream.ServeHTTP(newStreamWriter(w), r)
-		return
-	}
-	if !f.admitStream(w) {
+// serveGet holds the stream open on which a session of the newer transport hears of what it did not ask for.
+func (f *mcpFront) serveGet(w http.ResponseWriter, r *http.Request) {
+	s, ok := f.streamable(w, r)
+	if !ok || !f.admitStream(w) {
 		return
 	}
 	defer f.streams.Add(-1)
 	defer s.use()()
 	f.serveStream(f.stream, w, r, s)
 }
+
+// serveDelete ends a session of the newer transport.
+func (f *mcpFront) serveDelete(w http.ResponseWriter, r *http.Request) {
+	if _, ok := f.streamable(w, r); ok {
+		f.stream.ServeHTTP(newStreamWriter(w), r)
+	}
+}
+
+// streamable returns the session that a GET or DELETE of the newer transport names, or answers why there is none.
+func (f *mcpFront) streamable(w http.ResponseWriter, r *http.Request) (*mcpSession, bool) {
+	if mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion)) {
+		f.stream.ServeHTTP(newStreamWriter(w), r) // answers that sessions are gone from this revision
+		return nil, false
+	}
+	id := r.Header.Get(server.HeaderKeySessionID)
+	if id == "" {
+		refuse(w, http.StatusBadRequest, kindInvalid, "the Mcp-Session-Id header is missing: initialize a session with POST first")
+		return nil, false
+	}
+	s, ok := f.sessions.get(id)
+	if !ok || s.kind != kindStreamable {
+		refuse(w, http.StatusNotFound, kindInvalid, noSession)
+		return nil, false
+	}
+	return s, true
+}
+
+const noSession = "this MCP session does not exist or has ended: initialize a new one"
 
 // servePost serves one message of the newer transport.
 func (f *mcpFront) servePost(w http.ResponseWriter, r *http.Request) {
@@ -328,7 +317,7 @@ func (f *mcpFront) servePost(w http.ResponseWriter, r *http.Request) {
 	case id != "":
 		s, found := f.sessions.get(id)
 		if !found || s.kind != kindStreamable {
-			refuse(w, http.StatusNotFound, kindInvalid, "this MCP session does not exist or has ended: initialize a new one")
+			refuse(w, http.StatusNotFound, kindInvalid, noSession)
 			return
 		}
 		defer s.use()()

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
+	"go.uber.org/zap"
 )
 
 func TestMCPClientGoneEndsItsCalls(t *testing.T) {
@@ -166,13 +167,15 @@ func TestMCPEventStream(t *testing.T) {
 
 func TestMCPEndpointIsUnderTheOriginalPath(t *testing.T) {
 	front := newMCPFront(&fakeExecutor{}, mcpOptions{})
+	rs := routes{}
+	front.addTo(rs)
 	defer front.Close()
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx := context.WithValue(r.Context(), caddyhttp.OriginalRequestCtxKey, *r)
 		cut := r.Clone(ctx)
 		cut.URL.Path = strings.TrimPrefix(r.URL.Path, "/team/a")
 		cut.URL.RawPath = ""
-		front.ServeHTTP(w, cut)
+		rs.serve(w, cut, zap.NewNop())
 	}))
 	defer srv.Close()
 	b := mcpBench{t, front, nil, srv.URL}

@@ -9,9 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
-	"github.com/mark3labs/mcp-go/server"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
@@ -20,15 +18,19 @@ import (
 // the query of /mcp/message or in a header of /mcp, and who knows the id can run code in the session and read its answers.
 // Caddy has encoded the request before any handler runs, so its line can be left out but not changed. Nil writes nothing.
 type accessLog struct {
-	log *zap.Logger
+	log    *zap.Logger
+	userID func(context.Context) string
 }
 
-func newAccessLog(ctx caddy.Context) *accessLog {
-	// The logger of Caddy's HTTP app, so that the lines go where the configuration sends access logs.
-	return &accessLog{ctx.Logger(new(caddyhttp.App)).Named("log.access")}
+// newAccessLog writes to logger, that of Caddy's HTTP app. userID names the authenticated user of a request, "" for none.
+func newAccessLog(logger *zap.Logger, userID func(context.Context) string) *accessLog {
+	return &accessLog{logger.Named("log.access"), userID}
 }
 
-const redacted = "REDACTED" // the word that Caddy uses
+const (
+	redacted      = "REDACTED" // the word that Caddy uses
+	sessionHeader = "Mcp-Session-Id"
+)
 
 // takeOver has Caddy leave its line out, and returns what writes ours when the request is over. An operator who has asked
 // for credentials in the log gets Caddy's.
@@ -58,7 +60,7 @@ func (a *accessLog) takeOver(w http.ResponseWriter, r *http.Request) (finish fun
 		fields := []zap.Field{
 			zap.Object("request", request),
 			zap.Int64("bytes_read", body.n),
-			zap.String("user_id", userID(r.Context())),
+			zap.String("user_id", a.userID(r.Context())),
 			zap.Duration("duration", time.Since(begin)),
 			zap.Int("size", recorder.Size()),
 			zap.Int("status", recorder.Status()),
@@ -120,19 +122,10 @@ func withoutSessionID(uri string) string {
 
 func withoutSession(h http.Header) http.Header {
 	h = h.Clone()
-	if h.Get(server.HeaderKeySessionID) != "" {
-		h.Set(server.HeaderKeySessionID, redacted)
+	if h.Get(sessionHeader) != "" {
+		h.Set(sessionHeader, redacted)
 	}
 	return h
-}
-
-func userID(ctx context.Context) string {
-	replacer, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
-	if !ok {
-		return ""
-	}
-	id, _ := replacer.GetString("http.auth.user.id")
-	return id
 }
 
 // loggerNames are the loggers that the configuration has for the request, as Caddy finds them.

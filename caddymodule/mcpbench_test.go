@@ -14,6 +14,7 @@ import (
 
 	"github.com/mark3labs/mcp-go/client"
 	"github.com/mark3labs/mcp-go/mcp"
+	"go.uber.org/zap"
 )
 
 // fakeExecutor stands for the pool: it answers with the code, or blocks until its context ends when the code is "block".
@@ -86,8 +87,12 @@ func newMCPBench(t *testing.T, ex *fakeExecutor, o mcpOptions) mcpBench {
 	o.DefaultTimeout = cmp.Or(o.DefaultTimeout, 30*time.Second)
 	o.MaxTimeout = cmp.Or(o.MaxTimeout, 120*time.Second)
 	front := newMCPFront(ex, o)
+	rs := routes{}
+	front.addTo(rs)
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		front.ServeHTTP(plainWriter{w}, r)
+		if !rs.serve(plainWriter{w}, r, zap.NewNop()) {
+			http.NotFound(w, r)
+		}
 	}))
 	t.Cleanup(srv.Close)
 	t.Cleanup(front.Close)

@@ -124,11 +124,3 @@ func progressWords(p pool.InstallProgress) string {
 	}
 	return string(p.Phase)
 }
-
-// packagesWords says how a program gets packages, for the description of execute_python.
-func packagesWords(in installer) string {
-	if in == nil {
-		return " and no way to install packages"
-	}
-	return "; pip_install installs packages"
-}

@@ -7,9 +7,6 @@ import (
 	"io"
 	"mime"
 	"net/http"
-	"strings"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
 // mcpEnvelope is what the front must know about a message. IDs and versions are looked at, never trusted.
@@ -61,19 +58,4 @@ func (f *mcpFront) readMessage(w http.ResponseWriter, r *http.Request) (mcpEnvel
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	r.ContentLength = int64(len(body))
 	return m, true
-}
-
-// externalPath is the path as the client sent it, before handle_path or a rewrite cut it, behind the prefix that a
-// trusted proxy says it cut itself.
-func externalPath(r *http.Request) string {
-	p := r.URL.EscapedPath()
-	if o, ok := r.Context().Value(caddyhttp.OriginalRequestCtxKey).(http.Request); ok && o.URL != nil {
-		p = o.URL.EscapedPath()
-	}
-	if trusted, _ := caddyhttp.GetVar(r.Context(), caddyhttp.TrustedProxyVarKey).(bool); trusted {
-		if prefix := strings.Trim(r.Header.Get("X-Forwarded-Prefix"), "/"); prefix != "" {
-			p = "/" + prefix + p
-		}
-	}
-	return p
 }

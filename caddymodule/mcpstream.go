@@ -3,19 +3,12 @@ package caddymodule
 import (
 	"bytes"
 	"maps"
-	"mime"
 	"net/http"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-const (
-	corsHeader = "Access-Control-Allow-Origin"
-	eventsType = "text/event-stream"
-)
+const corsHeader = "Access-Control-Allow-Origin"
 
 // streamWriter is what mcp-go writes to. It is a Flusher, which Caddy's writers are not (without it mcp-go answers 500
 // to every event stream), and it keeps a silent stream alive with comments. Comments rather than mcp-go's pings,
@@ -137,34 +130,6 @@ func (s *streamWriter) commentLocked(open bool) {
 	if _, err := s.ResponseWriter.Write([]byte(": keep-alive\n\n")); err == nil {
 		s.flushLocked()
 	}
-}
-
-// acceptsEvents says whether the client names event streams among what it can read. Those that do not get plain JSON,
-// however long it takes.
-func acceptsEvents(r *http.Request) bool {
-	for _, value := range r.Header.Values("Accept") {
-		for part := range strings.SplitSeq(value, ",") {
-			if kind, _, err := mime.ParseMediaType(part); err == nil && kind == eventsType {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// liftDeadlines exempts an event stream from the server's read and write timeouts, which bound whole requests and would
-// cut it. Idle limits on a transfer in flight stay.
-func liftDeadlines(w http.ResponseWriter, r *http.Request) {
-	reader, writer := caddyhttp.IdleTimeoutsFromContext(r.Context())
-	if reader != nil {
-		reader.Deadline.HardDeadline = time.Time{}
-	}
-	if writer != nil {
-		writer.Deadline.HardDeadline = time.Time{}
-	}
-	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Time{})  //nolint:errcheck // not every writer has deadlines to lift
-	_ = c.SetWriteDeadline(time.Time{}) //nolint:errcheck // likewise
 }
 
 // nullWriter swallows the answer to a request that the server makes to itself.

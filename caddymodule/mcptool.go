@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -178,14 +177,6 @@ func (t *mcpTool) arguments(raw json.RawMessage) (in executeInput, fault string)
 	return in, ""
 }
 
-// sentenceOf makes a sentence of words that begin small, as errors do.
-func sentenceOf(words string) string {
-	if words == "" {
-		return "The sandbox could not run the code."
-	}
-	return strings.ToUpper(words[:1]) + strings.TrimRight(words[1:], ".") + "."
-}
-
 // mcpInstructions is what a client puts before its model: what is there, and what is not.
 func mcpInstructions(o mcpOptions) string {
 	var b strings.Builder
@@ -205,24 +196,4 @@ func mcpInstructions(o mcpOptions) string {
 	fmt.Fprintf(&b, " A call may run for up to %s seconds (%s unless asked otherwise).",
 		seconds(o.MaxTimeout.Seconds()), seconds(o.DefaultTimeout.Seconds()))
 	return b.String()
-}
-
-func seconds(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
-
-// kindOf names a decoded JSON value as a person would.
-func kindOf(v any) string {
-	switch v.(type) {
-	case nil:
-		return "null"
-	case string:
-		return "a string"
-	case float64:
-		return "a number"
-	case bool:
-		return "true or false"
-	case []any:
-		return "an array"
-	default:
-		return "an object"
-	}
 }

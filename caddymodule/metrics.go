@@ -93,13 +93,8 @@ func (m *metrics) installed(status pool.InstallStatus) {
 	m.installs.WithLabelValues(string(status)).Inc()
 }
 
-// failed counts a problem once, however many layers it passes.
-func (m *metrics) failed(p *problem) {
-	if !p.counted {
-		p.counted = true
-		m.errors.WithLabelValues(string(p.kind)).Inc()
-	}
-}
+// failed counts a request that was refused or has failed.
+func (m *metrics) failed(k kind) { m.errors.WithLabelValues(string(k)).Inc() }
 
 // WorkerExited, Acquired and TemplateExited make metrics a pool.Metrics.
 func (m *metrics) WorkerExited(reason pool.Reason) { m.exits.WithLabelValues(string(reason)).Inc() }

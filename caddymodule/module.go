@@ -3,6 +3,7 @@
 package caddymodule
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,13 +172,14 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	h.runtimeKey = key // only now is there something to give back
 
-	h.access = newAccessLog(ctx)
+	// The logger of Caddy's HTTP app, so that the lines go where the configuration sends access logs.
+	h.access = newAccessLog(ctx.Logger(new(caddyhttp.App)), userID)
 	h.routes = routes{}
 	if err := h.addAPI(rt, cfg); err != nil {
 		return err
 	}
 	if h.Docs == nil || *h.Docs {
-		if err := h.routes.addDocs(); err != nil {
+		if err := addDocs(h.routes); err != nil {
 			return err
 		}
 	}
@@ -186,7 +188,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return err
 		}
-		h.routes.addMCP(front)
+		front.addTo(h.routes)
 		h.onExit(ctx, front.Close)
 	}
 	if h.Jupyter != nil {
@@ -201,12 +203,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	standard, most := h.executeTimeouts()
-	state := &health{stat: rt.pool.Stat, started: rt.started, limits: h.shownLimits(cfg)}
+	state := &health{stat: rt.pool.Stat, started: rt.started, limits: h.shownLimits(cfg), shuttingDown: shuttingDown}
 	install, err := h.installation(rt, cfg, h.log)
 	if err != nil {
 		return err
 	}
-	return h.routes.addAPI(
+	return addAPI(h.routes,
 		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, memory: cfg.Memory, outputKill: cfg.OutputKill, hint: install.hint, log: h.log}, install.orNil(),
 		apiOptions{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.look, InFlight: &h.inFlight})
 }
@@ -216,12 +218,12 @@ func (h *Handler) installation(rt *runtime, cfg pool.Config, log *zap.Logger) (*
 	if cfg.PackagesDir == "" {
 		return &installation{}, nil
 	}
-	settings := h.Packages.withDefaults()
-	rules, err := settings.policy()
+	settings := h.Packages.installSettings()
+	rules, err := h.Packages.policy()
 	if err != nil {
 		return nil, err
 	}
-	return &installation{pool: rt.pool, policy: rules, rate: rt.rate(settings.Rate, time.Duration(settings.RateWindow)), settings: settings, log: log}, nil
+	return &installation{pool: rt.pool, policy: rules, rate: rt.rate(settings.Rate, settings.RateWindow), settings: settings, log: log}, nil
 }
 
 // shownLimits says what one execution may use.
@@ -271,6 +273,28 @@ func (*Handler) onExit(ctx caddy.Context, end func()) {
 			end()
 		}
 	})
+}
+
+// shuttingDown reports whether Caddy has announced its end (global option shutdown_delay), which is when a load
+// balancer should look elsewhere while requests are still served.
+func shuttingDown(ctx context.Context) bool {
+	repl, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return false
+	}
+	down, _ := repl.Get("http.shutting_down")
+	announced, _ := down.(bool)
+	return announced
+}
+
+// userID is the authenticated user of a request, as access logs show it.
+func userID(ctx context.Context) string {
+	replacer, ok := ctx.Value(caddy.ReplacerCtxKey).(*caddy.Replacer)
+	if !ok {
+		return ""
+	}
+	id, _ := replacer.GetString("http.auth.user.id")
+	return id
 }
 
 // Validate checks what needs no process. Provision calls it, too, before it starts one.
@@ -336,7 +360,7 @@ func (h *Handler) maxBody() int64 {
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if e := h.routes.find(r.URL.Path); e != nil && e.sensitive {
+	if h.routes.isSensitive(r.URL.Path) {
 		defer h.access.takeOver(w, r)()
 	}
 	if h.routes.serve(w, r, h.log, h.Hosts...) {

@@ -3,7 +3,6 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
-	"net/http"
 	"os"
 	"os/exec"
 	"slices"
@@ -274,5 +273,3 @@ func TestSplitAddress(t *testing.T) {
 		}
 	}
 }
-
-var _ http.Handler = (*sharedFront)(nil)

@@ -46,8 +46,8 @@ func newOpenAPI(schemas huma.Registry, in installer) *huma.OpenAPI {
 	}
 }
 
-// addOpenAPI adds the document about all that was registered with api.
-func (rs routes) addOpenAPI(api huma.API, o apiOptions) error {
+// addOpenAPI adds to rs the document about all that was registered with api.
+func addOpenAPI(rs routes, api huma.API, o apiOptions) error {
 	doc := api.OpenAPI()
 	for path, item := range doc.Paths {
 		for _, op := range []*huma.Operation{item.Get, item.Post} {
@@ -131,7 +131,7 @@ func exampleProblem(status int, op *huma.Operation, path string, o apiOptions) *
 		required := requiredFields[op.OperationID]
 		return invalid(problemError{required.location, required.missing})
 	case http.StatusTooManyRequests:
-		return tooManyInstalls(Packages{}.withDefaults(), 17*time.Second)
+		return tooManyInstalls(10, time.Minute, 17*time.Second)
 	case http.StatusServiceUnavailable:
 		return asProblem(pool.ErrAcquireTimeout)
 	default:

@@ -123,6 +123,15 @@ func (p Packages) withDefaults() Packages {
 	return p
 }
 
+// installSettings returns what bounds installs.
+func (p Packages) installSettings() installSettings {
+	p = p.withDefaults()
+	return installSettings{
+		Index: p.Index, Hosts: p.Hosts, BuildSource: p.Sdist == "allow", MaxDownload: p.MaxDownload, MaxInstalled: p.MaxInstalled,
+		Rate: p.Rate, RateWindow: time.Duration(p.RateWindow), Timeout: time.Duration(p.InstallTimeout),
+	}
+}
+
 // policy returns the rules, or an error that names the word at fault.
 func (p Packages) policy() (*policy.Policy, error) {
 	p = p.withDefaults()

@@ -23,7 +23,7 @@ func (i *installation) list(ctx context.Context) (packageList, error) {
 	generation, set, interpreter, err := i.pool.InstalledPackages(ctx)
 	if err != nil {
 		p := asProblem(err)
-		sandboxMetrics.failed(p)
+		p.count()
 		return packageList{}, p
 	}
 	out := packageList{Generation: generation, Packages: []packageInfo{}}

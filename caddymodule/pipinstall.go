@@ -47,12 +47,29 @@ type installer interface {
 	list(ctx context.Context) (packageList, error)
 }
 
+// installSettings bounds installs. Every field is set.
+type installSettings struct {
+	// Index is the address of the package index; "" is whatever pip is configured to use.
+	Index string
+	// Hosts may serve files besides the index's own.
+	Hosts []string
+	// BuildSource has packages that come as source built.
+	BuildSource bool
+	// MaxDownload bounds one install and MaxInstalled all that is installed, in bytes.
+	MaxDownload, MaxInstalled int64
+	// Rate is how many installs a client may ask for within RateWindow.
+	Rate       int
+	RateWindow time.Duration
+	// Timeout bounds one install, the wait for those before it not counted.
+	Timeout time.Duration
+}
+
 // installation is the installer on a pool. The zero value installs nothing. It is safe for concurrent use.
 type installation struct {
 	pool     *pool.Pool
 	policy   *policy.Policy
 	rate     *policy.Rate
-	settings Packages
+	settings installSettings
 	log      *zap.Logger
 
 	mu    sync.Mutex
@@ -79,19 +96,19 @@ func (i *installation) install(ctx context.Context, in installInput, progress fu
 		if wrong, ok := errors.AsType[*policy.InvalidError](err); ok {
 			p = invalid(problemError{"body." + wrong.Field, wrong.Message})
 		}
-		sandboxMetrics.failed(p)
+		p.count()
 		return installOutput{}, p
 	}
 	client := clientOf(ctx)
 	if ok, wait := i.rate.Allow(client); !ok {
-		p := tooManyInstalls(i.settings, wait)
-		sandboxMetrics.failed(p)
+		p := tooManyInstalls(i.settings.Rate, i.settings.RateWindow, wait)
+		p.count()
 		return installOutput{}, p
 	}
 	result, err := i.run(ctx, req, client, progress)
 	if err != nil {
 		p := asProblem(err)
-		sandboxMetrics.failed(p)
+		p.count()
 		level := zapcore.InfoLevel
 		if p.kind == kindInternal {
 			level = zapcore.ErrorLevel
@@ -114,9 +131,10 @@ func (i *installation) install(ctx context.Context, in installInput, progress fu
 	return installOutputOf(result), nil
 }
 
-func tooManyInstalls(settings Packages, wait time.Duration) *problem {
+// tooManyInstalls is the refusal of a client that has asked for rate installs within window already.
+func tooManyInstalls(rate int, window, wait time.Duration) *problem {
 	p := newProblem(http.StatusTooManyRequests, kindRate, fmt.Sprintf("too many installs: at most %d within %s are allowed; try again in %s",
-		settings.Rate, time.Duration(settings.RateWindow), max(wait, time.Second).Round(time.Second)))
+		rate, window, max(wait, time.Second).Round(time.Second)))
 	p.RetryAfter = wait
 	return p
 }
@@ -142,8 +160,8 @@ func (i *installation) run(ctx context.Context, req policy.Requirement, client s
 	}
 	return i.pool.Install(ctx, pool.InstallRequest{ //nolint:wrapcheck // the table of errors knows it
 		Name: req.Name, Extras: req.Extras, Specifier: req.Specifier, Satisfied: req.Satisfied,
-		Index: index, BuildSource: i.settings.Sdist == "allow",
-		MaxDownload: i.settings.MaxDownload, MaxInstalled: i.settings.MaxInstalled, Timeout: time.Duration(i.settings.InstallTimeout),
+		Index: index, BuildSource: i.settings.BuildSource,
+		MaxDownload: i.settings.MaxDownload, MaxInstalled: i.settings.MaxInstalled, Timeout: i.settings.Timeout,
 		Approve: func(set []pool.ResolvedPackage) (pool.InstallStatus, string) {
 			return approve(i.policy.CheckResolved(req, resolvedOf(set)))
 		},

@@ -22,48 +22,44 @@ type endpoint struct {
 }
 
 // add lets path answer method, and HEAD where it answers GET.
-func (rs routes) add(method, path string, serve http.HandlerFunc) *endpoint {
-	e := rs[path]
-	if e == nil {
-		e = &endpoint{methods: map[string]http.HandlerFunc{}}
-		rs[path] = e
-	}
+func (rs routes) add(method, path string, serve http.HandlerFunc) {
+	e := rs.at(path)
 	for _, m := range append([]string{method}, head[method]...) {
-		e.methods[m] = serve
-		if e.allow != "" {
-			e.allow += ", "
-		}
-		e.allow += m
+		e.answer(m, serve)
 	}
-	return e
+}
+
+// addSensitive lets path answer method, and closes it to other origins and names whatever the method. Its requests hold
+// secrets, and access logs leave these out.
+func (rs routes) addSensitive(method, path string, serve http.HandlerFunc) {
+	e := rs.at(path)
+	e.sensitive = true
+	e.answer(method, serve)
+}
+
+func (rs routes) at(path string) *endpoint {
+	if rs[path] == nil {
+		rs[path] = &endpoint{methods: map[string]http.HandlerFunc{}}
+	}
+	return rs[path]
+}
+
+func (e *endpoint) answer(method string, serve http.HandlerFunc) {
+	e.methods[method] = serve
+	if e.allow != "" {
+		e.allow += ", "
+	}
+	e.allow += method
+}
+
+// isSensitive reports whether the requests of a path hold secrets.
+func (rs routes) isSensitive(path string) bool {
+	e := rs.find(path)
+	return e != nil && e.sensitive
 }
 
 // head is what comes along with a method.
 var head = map[string][]string{http.MethodGet: {http.MethodHead}}
-
-// addMCP gives the MCP front its three paths. The front itself knows which methods each takes.
-func (rs routes) addMCP(front http.Handler) {
-	for path, methods := range map[string][]string{
-		"/mcp":         {http.MethodGet, http.MethodPost, http.MethodDelete},
-		"/mcp/sse":     {http.MethodGet},
-		"/mcp/message": {http.MethodPost},
-	} {
-		e := &endpoint{methods: map[string]http.HandlerFunc{}, allow: strings.Join(methods, ", "), sensitive: true}
-		for _, method := range methods {
-			e.methods[method] = front.ServeHTTP
-		}
-		rs[path] = e
-	}
-}
-
-// addJupyter gives the Jupyter front all below its path. Which methods a path there takes, the front knows.
-func (rs routes) addJupyter(front http.Handler) {
-	e := &endpoint{methods: map[string]http.HandlerFunc{}, allow: "DELETE, GET, HEAD, POST", sensitive: true}
-	for method := range strings.SplitSeq(e.allow, ", ") {
-		e.methods[method] = front.ServeHTTP
-	}
-	rs["/jupyter/"] = e
-}
 
 // serve answers r, or reports that its path is none of ours. hosts are the operator's names for the server.
 func (rs routes) serve(w http.ResponseWriter, r *http.Request, log *zap.Logger, hosts ...string) (ours bool) {

@@ -45,14 +45,17 @@ func newSite(t *testing.T, runner *fakeRunner, stat pool.Stat) *httptest.Server 
 	t.Helper()
 	state := &health{stat: func() pool.Stat { return stat }, started: time.Now().Add(-time.Hour)}
 	rs := routes{}
-	err := rs.addAPI(
+	err := addAPI(rs,
 		&operation{pool: runner, defaultTimeout: 30 * time.Second, maxTimeout: 120 * time.Second, log: zap.NewNop()},
 		nil, apiOptions{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, MaxBody: testMaxBody,
 			Health: state.look, InFlight: new(atomic.Int64)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	rs.addMCP(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	for _, route := range []string{"GET /mcp", "POST /mcp", "DELETE /mcp", "GET /mcp/sse", "POST /mcp/message"} {
+		method, path, _ := strings.Cut(route, " ")
+		rs.addSensitive(method, path, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	}
 	site := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !rs.serve(w, r, zap.NewNop(), "listed.example") {
 			w.WriteHeader(http.StatusTeapot)
