@@ -262,23 +262,3 @@ func TestDocsAssetsAreThePinnedOnes(t *testing.T) {
 		t.Errorf("the embedded Swagger UI is not %s: run make docs-assets", version)
 	}
 }
-
-func TestDocsOff(t *testing.T) {
-	t.Parallel()
-	needPython(t)
-	for config, served := range map[string]bool{`}`: true, `,"docs":true}`: true, `,"docs":false}`: false} {
-		h, err := provision(t, smallPool("docs-off")+config)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if (h.routes.find("/docs") != nil) != served || (h.routes.find("/docs/start.js") != nil) != served {
-			t.Errorf("%s: got %v", config, h.routes.find("/docs"))
-		}
-		if h.routes.find("/openapi.json") == nil {
-			t.Errorf("%s: programs have no /openapi.json", config)
-		}
-		if err := release(h.runtimeKey, h.frontKey); err != nil {
-			t.Error(err)
-		}
-	}
-}

@@ -15,6 +15,13 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
+// failingRunner stands for a pool that answers everything alike.
+type failingRunner struct{ err error }
+
+func (f failingRunner) Execute(_ context.Context, req pool.Request) (pool.Result, error) {
+	return pool.Result{Stdout: req.Stdin, Status: pool.StatusOK}, f.err
+}
+
 func newOperation(runner runner, level zapcore.Level) (*operation, *observer.ObservedLogs) {
 	core, logs := observer.New(level)
 	return &operation{pool: runner, defaultTimeout: time.Second, maxTimeout: 2 * time.Second, log: zap.New(core)}, logs
@@ -33,7 +40,7 @@ func TestOneLinePerExecutionWithoutItsCode(t *testing.T) {
 		{context.Canceled, "not executed", zapcore.InfoLevel, []string{"id", "type"}},
 		{errors.New("a bug"), "not executed", zapcore.ErrorLevel, []string{"id", "type", "error"}},
 	} {
-		op, logs := newOperation(&fakeRunner{err: c.err}, zapcore.InfoLevel)
+		op, logs := newOperation(failingRunner{c.err}, zapcore.InfoLevel)
 		_, err := op.execute(t.Context(), executeInput{Code: "secret code", Stdin: "secret output"})
 		if (err == nil) != (c.err == nil) {
 			t.Fatalf("got %v", err)
@@ -54,7 +61,7 @@ func TestOneLinePerExecutionWithoutItsCode(t *testing.T) {
 			}
 		}
 	}
-	op, logs := newOperation(&fakeRunner{}, zapcore.DebugLevel)
+	op, logs := newOperation(failingRunner{}, zapcore.DebugLevel)
 	if _, err := op.execute(t.Context(), executeInput{Code: "secret code"}); err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +72,7 @@ func TestOneLinePerExecutionWithoutItsCode(t *testing.T) {
 
 func TestOperationChecksWhatMCPSends(t *testing.T) {
 	t.Parallel()
-	op, logs := newOperation(&fakeRunner{}, zapcore.DebugLevel)
+	op, logs := newOperation(failingRunner{}, zapcore.DebugLevel)
 	for _, timeout := range []float64{0, -1, 2.001, math.NaN(), math.Inf(1), math.Inf(-1)} {
 		_, err := op.execute(t.Context(), executeInput{Timeout: &timeout})
 		p, ok := errors.AsType[*problem](err)
@@ -114,27 +121,9 @@ func TestErrorTable(t *testing.T) {
 	}
 }
 
-func TestLiveCoreFollowsTheNewestConfiguration(t *testing.T) {
-	t.Parallel()
-	oldCore, oldLogs := observer.New(zapcore.InfoLevel)
-	newCore, newLogs := observer.New(zapcore.DebugLevel)
-	live := newLiveCore(zap.New(oldCore))
-	log := zap.New(live).With(zap.String("worker", "7"))
-	log.Debug("hidden")
-	log.Info("first")
-	live.follow(zap.New(newCore))
-	log.Debug("second")
-	if oldLogs.Len() != 1 || newLogs.Len() != 1 {
-		t.Fatalf("got %v and %v", oldLogs.All(), newLogs.All())
-	}
-	if entry := newLogs.All()[0]; entry.Message != "second" || entry.ContextMap()["worker"] != "7" {
-		t.Errorf("got %+v", entry)
-	}
-}
-
 func TestHintsOnMemoryKnowTheExceptionsOfLibraries(t *testing.T) {
 	t.Parallel()
-	op, _ := newOperation(&fakeRunner{}, zapcore.InfoLevel)
+	op, _ := newOperation(failingRunner{}, zapcore.InfoLevel)
 	op.memory = 512 << 20
 	for line, want := range map[string]bool{
 		"MemoryError": true, "MemoryError: out": true, "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8.00 TiB for an array": true,

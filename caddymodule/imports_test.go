@@ -12,6 +12,8 @@ import (
 	"testing"
 )
 
+const modulePath = "github.com/caddy-python-sandbox/caddy-python-sandbox"
+
 // mayImport is the direction of imports: what each package may import of this module, and whether of Caddy. Packages
 // that are not listed may import nothing of either.
 var mayImport = map[string]struct {

@@ -29,8 +29,7 @@ type methodTable map[string]http.HandlerFunc
 func allowed(methods methodTable) string {
 	var names []string
 	for method := range methods {
-		names = append(names, method)
-		names = append(names, head[method]...)
+		names = append(names, answered(method)...)
 	}
 	slices.Sort(names)
 	return strings.Join(names, ", ")

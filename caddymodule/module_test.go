@@ -144,7 +144,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	if err := first.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 2 })
+	waitUntil(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 2 })
 
 	// All the same: both are kept.
 	third, err := provision(t, same+`,"limits":{"request_body":4096}}`)
@@ -158,7 +158,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	if err := second.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 1 && references(runtimes, runtimeKey) == 2 })
+	waitUntil(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 1 && references(runtimes, runtimeKey) == 2 })
 
 	if err := third.Cleanup(); err != nil {
 		t.Fatal(err)
@@ -166,7 +166,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	if err := third.Cleanup(); err != nil {
 		t.Errorf("a second Cleanup: %v", err)
 	}
-	eventually(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 0 })
+	waitUntil(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 0 })
 }
 
 // A Provision that fails must not drop the reference of a handler that has the same key.
@@ -270,6 +270,15 @@ func TestSplitAddress(t *testing.T) {
 			if value, ok := got[name]; !ok || value != want {
 				t.Errorf("%v: got %v, want %v", c.env, got, c.want)
 			}
+		}
+	}
+}
+
+func waitUntil(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(5 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within 5 s: %s", what)
 		}
 	}
 }

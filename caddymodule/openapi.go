@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -118,11 +119,7 @@ func exampleProblem(status int, op *huma.Operation, path string, o apiOptions) *
 	case http.StatusForbidden:
 		return checkOrigin(&http.Request{Method: http.MethodPost, URL: &url.URL{Path: path}, Header: http.Header{"Sec-Fetch-Site": {"cross-site"}}}, true)
 	case http.StatusMethodNotAllowed:
-		allow := op.Method
-		for _, method := range head[op.Method] {
-			allow += ", " + method
-		}
-		return methodNotAllowed(path, allow)
+		return methodNotAllowed(path, strings.Join(answered(op.Method), ", "))
 	case http.StatusRequestTimeout:
 		return asProblem(os.ErrDeadlineExceeded)
 	case http.StatusRequestEntityTooLarge:

@@ -54,7 +54,7 @@ var answerExamples = map[string][]example{
 			Workers: map[string]int{"booting": 0, "idle": 4, "leased": 1, "draining": 0}, Templates: healthCount{2, 2}, Isolation: "strict",
 			Guarantees: []guarantee{{Name: "reads only what Python needs", Layers: []string{"namespaces", "Landlock"}}},
 			Limits: healthLimits{ExecuteTimeout: 30, ExecuteTimeoutMax: 120, MemoryBytes: 512 << 20, Processes: 64, OutputCharacters: 10000,
-				OutputKillBytes: 64 << 20, ScratchBytes: 256 << 20, OpenFiles: 256, RequestBodyBytes: defaultRequestBody, CodeBytes: maxCodeBytes},
+				OutputKillBytes: 64 << 20, ScratchBytes: 256 << 20, OpenFiles: 256, RequestBodyBytes: 10 << 20, CodeBytes: maxCodeBytes},
 			Uptime: 86400.25}},
 	},
 }

@@ -24,7 +24,7 @@ type endpoint struct {
 // add lets path answer method, and HEAD where it answers GET.
 func (rs routes) add(method, path string, serve http.HandlerFunc) {
 	e := rs.at(path)
-	for _, m := range append([]string{method}, head[method]...) {
+	for _, m := range answered(method) {
 		e.answer(m, serve)
 	}
 }
@@ -58,8 +58,13 @@ func (rs routes) isSensitive(path string) bool {
 	return e != nil && e.sensitive
 }
 
-// head is what comes along with a method.
-var head = map[string][]string{http.MethodGet: {http.MethodHead}}
+// answered returns the methods that a path answers which was added for method.
+func answered(method string) []string {
+	if method == http.MethodGet {
+		return []string{http.MethodGet, http.MethodHead}
+	}
+	return []string{method}
+}
 
 // serve answers r, or reports that its path is none of ours. hosts are the operator's names for the server.
 func (rs routes) serve(w http.ResponseWriter, r *http.Request, log *zap.Logger, hosts ...string) (ours bool) {

@@ -5,11 +5,12 @@ import (
 	"sync"
 )
 
-const modulePath = "github.com/caddy-python-sandbox/caddy-python-sandbox"
-
 // buildVersion is this module's version in the running binary, whether it is the main module or was added by xcaddy.
 var buildVersion = sync.OnceValue(func() string {
-	const unknown = "(devel)"
+	const (
+		modulePath = "github.com/caddy-python-sandbox/caddy-python-sandbox"
+		unknown    = "(devel)"
+	)
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return unknown
