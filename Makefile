@@ -97,8 +97,8 @@ print(*args)
 endef
 export XCADDY_ARGS
 
-DOCS = caddymodule/docspage
-docs-assets: ## copy Swagger UI from npm as caddymodule/docspage/package-lock.json pins it
+DOCS = caddymodule/internal/api/docspage
+docs-assets: ## copy Swagger UI from npm as caddymodule/internal/api/docspage/package-lock.json pins it
 	rm -rf bin/.docs && mkdir -p bin/.docs && cp $(DOCS)/package.json $(DOCS)/package-lock.json bin/.docs/
 	npm ci --prefix bin/.docs --ignore-scripts --no-audit --no-fund
 	@cd bin/.docs/node_modules/swagger-ui-dist && for file in swagger-ui-bundle.js swagger-ui.css; do \

@@ -14,6 +14,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 	"github.com/spf13/cobra"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -103,7 +104,7 @@ const checkTimeout = 20 * time.Second
 
 // check starts what the handler would start, looks at it and ends it.
 func (f *foundHandler) check(ctx context.Context, start startPool) sandboxReport {
-	r := sandboxReport{Where: f.where, Guarantees: []guarantee{}}
+	r := sandboxReport{Where: f.where, Guarantees: []operation.Guarantee{}}
 	if r.Where == nil {
 		r.Where = []string{}
 	}
@@ -135,9 +136,9 @@ func (f *foundHandler) check(ctx context.Context, start startPool) sandboxReport
 	}
 	defer func() { _ = p.Close() }()
 	stat := p.Stat()
-	r.Python = &healthPython{stat.Python.Version, stat.Python.Executable}
+	r.Python = &operation.HealthPython{Version: stat.Python.Version, Executable: stat.Python.Executable}
 	for _, g := range stat.Guarantees {
-		r.Guarantees = append(r.Guarantees, guarantee(g))
+		r.Guarantees = append(r.Guarantees, operation.Guarantee(g))
 	}
 	const answer = "print(6 * 7)"
 	result, err := p.Execute(ctx, pool.Request{ID: "check", Code: answer, Timeout: checkTimeout})

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -44,14 +45,14 @@ type sandboxReport struct {
 	// Refusal says why isolation strict does not start; the rest is then what best_effort offers.
 	Refusal string `json:"refusal,omitempty"`
 	// Error says why there is no sandbox at all, or why it runs nothing.
-	Error      string        `json:"error,omitempty"`
-	Python     *healthPython `json:"python,omitempty"`
-	Limits     healthLimits  `json:"limits"`
-	Guarantees []guarantee   `json:"guarantees"`
+	Error      string                  `json:"error,omitempty"`
+	Python     *operation.HealthPython `json:"python,omitempty"`
+	Limits     operation.HealthLimits  `json:"limits"`
+	Guarantees []operation.Guarantee   `json:"guarantees"`
 }
 
 func newCheckReport() *checkReport {
-	c := &checkReport{Held: true, Version: buildVersion(), UserID: os.Geteuid(), Sandboxes: []sandboxReport{}}
+	c := &checkReport{Held: true, Version: operation.Version(), UserID: os.Geteuid(), Sandboxes: []sandboxReport{}}
 	var name unix.Utsname
 	if unix.Uname(&name) == nil { // it fails for a bad address only
 		c.Kernel = checkedKernel{unix.ByteSliceToString(name.Sysname[:]), unix.ByteSliceToString(name.Release[:]), unix.ByteSliceToString(name.Machine[:])}
@@ -173,12 +174,12 @@ func userText(id int) string {
 	return "id " + strconv.Itoa(id)
 }
 
-func limitsText(l healthLimits) string {
+func limitsText(l operation.HealthLimits) string {
 	seconds := func(s float64) string { return time.Duration(s * float64(time.Second)).String() }
 	return strings.Join([]string{
 		"time " + seconds(l.ExecuteTimeout) + " (at most " + seconds(l.ExecuteTimeoutMax) + ")",
-		"memory " + sizeText(l.MemoryBytes), "processes " + strconv.Itoa(l.Processes), "open files " + strconv.Itoa(l.OpenFiles),
-		"scratch " + sizeText(l.ScratchBytes), "output " + strconv.Itoa(l.OutputCharacters) + " characters of each stream (ended at " + sizeText(l.OutputKillBytes) + ")",
-		"request body " + sizeText(l.RequestBodyBytes),
+		"memory " + operation.SizeText(l.MemoryBytes), "processes " + strconv.Itoa(l.Processes), "open files " + strconv.Itoa(l.OpenFiles),
+		"scratch " + operation.SizeText(l.ScratchBytes), "output " + strconv.Itoa(l.OutputCharacters) + " characters of each stream (ended at " + operation.SizeText(l.OutputKillBytes) + ")",
+		"request body " + operation.SizeText(l.RequestBodyBytes),
 	}, ", ")
 }

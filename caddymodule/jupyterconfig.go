@@ -6,6 +6,8 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/jupyter"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -46,10 +48,10 @@ func (h *Handler) addJupyter(rt *runtime, cfg pool.Config) error {
 		return err
 	}
 	standard, most := h.executeTimeouts()
-	h.jupyter = newJupyterFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, log: h.log}, jupyterOptions{
+	h.jupyter = jupyter.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Log: h.log}, jupyter.Options{
 		Logger: h.log, Token: token, MaxBody: h.maxBody(), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
-		Timeout: standard, Places: rt.places, AcquireTimeout: cfg.AcquireTimeout, Hint: install.kernelHint(rt.pool.Generation), InFlight: &h.inFlight,
+		Timeout: standard, Slots: rt.places, AcquireTimeout: cfg.AcquireTimeout, Hint: install.KernelHint(rt.pool.Generation), InFlight: &h.inFlight,
 	})
-	h.jupyter.addTo(h.routes)
+	h.jupyter.AddTo(h.routes)
 	return nil
 }

@@ -17,6 +17,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 	"go.uber.org/zap"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/api"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/jupyter"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/mcpserver"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -70,11 +76,11 @@ type Handler struct {
 	Hosts []string `json:"hosts,omitempty"`
 
 	log        *zap.Logger
-	access     *accessLog
-	routes     routes
+	access     *edge.AccessLog
+	routes     edge.Routes
 	runtimeKey string // "" without a reference to give back
 	frontKey   string // likewise
-	jupyter    *jupyterFront
+	jupyter    *jupyter.Front
 	inFlight   atomic.Int64 // requests of the HTTP operations
 }
 
@@ -151,7 +157,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err // before anything is started
 	}
 	h.log = ctx.Logger()
-	if err := sandboxMetrics.register(ctx.GetMetricsRegistry()); err != nil {
+	if err := metrics.Sandbox.Register(ctx.GetMetricsRegistry()); err != nil {
 		return err
 	}
 	cfg, err := h.poolConfig().Normalize()
@@ -173,13 +179,13 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	h.runtimeKey = key // only now is there something to give back
 
 	// The logger of Caddy's HTTP app, so that the lines go where the configuration sends access logs.
-	h.access = newAccessLog(ctx.Logger(new(caddyhttp.App)), userID)
-	h.routes = routes{}
+	h.access = edge.NewAccessLog(ctx.Logger(new(caddyhttp.App)), userID)
+	h.routes = edge.Routes{}
 	if err := h.addAPI(rt, cfg); err != nil {
 		return err
 	}
 	if h.Docs == nil || *h.Docs {
-		if err := addDocs(h.routes); err != nil {
+		if err := api.AddDocs(h.routes); err != nil {
 			return err
 		}
 	}
@@ -188,7 +194,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		if err != nil {
 			return err
 		}
-		front.addTo(h.routes)
+		front.AddTo(h.routes)
 		h.onExit(ctx, front.Close)
 	}
 	if h.Jupyter != nil {
@@ -203,36 +209,36 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 
 func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	standard, most := h.executeTimeouts()
-	state := &health{stat: rt.pool.Stat, started: rt.started, limits: h.shownLimits(cfg), shuttingDown: shuttingDown}
+	state := &operation.Health{Stat: rt.pool.Stat, Started: rt.started, Limits: h.shownLimits(cfg), ShuttingDown: shuttingDown}
 	install, err := h.installation(rt, cfg, h.log)
 	if err != nil {
 		return err
 	}
-	return addAPI(h.routes,
-		&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, memory: cfg.Memory, outputKill: cfg.OutputKill, hint: install.hint, log: h.log}, install.orNil(),
-		apiOptions{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.look, InFlight: &h.inFlight})
+	return api.AddOperations(h.routes,
+		&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Hint: install.Hint, Log: h.log}, install.OrNil(),
+		api.Options{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.Look, InFlight: &h.inFlight})
 }
 
 // installation returns the operation that installs; one that only gives hints where nothing can be installed.
-func (h *Handler) installation(rt *runtime, cfg pool.Config, log *zap.Logger) (*installation, error) {
+func (h *Handler) installation(rt *runtime, cfg pool.Config, log *zap.Logger) (*operation.Installs, error) {
 	if cfg.PackagesDir == "" {
-		return &installation{}, nil
+		return &operation.Installs{}, nil
 	}
 	settings := h.Packages.installSettings()
 	rules, err := h.Packages.policy()
 	if err != nil {
 		return nil, err
 	}
-	return &installation{pool: rt.pool, policy: rules, rate: rt.rate(settings.Rate, settings.RateWindow), settings: settings, log: log}, nil
+	return &operation.Installs{Pool: rt.pool, Policy: rules, Rate: rt.rate(settings.Rate, settings.RateWindow), Settings: settings, Log: log}, nil
 }
 
 // shownLimits says what one execution may use.
-func (h *Handler) shownLimits(cfg pool.Config) healthLimits {
+func (h *Handler) shownLimits(cfg pool.Config) operation.HealthLimits {
 	standard, most := h.executeTimeouts()
-	return healthLimits{
+	return operation.HealthLimits{
 		ExecuteTimeout: standard.Seconds(), ExecuteTimeoutMax: most.Seconds(),
 		MemoryBytes: cfg.Memory, Processes: cfg.Processes, OutputCharacters: cfg.Output, OutputKillBytes: cfg.OutputKill, ScratchBytes: cfg.Scratch,
-		OpenFiles: cfg.OpenFiles, RequestBodyBytes: h.maxBody(), CodeBytes: maxCodeBytes,
+		OpenFiles: cfg.OpenFiles, RequestBodyBytes: h.maxBody(), CodeBytes: operation.MaxCodeBytes,
 	}
 }
 
@@ -243,13 +249,13 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 	}
 	standard, most := h.executeTimeouts()
 	key := h.runtimeKey + string(own)
-	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) (*mcpFront, error) {
+	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) (*mcpserver.Front, error) {
 		install, err := h.installation(rt, cfg, log)
 		if err != nil {
 			return nil, err
 		}
-		return newMCPFront(&operation{pool: rt.pool, defaultTimeout: standard, maxTimeout: most, memory: cfg.Memory, outputKill: cfg.OutputKill, hint: install.hint, log: log}, mcpOptions{
-			Install: install.orNil(),
+		return mcpserver.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Hint: install.Hint, Log: log}, mcpserver.Options{
+			Install: install.OrNil(),
 			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(),
 			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,
 		}), nil
@@ -321,7 +327,7 @@ func (h *Handler) Validate() error {
 	if err := h.Packages.validate(); err != nil {
 		return err
 	}
-	if err := validateHosts(h.Hosts); err != nil {
+	if err := edge.ValidateHosts(h.Hosts); err != nil {
 		return err
 	}
 	_, err := h.poolConfig().Normalize()
@@ -360,10 +366,10 @@ func (h *Handler) maxBody() int64 {
 }
 
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
-	if h.routes.isSensitive(r.URL.Path) {
-		defer h.access.takeOver(w, r)()
+	if h.routes.IsSensitive(r.URL.Path) {
+		defer h.access.TakeOver(w, r)()
 	}
-	if h.routes.serve(w, r, h.log, h.Hosts...) {
+	if h.routes.Serve(w, r, h.log, h.Hosts...) {
 		return nil
 	}
 	return next.ServeHTTP(w, r) //nolint:wrapcheck // not ours

@@ -12,6 +12,8 @@ import (
 
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 )
 
 func TestValidate(t *testing.T) {
@@ -217,7 +219,7 @@ func TestMetricsRegisterTwice(t *testing.T) {
 	for range 2 {
 		registry := prometheus.NewRegistry()
 		for range 2 {
-			if err := sandboxMetrics.register(registry); err != nil {
+			if err := metrics.Sandbox.Register(registry); err != nil {
 				t.Fatal(err)
 			}
 		}

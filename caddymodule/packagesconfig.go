@@ -11,6 +11,7 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 	"go.uber.org/zap"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 )
 
@@ -123,10 +124,10 @@ func (p Packages) withDefaults() Packages {
 	return p
 }
 
-// installSettings returns what bounds installs.
-func (p Packages) installSettings() installSettings {
+// InstallSettings returns what bounds installs.
+func (p Packages) installSettings() operation.InstallSettings {
 	p = p.withDefaults()
-	return installSettings{
+	return operation.InstallSettings{
 		Index: p.Index, Hosts: p.Hosts, BuildSource: p.Sdist == "allow", MaxDownload: p.MaxDownload, MaxInstalled: p.MaxInstalled,
 		Rate: p.Rate, RateWindow: time.Duration(p.RateWindow), Timeout: time.Duration(p.InstallTimeout),
 	}

@@ -12,6 +12,9 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/jupyter"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/mcpserver"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
@@ -28,7 +31,7 @@ var (
 type runtime struct {
 	pool    *pool.Pool
 	log     *liveCore
-	places  *jupyterPlaces // of kernels' processes
+	places  *jupyter.Slots // of kernels' processes
 	started time.Time
 
 	mu    sync.Mutex
@@ -64,13 +67,13 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 	}
 	key := string(encoded)
 	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
-		rt := &runtime{log: newLiveCore(logger), places: newJupyterPlaces(cfg.Max), started: time.Now()}
+		rt := &runtime{log: newLiveCore(logger), places: jupyter.NewSlots(cfg.Max), started: time.Now()}
 		cfg.Logger = slog.New(zapslog.NewHandler(rt.log))
-		cfg.Metrics = sandboxMetrics
+		cfg.Metrics = metrics.Sandbox
 		if rt.pool, err = pool.New(ctx, cfg); err != nil {
 			return nil, err //nolint:wrapcheck // a sentence for the operator
 		}
-		sandboxMetrics.pools.add(rt.pool)
+		metrics.Sandbox.Pools.Add(rt.pool)
 		return rt, nil
 	})
 	if err != nil {
@@ -83,21 +86,21 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 
 // Destruct drains the pool and returns when its last process is gone.
 func (rt *runtime) Destruct() error {
-	defer sandboxMetrics.pools.remove(rt.pool)
+	defer metrics.Sandbox.Pools.Remove(rt.pool)
 	return rt.pool.Close() //nolint:wrapcheck // names itself
 }
 
 // sharedFront is an MCP front with the reference to the runtime that its calls need: a front can outlive the handler
 // that made it.
 type sharedFront struct {
-	*mcpFront
+	*mcpserver.Front
 	log        *liveCore
 	runtimeKey string
 }
 
 // loadFront returns the front for key, and makes it when no handler has it yet. Its caller owns one reference under
 // key, and must own one under runtimeKey while it calls.
-func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (*mcpFront, error)) (*sharedFront, error) {
+func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (*mcpserver.Front, error)) (*sharedFront, error) {
 	value, _, err := fronts.LoadOrNew(key, func() (caddy.Destructor, error) {
 		held, _, err := runtimes.LoadOrNew(runtimeKey, func() (caddy.Destructor, error) {
 			return nil, fmt.Errorf("bug: the pool of an MCP front is not there")
@@ -111,7 +114,7 @@ func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtim
 			_, _ = runtimes.Delete(runtimeKey) //nolint:errcheck // the handler has it, too
 			return nil, err
 		}
-		return &sharedFront{mcpFront: front, log: log, runtimeKey: runtimeKey}, nil
+		return &sharedFront{Front: front, log: log, runtimeKey: runtimeKey}, nil
 	})
 	if err != nil {
 		return nil, err //nolint:wrapcheck // names itself

@@ -1,0 +1,243 @@
+package jupyter
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+// cell is one execute_request.
+type cell struct {
+	ctx        context.Context // ends when the kernel does, or is restarted
+	cancel     context.CancelFunc
+	interrupts chan struct{} // buffered(1)
+	over       chan struct{} // closed when the kernel has gone on to the next
+	parent     json.RawMessage
+	from       *socket
+	executeContent
+}
+
+// executeContent is the content of an execute_request.
+type executeContent struct {
+	Code         string            `json:"code"`
+	Silent       bool              `json:"silent"`
+	StoreHistory *bool             `json:"store_history"`
+	Expressions  map[string]string `json:"user_expressions"`
+	StopOnError  *bool             `json:"stop_on_error"`
+}
+
+// interrupt asks the cell to end. It does not block.
+func (c *cell) interrupt() {
+	select {
+	case c.interrupts <- struct{}{}:
+	default: // it has been asked
+	}
+}
+
+// namesGone ends the sentences about a process that has ended.
+const namesGone = "the names, imports and files of earlier cells are gone"
+
+// run runs one cell and returns those that are to be aborted since it failed: that waited before its client knew.
+func (k *kernel) run(c *cell) (aborted []*cell) {
+	k.front.o.InFlight.Add(1)
+	defer k.front.o.InFlight.Add(-1)
+	count := k.next(c)
+	k.publish(c.parent, "status", state("busy"))
+	defer k.publish(c.parent, "status", state("idle"))
+	if !c.Silent {
+		k.publish(c.parent, "execute_input", map[string]any{"code": c.Code, "execution_count": count})
+	}
+	failure := k.runIn(c, count)
+	if failure == nil {
+		k.reply(c.from, channelShell, c.parent, "execute_reply", map[string]any{
+			"status": "ok", "execution_count": count, "user_expressions": refuseExpressions(c.Expressions), "payload": []any{},
+		})
+		return nil
+	}
+	if c.StopOnError == nil || *c.StopOnError {
+		aborted = k.waiting()
+	}
+	k.publish(c.parent, "error", failure)
+	k.replyFailure(c, failure, count)
+	return aborted
+}
+
+// runIn runs a cell in the kernel's process and returns what ended it, nil when nothing did.
+func (k *kernel) runIn(c *cell, count int) *cellFailure {
+	id := operation.NewID()
+	for {
+		p, fresh, err := k.lease(c)
+		if err != nil {
+			return k.refused(c, id, err)
+		}
+		mark := strings.ReplaceAll(newUUID(), "-", "")
+		out := newCellOutput(mark, k.front.o.Output, func(kind string, content any) {
+			if bundle, ok := content.(cellBundle); ok && kind == "execute_result" {
+				if c.Silent {
+					return
+				}
+				bundle.ExecutionCount = count
+				content = bundle
+			}
+			k.publish(c.parent, kind, content)
+		})
+		end := p.run(c, out, cellFrame(mark, count, c.Code))
+		if end.died {
+			k.forget(p)
+			byUs := end.interrupted || end.timedOut
+			switch {
+			case c.ctx.Err() == nil && !fresh && !end.begun && !byUs:
+				continue // it ended while nobody used it
+			case p.err != nil && (c.ctx.Err() != nil || !p.hasWorker() || !byUs):
+				return k.refused(c, id, p.err)
+			}
+		}
+		failure, result := k.outcome(p, end)
+		if fresh {
+			result.Usage.QueueTime = p.waited
+		}
+		k.front.ex.Executed(operation.Record{Id: id, Code: c.Code, Result: result, StdoutBytes: end.stdoutBytes, StderrBytes: end.stderrBytes})
+		return failure
+	}
+}
+
+// refused tells of a cell that has not run, or not to an end that is its own.
+func (k *kernel) refused(c *cell, id string, err error) *cellFailure {
+	switch {
+	case c.ctx.Err() != nil || errors.Is(err, context.Canceled):
+		k.front.ex.Failed(id, c.Code, context.Canceled)
+		return newFailure("KeyboardInterrupt", "the execution was interrupted")
+	case errors.Is(err, errNoSlot):
+		k.front.ex.Failed(id, c.Code, pool.ErrQueueFull)
+		return newFailure("SandboxError", fmt.Sprintf("%d kernels have a process already, the most at a time, and all are in use: delete a kernel, or ask the operator to raise workers max", cap(k.front.o.Slots.taken)))
+	}
+	return newFailure("SandboxError", strings.ReplaceAll(k.front.ex.Failed(id, c.Code, err).Detail, "body.", ""))
+}
+
+func newFailure(name, words string) *cellFailure {
+	return &cellFailure{name, words, []string{name + ": " + words}}
+}
+
+// lease returns the kernel's process; when it has none, a fresh one, and then c hears what has been lost.
+func (k *kernel) lease(c *cell) (p *process, fresh bool, err error) {
+	k.mu.Lock()
+	p = k.process
+	k.mu.Unlock()
+	if p != nil {
+		if !p.ended() {
+			return p, false, nil
+		}
+		k.forget(p)
+	}
+	if err := k.front.o.Slots.take(c.ctx, c.interrupts, k.front.o.AcquireTimeout, k.front.makeRoom); err != nil {
+		return nil, false, err
+	}
+	k.mu.Lock()
+	if k.ended || c.ctx.Err() != nil {
+		k.mu.Unlock()
+		k.front.o.Slots.give()
+		return nil, false, context.Canceled
+	}
+	lost := k.lost
+	k.lost = ""
+	p = k.front.startProcess()
+	k.process = p
+	k.mu.Unlock()
+	if lost != "" {
+		k.publish(c.parent, "stream", streamText{"stderr", fmt.Sprintf("[This cell runs in a fresh process: the last one %s, and %s.]\n", lost, namesGone)})
+	}
+	return p, true, nil
+}
+
+// forget gives up a process that has ended.
+func (k *kernel) forget(p *process) {
+	fate := ""
+	if p.hasWorker() {
+		fate = p.fate()
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.process == p {
+		k.process, k.lost = nil, fate
+	}
+}
+
+// next counts an execution.
+func (k *kernel) next(c *cell) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !c.Silent && (c.StoreHistory == nil || *c.StoreHistory) {
+		k.count++
+	}
+	return k.count
+}
+
+// outcome says what a cell that has run is to its client, nil when all went well, and to logs and metrics.
+func (k *kernel) outcome(p *process, end cellEnd) (*cellFailure, pool.Result) {
+	said := end.said
+	result := pool.Result{Status: pool.StatusOK, ExecutionTime: end.took, OutputBytes: int64(end.stdoutBytes + end.stderrBytes)}
+	switch {
+	case end.died && !end.timedOut && !end.interrupted:
+		result.Status, result.ExitCode = p.result.Status, p.result.ExitCode
+		name := map[pool.Status]string{pool.StatusMemoryLimit: "MemoryError", pool.StatusOutputLimit: "OutputLimitError",
+			pool.StatusKilled: "ProcessKilled", pool.StatusTimeout: "TimeoutError"}[result.Status]
+		if name == "" {
+			name = "ProcessExited"
+		}
+		return newFailure(name, "the process "+p.fate()+"; "+namesGone), result
+	case end.timedOut:
+		result.Status, result.ExitCode = pool.StatusTimeout, 124
+		words := fmt.Sprintf("the code ran longer than %s and was interrupted; what it showed before is above", k.front.o.Timeout)
+		if end.died {
+			words = fmt.Sprintf("the code ran longer than %s and was ended, with its process; %s", k.front.o.Timeout, namesGone)
+		}
+		failure := newFailure("TimeoutError", words)
+		if said != nil && !end.died {
+			failure.Traceback = append(failure.Traceback, said.Traceback...)
+		}
+		return failure, result
+	case end.died:
+		result.Status, result.ExitCode = pool.StatusKilled, 137
+		return newFailure("KeyboardInterrupt", "the process "+p.fate()+"; "+namesGone), result
+	case said == nil:
+		return nil, result
+	}
+	result.Status, result.ExitCode = pool.StatusError, 1
+	if said.Name == "KeyboardInterrupt" {
+		result.ExitCode = 130
+	}
+	if said.Name == "ModuleNotFoundError" && k.front.o.Hint != nil {
+		if module := operation.MissingModule(said.Name + ": " + said.Value); module != "" {
+			if hint := k.front.o.Hint(module, int(p.generation.Load())); hint != "" {
+				said.Traceback = append(said.Traceback, hint)
+			}
+		}
+	}
+	return said, result
+}
+
+// refuseExpressions answers user_expressions, which no client that runs code has been seen to send.
+func refuseExpressions(expressions map[string]string) map[string]any {
+	answers := map[string]any{}
+	for name := range expressions {
+		answers[name] = cellRefusal{"error", cellFailure{"NotImplementedError", "user_expressions are not evaluated here: let the cell show the value", []string{}}}
+	}
+	return answers
+}
+
+type cellRefusal struct {
+	Status string `json:"status"`
+	cellFailure
+}
+
+func (k *kernel) replyFailure(c *cell, failure *cellFailure, count int) {
+	k.reply(c.from, channelShell, c.parent, "execute_reply", map[string]any{
+		"status": "error", "execution_count": count, "user_expressions": map[string]any{}, "payload": []any{},
+		"ename": failure.Name, "evalue": failure.Value, "traceback": failure.Traceback,
+	})
+}

@@ -1,0 +1,259 @@
+package jupyter
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
+)
+
+func tooManyKernels(most int, idle time.Duration) string {
+	return fmt.Sprintf("%d kernels exist already, the most that this server keeps: delete one, or wait; those that nobody uses end after %s", most, idle)
+}
+
+// kernel is a name under which clients run cells, one after the other, and the sockets that hear of them. The first
+// cell gets it a process, which the others share. It is safe for concurrent use.
+type kernel struct {
+	front   *Front
+	id      string
+	session string // of the messages that it sends
+
+	mu      sync.Mutex
+	ended   bool
+	sockets []*socket
+	running *cell // nil for none
+	queue   []*cell
+	count   int      // of executions
+	process *process // nil for none yet, or none any more
+	lost    string   // what became of the process whose names the next cell may look for; "" for nothing
+	last    time.Time
+}
+
+func newKernel(f *Front) *kernel {
+	return &kernel{front: f, id: newUUID(), session: newUUID(), last: time.Now()}
+}
+
+func (k *kernel) model() kernelModel {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	m := kernelModel{ID: k.id, Name: kernelName, LastActivity: timeText(k.last), ExecutionState: "idle", Connections: len(k.sockets)}
+	if k.running != nil {
+		m.ExecutionState = "busy"
+	}
+	return m
+}
+
+// used marks that somebody uses the kernel.
+func (k *kernel) used() {
+	now := time.Now()
+	k.mu.Lock()
+	k.last = now
+	k.mu.Unlock()
+	k.front.mu.Lock()
+	k.front.last = now
+	k.front.mu.Unlock()
+}
+
+func (k *kernel) idleSince(then time.Time) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.running == nil && k.last.Before(then)
+}
+
+// join adds a socket, or says why not.
+func (k *kernel) join(s *socket) (refused string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.ended:
+		return "the kernel has ended: start another one"
+	case len(k.sockets) >= maxSockets:
+		return fmt.Sprintf("%d connections to this kernel are open already: close one", maxSockets)
+	}
+	k.sockets = append(k.sockets, s)
+	return ""
+}
+
+// leave removes a socket. What runs is interrupted with the last one; the process stays for whoever connects again.
+func (k *kernel) leave(s *socket) {
+	k.used()
+	k.mu.Lock()
+	k.sockets = slices.DeleteFunc(k.sockets, func(other *socket) bool { return other == s })
+	k.queue = slices.DeleteFunc(k.queue, func(c *cell) bool { return c.from == s })
+	if len(k.sockets) == 0 && k.running != nil {
+		k.running.interrupt()
+	}
+	k.mu.Unlock()
+	k.front.makeRoom()
+}
+
+// interrupt interrupts the cell that runs; those that wait behind it are aborted when it fails.
+func (k *kernel) interrupt() {
+	k.used()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.running != nil {
+		k.running.interrupt()
+	}
+}
+
+// restart ends the process with what runs in it, waits for that, and counts from one again. Cells that wait are aborted.
+func (k *kernel) restart() {
+	k.used()
+	k.abort(k.waiting())
+	k.mu.Lock()
+	p, c := k.process, k.running
+	if c != nil {
+		c.cancel() // one that has no process yet gets none
+	}
+	k.mu.Unlock()
+	if p != nil {
+		p.end("was ended")
+		<-p.done
+	}
+	if c != nil {
+		<-c.over // what comes now is not aborted with it
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.process == p {
+		k.process = nil
+	}
+	k.count, k.lost = 0, ""
+}
+
+// end ends the process, with what runs in it, and tells the sockets why. Called by front.remove.
+func (k *kernel) end(why string) {
+	k.mu.Lock()
+	k.ended = true
+	k.queue = nil
+	if k.running != nil {
+		k.running.cancel()
+	}
+	p := k.process
+	sockets := slices.Clone(k.sockets)
+	k.mu.Unlock()
+	if p != nil {
+		p.end("was ended")
+	}
+	for _, s := range sockets {
+		s.end(closeGoingAway, why)
+	}
+}
+
+// enqueue runs c after those that came before it, or says why not.
+func (k *kernel) enqueue(c *cell) (refused string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	switch {
+	case k.ended:
+		return "the kernel has ended: start another one"
+	case len(k.queue) >= maxQueue:
+		return fmt.Sprintf("%d cells wait in this kernel already: wait for their replies", maxQueue)
+	}
+	c.ctx, c.cancel = context.WithCancel(k.front.ctx)
+	c.interrupts, c.over = make(chan struct{}, 1), make(chan struct{})
+	if k.running != nil {
+		k.queue = append(k.queue, c)
+		return ""
+	}
+	k.running = c
+	k.front.work.Go(func() { k.runFrom(c) })
+	return ""
+}
+
+// runFrom runs c, and then what waits.
+func (k *kernel) runFrom(c *cell) {
+	defer func() {
+		if panicked := recover(); panicked != nil {
+			k.front.o.Logger.Error("a cell panicked", zap.Any("panic", panicked), zap.Stack("stack"))
+			k.front.remove(k, edge.InternalDetail)
+			close(c.over)
+		}
+	}()
+	for c != nil {
+		aborted := k.run(c)
+		c.cancel()
+		k.used()
+		k.abort(aborted)
+		next := k.advance()
+		close(c.over)
+		c = next
+	}
+	k.front.makeRoom()
+}
+
+// advance makes the cell that has waited longest the one that runs.
+func (k *kernel) advance() *cell {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.running = nil
+	if len(k.queue) > 0 {
+		k.running = k.queue[0]
+		k.queue = k.queue[1:]
+	}
+	return k.running
+}
+
+// waiting takes all cells that wait, for abort.
+func (k *kernel) waiting() []*cell {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	waiting := k.queue
+	k.queue = nil
+	return waiting
+}
+
+// abort answers cells without running them: their client meant them to follow one that failed.
+func (k *kernel) abort(waiting []*cell) {
+	for _, c := range waiting {
+		k.publish(c.parent, "status", state("busy"))
+		k.reply(c.from, channelShell, c.parent, "execute_reply", map[string]any{"status": "aborted"})
+		k.publish(c.parent, "status", state("idle"))
+	}
+}
+
+func state(state string) any { return map[string]string{"execution_state": state} }
+
+// publish sends to all sockets.
+func (k *kernel) publish(parent json.RawMessage, kind string, content any) {
+	m := newMessage(k.session, channelIOPub, kind, parent, content)
+	k.mu.Lock()
+	sockets := slices.Clone(k.sockets)
+	k.mu.Unlock()
+	frames := frames{message: m}
+	for _, s := range sockets {
+		s.send(frames.of(s.v1))
+	}
+}
+
+// reply sends to the socket that asked.
+func (k *kernel) reply(to *socket, channel string, parent json.RawMessage, kind string, content any) {
+	frames := frames{message: newMessage(k.session, channel, kind, parent, content)}
+	to.send(frames.of(to.v1))
+}
+
+// frames encodes a message once for each framing that somebody has asked for.
+type frames struct {
+	message  *message
+	text, v1 []byte
+}
+
+func (f *frames) of(v1 bool) []byte {
+	if v1 {
+		if f.v1 == nil {
+			f.v1 = f.message.encodeV1()
+		}
+		return f.v1
+	}
+	if f.text == nil {
+		f.text = f.message.encodeText()
+	}
+	return f.text
+}

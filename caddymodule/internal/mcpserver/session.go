@@ -1,0 +1,185 @@
+package mcpserver
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mark3labs/mcp-go/server"
+)
+
+// Kinds of MCP session. The kind leads the id, so that a log line tells them apart.
+const (
+	kindSSE        = "sse"  // lives as long as its event stream
+	kindStreamable = "mcp"  // lives until DELETE, or until it has lain idle too long
+	kindAnonymous  = "anon" // lives as long as one request that came without a session
+)
+
+// mcpSession is one client's place on the server. Knowing the id is the right to use it, hence 128 random bits.
+type mcpSession struct {
+	id, kind string
+	// ctx ends with the session; the session's calls hang from it.
+	ctx    context.Context
+	cancel context.CancelFunc
+	// notes counts the session's notifications.
+	notes noteCount
+	// pending holds a place for each message that waits for its answer to be written, where the answers go to one stream.
+	pending chan struct{}
+
+	mu       sync.Mutex
+	users    int
+	lastUsed time.Time
+}
+
+// await takes a place among the messages that wait for their answers. It waits for one as long as both the session and
+// ctx last.
+func (s *mcpSession) await(ctx context.Context) bool {
+	select {
+	case s.pending <- struct{}{}:
+		return true
+	case <-ctx.Done():
+	case <-s.ctx.Done():
+	}
+	return false
+}
+
+// answered gives a place back.
+func (s *mcpSession) answered() {
+	select {
+	case <-s.pending:
+	default:
+	}
+}
+
+// use marks the session as in use until the returned function is called: it is not idle meanwhile.
+func (s *mcpSession) use() (done func()) {
+	s.mark(1)
+	return func() { s.mark(-1) }
+}
+
+func (s *mcpSession) mark(n int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.users += n
+	s.lastUsed = time.Now()
+}
+
+func (s *mcpSession) idleFor(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.users > 0 {
+		return 0
+	}
+	return now.Sub(s.lastUsed)
+}
+
+// mcpSessions holds the open sessions. It is mcp-go's SessionIdManager too, so that only ids that are open here are
+// valid there.
+type mcpSessions struct {
+	parent context.Context
+	max    int
+
+	mu   sync.Mutex
+	open map[string]*mcpSession
+}
+
+func newSessions(parent context.Context, limit int) *mcpSessions {
+	return &mcpSessions{parent: parent, max: limit, open: map[string]*mcpSession{}}
+}
+
+// add opens a session, unless there are too many.
+func (m *mcpSessions) add(kind string) (*mcpSession, bool) {
+	s := &mcpSession{id: kind + "-" + strings.ToLower(rand.Text()), kind: kind, lastUsed: time.Now(), pending: make(chan struct{}, maxPending)}
+	s.ctx, s.cancel = context.WithCancel(m.parent)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.open) >= m.max {
+		s.cancel()
+		return nil, false
+	}
+	m.open[s.id] = s
+	return s, true
+}
+
+func (m *mcpSessions) get(id string) (*mcpSession, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s, ok := m.open[id]
+	return s, ok
+}
+
+// remove ends a session and cancels its calls. Removing one that has ended is nothing.
+func (m *mcpSessions) remove(id string) {
+	m.mu.Lock()
+	s, ok := m.open[id]
+	delete(m.open, id)
+	m.mu.Unlock()
+	if ok {
+		s.cancel()
+	}
+}
+
+func (m *mcpSessions) full() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.open) >= m.max
+}
+
+// expire ends the streamable sessions that have been idle for ttl and returns their ids.
+func (m *mcpSessions) expire(ttl time.Duration) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	now := time.Now()
+	var ids []string
+	for id, s := range m.open {
+		if s.kind == kindStreamable && s.idleFor(now) >= ttl {
+			ids = append(ids, id)
+			delete(m.open, id)
+			s.cancel()
+		}
+	}
+	return ids
+}
+
+var errNoSession = errors.New("no such session")
+
+// Generate implements server.SessionIdManager: mcp-go asks for an id when a client initializes. A client that slipped
+// past the check for room gets an id that is not valid.
+func (m *mcpSessions) Generate() string {
+	if s, ok := m.add(kindStreamable); ok {
+		return s.id
+	}
+	return kindStreamable + "-refused"
+}
+
+// Validate implements server.SessionIdManager.
+func (m *mcpSessions) Validate(id string) (terminated bool, err error) {
+	if _, ok := m.get(id); !ok {
+		return false, errNoSession
+	}
+	return false, nil
+}
+
+// Terminate implements server.SessionIdManager.
+func (m *mcpSessions) Terminate(id string) (notAllowed bool, err error) {
+	m.remove(id)
+	return false, nil
+}
+
+type sessionCtxKey struct{}
+
+func withSession(ctx context.Context, s *mcpSession) context.Context {
+	return context.WithValue(ctx, sessionCtxKey{}, s)
+}
+
+// sessionFrom returns the session that withSession left; mcp-go's own are in server.ClientSessionFromContext.
+func sessionFrom(ctx context.Context) *mcpSession {
+	s, _ := ctx.Value(sessionCtxKey{}).(*mcpSession)
+	return s
+}
+
+// Interface guards
+var _ server.SessionIdManager = (*mcpSessions)(nil)

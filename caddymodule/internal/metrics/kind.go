@@ -1,0 +1,25 @@
+package metrics
+
+// Kind is the closed set of what can go wrong, as the label of sandbox_errors_total.
+type Kind string
+
+const (
+	KindMalformed      Kind = "malformed"          // the body is not JSON
+	KindInvalid        Kind = "invalid"            // a field is not as the schema says
+	KindTooLarge       Kind = "too_large"          // the body is over limits request_body
+	KindBodyTimeout    Kind = "body_timeout"       // the body came too slowly
+	KindNotFound       Kind = "not_found"          // no such part of the documentation
+	KindMethod         Kind = "method_not_allowed" // a known path with another method
+	KindCrossOrigin    Kind = "cross_origin"       // a browser sent it for another site
+	KindUnauthorized   Kind = "unauthorized"       // without the token of jupyter
+	KindQueueFull      Kind = "queue_full"
+	KindAcquireTimeout Kind = "acquire_timeout"
+	KindShuttingDown   Kind = "shutting_down"
+	KindWorkerLost     Kind = "worker_lost"
+	KindClientGone     Kind = "client_gone"
+	KindRate           Kind = "rate_limited" // packages rate
+	KindInternal       Kind = "internal"
+)
+
+var kinds = []Kind{KindMalformed, KindInvalid, KindTooLarge, KindBodyTimeout, KindNotFound, KindMethod, KindCrossOrigin, KindUnauthorized, KindQueueFull,
+	KindAcquireTimeout, KindShuttingDown, KindWorkerLost, KindClientGone, KindRate, KindInternal}

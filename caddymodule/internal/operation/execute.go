@@ -1,0 +1,193 @@
+package operation
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"strconv"
+	"time"
+	"unicode/utf8"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+// ExecuteInput is what a caller of the operation "execute" sends, over HTTP and over MCP alike. The schema tags serve
+// both surfaces; what depends on the configuration is set where the operation is declared.
+type ExecuteInput struct {
+	Code string `json:"code" maxLength:"1048576" doc:"Python source, run as __main__ in a fresh process; up to 1 MiB." example:"print(\"Hello, World!\")"`
+	// Timeout is in seconds; nil means the configured default.
+	Timeout *float64 `json:"timeout,omitempty" nullable:"true" exclusiveMinimum:"0" doc:"Seconds the code may run, by the clock on the wall; fractions are allowed."`
+	Stdin   string   `json:"stdin,omitempty" nullable:"true" doc:"What the code reads from standard input; without it, reads give end of file at once."`
+
+	// Leased is called when a worker has been found; nil for nobody who wants to know.
+	Leased func() `json:"-"`
+}
+
+// ExecuteOutput is the answer, over HTTP and over MCP alike.
+type ExecuteOutput struct {
+	Stdout        string       `json:"stdout" doc:"What the code wrote to standard output; the middle is left out when it is long."`
+	Stderr        string       `json:"stderr" doc:"What the code wrote to standard error, tracebacks included."`
+	ExitCode      int          `json:"exit_code" doc:"0 when all went well; 1 after an uncaught exception; 124 on timeout; 128+N when ended by signal N."`
+	ExecutionTime float64      `json:"execution_time" doc:"Seconds the code ran."`
+	Success       bool         `json:"success" doc:"True when exit_code is 0 and status is ok."`
+	Status        string       `json:"status" enum:"ok,error,timeout,memory_limit,output_limit,killed" doc:"How the run ended."`
+	Truncated     bool         `json:"truncated" doc:"True when some output was left out."`
+	Usage         ExecuteUsage `json:"usage" doc:"What the run cost."`
+	Hint          string       `json:"hint,omitempty" doc:"What to do about a module that is missing, or a limit that was met."`
+}
+
+type ExecuteUsage struct {
+	CPUTime         float64 `json:"cpu_time" doc:"Seconds of processor time."`
+	PeakMemoryBytes int64   `json:"peak_memory_bytes" doc:"The most memory the code held at once."`
+	QueueTime       float64 `json:"queue_time" doc:"Seconds the request waited for a worker."`
+}
+
+// Executor is the operation that both surfaces enter. Its error is a *problem when the caller can act on it.
+type Executor interface {
+	Execute(ctx context.Context, in ExecuteInput) (ExecuteOutput, error)
+}
+
+// runner is what an operation needs of a pool.
+type runner interface {
+	Execute(ctx context.Context, req pool.Request) (pool.Result, error)
+}
+
+// MaxCodeBytes bounds the source of one execution.
+const MaxCodeBytes = 1 << 20
+
+// Executions is the executor on a pool. It is safe for concurrent use and stays valid as long as its pool.
+type Executions struct {
+	Pool runner
+	// defaultTimeout is used when the caller names none; maxTimeout is the most a caller may ask for.
+	DefaultTimeout, MaxTimeout time.Duration
+	// memory and outputKill are the pool's limits, in bytes.
+	Memory, OutputKill int64
+	// hint says what to do about a module that is missing, "" for nothing; nil gives no hints.
+	Hint func(module string) string
+	Log  *zap.Logger
+}
+
+// Execute checks in, runs it and tells logs and metrics. Every error is a *problem.
+func (o *Executions) Execute(ctx context.Context, in ExecuteInput) (ExecuteOutput, error) {
+	req, refused := o.request(in)
+	if refused != nil {
+		refused.Count()
+		return ExecuteOutput{}, refused
+	}
+	result, err := o.Pool.Execute(ctx, req)
+	if err != nil {
+		return ExecuteOutput{}, o.Failed(req.ID, in.Code, err)
+	}
+	o.Executed(Record{Id: req.ID, Code: in.Code, Result: result, StdoutBytes: len(result.Stdout), StderrBytes: len(result.Stderr)})
+	out := outputOf(result)
+	out.Hint = o.hintOn(result, req.Timeout)
+	return out, nil
+}
+
+// request turns in into what the pool takes, or says why not.
+func (o *Executions) request(in ExecuteInput) (pool.Request, *edge.Problem) {
+	if len(in.Code) > MaxCodeBytes {
+		return pool.Request{}, edge.Invalid(edge.ProblemError{Location: "body.code", Message: CodeRule})
+	}
+	// Over MCP text comes from a decoder that is less strict than ours.
+	if !utf8.ValidString(in.Code) {
+		return pool.Request{}, edge.Invalid(edge.ProblemError{Location: "body.code", Message: "must be valid UTF-8"})
+	}
+	timeout := o.DefaultTimeout
+	if in.Timeout != nil {
+		asked := *in.Timeout
+		if !(asked > 0 && asked <= o.MaxTimeout.Seconds()) { // the form that NaN fails too
+			return pool.Request{}, edge.Invalid(edge.ProblemError{Location: "body.timeout", Message: TimeoutRule(o.MaxTimeout)})
+		}
+		timeout = max(time.Duration(asked*float64(time.Second)), 1)
+	}
+	req := pool.Request{
+		ID:      NewID(),
+		Code:    in.Code,
+		Stdin:   in.Stdin,
+		Timeout: timeout,
+	}
+	if in.Leased != nil {
+		req.Leased = func(int) { in.Leased() }
+	}
+	return req, nil
+}
+
+// NewID names a line in a log.
+func NewID() string {
+	return strconv.FormatUint(rand.Uint64(), 36) //nolint:gosec // it guards nothing
+}
+
+// Record is what logs and metrics hear of one that has a result, be it a run or a cell of a session.
+type Record struct {
+	Id, Code                 string
+	Result                   pool.Result
+	StdoutBytes, StderrBytes int
+}
+
+// Executed tells logs and metrics of an execution.
+func (o *Executions) Executed(x Record) {
+	metrics.Sandbox.Executed(x.Result)
+	if c := o.Log.Check(zapcore.InfoLevel, "executed"); c != nil {
+		c.Write(zap.String("id", x.Id),
+			zap.String("status", string(x.Result.Status)),
+			zap.Int("exit_code", x.Result.ExitCode),
+			zap.Duration("duration", x.Result.ExecutionTime),
+			zap.Duration("queue_time", x.Result.Usage.QueueTime),
+			zap.Int("code_bytes", len(x.Code)),
+			zap.Int("stdout_bytes", x.StdoutBytes),
+			zap.Int("stderr_bytes", x.StderrBytes),
+			zap.Int64("output_bytes", x.Result.OutputBytes))
+	}
+	if c := o.Log.Check(zapcore.DebugLevel, "executed code"); c != nil {
+		c.Write(zap.String("id", x.Id), zap.String("code", x.Code))
+	}
+}
+
+// Failed tells logs and metrics of an execution that has no result, and returns what that is to its caller.
+func (o *Executions) Failed(id, code string, err error) *edge.Problem {
+	p := edge.AsProblem(err)
+	p.Count()
+	level := zapcore.InfoLevel
+	if p.Kind == metrics.KindInternal {
+		level = zapcore.ErrorLevel
+	}
+	if c := o.Log.Check(level, "not executed"); c != nil {
+		c.Write(zap.String("id", id), zap.String("type", string(p.Kind)), zap.Int("code_bytes", len(code)), zap.Error(err))
+	}
+	return p
+}
+
+const CodeRule = "must be a string of Python source, at most 1 MiB (1048576 bytes)"
+
+func TimeoutRule(most time.Duration) string {
+	return fmt.Sprintf("must be a number of seconds, greater than 0 and at most %s seconds", Seconds(most.Seconds()))
+}
+
+func outputOf(r pool.Result) ExecuteOutput {
+	return ExecuteOutput{
+		Stdout:        r.Stdout,
+		Stderr:        r.Stderr,
+		ExitCode:      r.ExitCode,
+		ExecutionTime: toSeconds(r.ExecutionTime),
+		Success:       r.Status == pool.StatusOK && r.ExitCode == 0,
+		Status:        string(r.Status),
+		Truncated:     r.Truncated,
+		Usage: ExecuteUsage{
+			CPUTime:         toSeconds(r.Usage.CPUTime),
+			PeakMemoryBytes: r.Usage.PeakMemory,
+			QueueTime:       toSeconds(r.Usage.QueueTime),
+		},
+	}
+}
+
+// toSeconds rounds to microseconds: more digits would be noise.
+func toSeconds(d time.Duration) float64 { return math.Round(float64(d)/1e3) / 1e6 }
+
+var _ Executor = (*Executions)(nil)

@@ -1,0 +1,238 @@
+package operation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+	"go.uber.org/zap/zapcore"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+)
+
+// InstallInput is what a caller asks for.
+type InstallInput struct {
+	Package string `json:"package" maxLength:"200" doc:"The package's name on the index, with extras if need be, such as requests or requests[socks]. It can differ from the name to import." example:"requests"`
+	// Version is nil for the latest.
+	Version *string `json:"version,omitempty" nullable:"true" maxLength:"200" doc:"A version such as 2.31.0, a specifier such as >=2,<3, or latest."`
+}
+
+// InstallOutput is the answer, over HTTP and over MCP alike.
+type InstallOutput struct {
+	Success          bool             `json:"success" doc:"True when the package is there now."`
+	Status           string           `json:"status" enum:"installed,already_installed,blocked,not_found,too_large,conflict,no_wheel,timeout,failed" doc:"How the install ended. Unless it is installed, nothing has changed."`
+	Message          string           `json:"message" doc:"What happened, and what to do about it."`
+	InstalledVersion *string          `json:"installed_version" nullable:"true" doc:"The version that is there now, when success is true."`
+	InstallationTime float64          `json:"installation_time" doc:"Seconds it took, the wait for other installs included."`
+	Packages         []PackageVersion `json:"packages,omitempty" nullable:"false" doc:"What was installed, dependencies included."`
+}
+
+type PackageVersion struct {
+	Name    string `json:"name" doc:"Canonical name."`
+	Version string `json:"version" doc:"Such as 2.31.0."`
+}
+
+// Packages is the operation that both surfaces enter. Its error is a *problem when the caller can act on it.
+type Packages interface {
+	Install(ctx context.Context, in InstallInput, progress func(pool.InstallProgress)) (InstallOutput, error)
+	List(ctx context.Context) (PackageList, error)
+}
+
+// InstallSettings bounds installs. Every field is set.
+type InstallSettings struct {
+	// Index is the address of the package index; "" is whatever pip is configured to use.
+	Index string
+	// Hosts may serve files besides the index's own.
+	Hosts []string
+	// BuildSource has packages that come as source built.
+	BuildSource bool
+	// MaxDownload bounds one install and MaxInstalled all that is installed, in bytes.
+	MaxDownload, MaxInstalled int64
+	// Rate is how many installs a client may ask for within RateWindow.
+	Rate       int
+	RateWindow time.Duration
+	// Timeout bounds one install, the wait for those before it not counted.
+	Timeout time.Duration
+}
+
+// Installs is the installer on a pool. The zero value installs nothing. It is safe for concurrent use.
+type Installs struct {
+	Pool     *pool.Pool
+	Policy   *policy.Policy
+	Rate     *policy.Rate
+	Settings InstallSettings
+	Log      *zap.Logger
+
+	mu    sync.Mutex
+	index *packages.Index // made when it is first asked for: it takes pip to say what it is
+}
+
+// OrNil returns i as an installer, or none where nothing can be installed.
+func (i *Installs) OrNil() Packages {
+	if i.Pool == nil {
+		return nil
+	}
+	return i
+}
+
+// Install checks in, installs it and tells logs and metrics. Every error is a *problem.
+func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(pool.InstallProgress)) (InstallOutput, error) {
+	version := ""
+	if in.Version != nil {
+		version = *in.Version
+	}
+	req, err := policy.ParseRequirement(in.Package, version)
+	if err != nil {
+		p := edge.NewProblem(http.StatusInternalServerError, metrics.KindInternal, edge.InternalDetail)
+		if wrong, ok := errors.AsType[*policy.InvalidError](err); ok {
+			p = edge.Invalid(edge.ProblemError{Location: "body." + wrong.Field, Message: wrong.Message})
+		}
+		p.Count()
+		return InstallOutput{}, p
+	}
+	client := edge.ClientAddress(ctx)
+	if ok, wait := i.Rate.Allow(client); !ok {
+		p := TooManyInstalls(i.Settings.Rate, i.Settings.RateWindow, wait)
+		p.Count()
+		return InstallOutput{}, p
+	}
+	result, err := i.run(ctx, req, client, progress)
+	if err != nil {
+		p := edge.AsProblem(err)
+		p.Count()
+		level := zapcore.InfoLevel
+		if p.Kind == metrics.KindInternal {
+			level = zapcore.ErrorLevel
+		}
+		i.Log.Log(level, "not installed", zap.String("package", req.String()), zap.String("type", string(p.Kind)), zap.Error(err))
+		return InstallOutput{}, p
+	}
+	switch result.Status {
+	case pool.InstallNotFound, pool.InstallNoWheel, pool.InstallFailed:
+		// Some names to import are also those of packages that nobody means.
+		if meant := policy.Provider(req.Name); meant != "" && meant != req.Name {
+			result.Message += fmt.Sprintf(" The module %s comes with the package %s: did you mean that?", req.Name, meant)
+		}
+	}
+	metrics.Sandbox.Installed(result.Status)
+	if result.Status != pool.InstallBlocked { // logged where it was decided
+		i.Log.Info("install ended", zap.String("package", req.String()), zap.String("client", client), zap.String("status", string(result.Status)),
+			zap.String("version", result.Version), zap.Int("packages", len(result.Packages)), zap.Duration("duration", result.Duration), zap.String("message", result.Message))
+	}
+	return installOutputOf(result), nil
+}
+
+// TooManyInstalls is the refusal of a client that has asked for rate installs within window already.
+func TooManyInstalls(rate int, window, wait time.Duration) *edge.Problem {
+	p := edge.NewProblem(http.StatusTooManyRequests, metrics.KindRate, fmt.Sprintf("too many installs: at most %d within %s are allowed; try again in %s",
+		rate, window, max(wait, time.Second).Round(time.Second)))
+	p.RetryAfter = wait
+	return p
+}
+
+func (i *Installs) run(ctx context.Context, req policy.Requirement, client string, progress func(pool.InstallProgress)) (pool.InstallResult, error) {
+	begin := time.Now()
+	approve := func(d policy.Decision) (pool.InstallStatus, string) {
+		if d.Allowed {
+			return "", ""
+		}
+		i.Log.Warn("package blocked", zap.String("package", req.String()), zap.String("blocked", d.Package), zap.String("rule", string(d.Rule)), zap.String("client", client))
+		return statusOf(d), d.Message
+	}
+	if status, message := approve(i.Policy.Check(req)); status != "" {
+		return pool.InstallResult{Status: status, Message: message, Duration: time.Since(begin)}, nil
+	}
+	index, err := i.indexOf(ctx)
+	if wrong, ok := errors.AsType[*settingsError](err); ok {
+		return pool.InstallResult{Status: pool.InstallFailed, Message: wrong.Error(), Duration: time.Since(begin)}, nil
+	}
+	if err != nil {
+		return pool.InstallResult{}, err
+	}
+	return i.Pool.Install(ctx, pool.InstallRequest{ //nolint:wrapcheck // the table of errors knows it
+		Name: req.Name, Extras: req.Extras, Specifier: req.Specifier, Satisfied: req.Satisfied,
+		Index: index, BuildSource: i.Settings.BuildSource,
+		MaxDownload: i.Settings.MaxDownload, MaxInstalled: i.Settings.MaxInstalled, Timeout: i.Settings.Timeout,
+		Approve: func(set []pool.ResolvedPackage) (pool.InstallStatus, string) {
+			return approve(i.Policy.CheckResolved(req, resolvedOf(set)))
+		},
+		ApproveInstalled: func(bytes int64) (pool.InstallStatus, string) { return approve(i.Policy.CheckInstalledSize(bytes)) },
+		Progress:         progress,
+	})
+}
+
+// resolvedOf is what pip chose, for the policy.
+func resolvedOf(set []pool.ResolvedPackage) []policy.Resolved {
+	resolved := make([]policy.Resolved, len(set))
+	for n, one := range set {
+		resolved[n] = policy.Resolved{Name: one.Name, Version: one.Version, DownloadBytes: one.Bytes, Hashed: one.Hashed, Wheel: one.Wheel,
+			Yanked: one.Yanked, Direct: one.Direct}
+	}
+	return resolved
+}
+
+// statusOf is what a refusal by a rule is to the caller.
+func statusOf(d policy.Decision) pool.InstallStatus {
+	switch d.Rule {
+	case policy.RuleDownloadSize, policy.RuleInstalledSize, policy.RuleCount:
+		return pool.InstallTooLarge
+	case policy.RuleSdist:
+		return pool.InstallNoWheel
+	default:
+		return pool.InstallBlocked
+	}
+}
+
+// settingsError is what the operator has to mend before anything can be installed.
+type settingsError struct{ error }
+
+// indexOf returns the index that the configuration names, or that pip is configured to use.
+func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.index != nil {
+		return i.index, nil
+	}
+	config, err := i.Pool.PipConfig(ctx)
+	if errors.Is(err, pool.ErrNoPip) {
+		return nil, &settingsError{err}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading pip's configuration: %w", err)
+	}
+	if i.Settings.Index != "" {
+		config.IndexURL, config.ExtraIndexURLs, config.FindLinks, config.NoIndex = i.Settings.Index, nil, nil, false
+	}
+	index, err := packages.NewIndex(config, packages.IndexOptions{ExtraHosts: i.Settings.Hosts, UserAgent: "caddy-python-sandbox/" + Version(), Logger: slog.New(zapslog.NewHandler(i.Log.Core()))})
+	if err != nil {
+		return nil, &settingsError{fmt.Errorf("the package index cannot be used: %w", err)}
+	}
+	i.index = index
+	return index, nil
+}
+
+func installOutputOf(r pool.InstallResult) InstallOutput {
+	out := InstallOutput{
+		Status: string(r.Status), Message: r.Message, InstallationTime: toSeconds(r.Duration),
+		Success: r.Status == pool.InstallInstalled || r.Status == pool.InstallAlready,
+	}
+	if out.Success && r.Version != "" {
+		out.InstalledVersion = &r.Version
+	}
+	for _, one := range r.Packages {
+		out.Packages = append(out.Packages, PackageVersion{one.Name, one.Version})
+	}
+	return out
+}
+
+var _ Packages = (*Installs)(nil)
