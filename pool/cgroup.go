@@ -29,8 +29,9 @@ var cgroupNumbers atomic.Int64
 // cgroupPrefix begins the names of pools' groups; the pid of their Caddy and a number follow.
 const cgroupPrefix = "python-sandbox-"
 
-// newCgroup makes the group of a pool below the one that this process is in, own, or "" for none. The error says why it cannot.
-func newCgroup(own string, euid int, cfg Config) (*cgroup, error) {
+// newCgroup makes the group of a pool below the one that this process is in, own, or "" for none. Each lane gets memory bytes and
+// so many processes. The error says why it cannot.
+func newCgroup(own string, euid int, memory int64, processes int) (*cgroup, error) {
 	d, err := findDelegation(own, euid)
 	if err != nil {
 		return nil, err
@@ -41,8 +42,8 @@ func newCgroup(own string, euid int, cfg Config) (*cgroup, error) {
 	g := &cgroup{
 		delegation: d,
 		dir:        filepath.Join(d.dir, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroupNumbers.Add(1))),
-		memory:     cfg.Memory + cfg.Scratch, // files in scratch count too
-		processes:  cfg.Processes + 1,        // the lane's own
+		memory:     memory,
+		processes:  processes,
 	}
 	if err = os.Mkdir(g.dir, 0o755); err == nil {
 		err = d.enable(g.dir, "+")

@@ -35,7 +35,7 @@ type cohort struct {
 
 // newCohort starts the templates for a set, whose reference it takes over; first is one that runs already, or nil.
 func (p *Pool) newCohort(set *packages.Generation, first *template) *cohort {
-	c := &cohort{plan: p.plan.withPackages(set), set: set, templates: make([]*template, p.cfg.Templates), warm: make(chan error, 1)}
+	c := &cohort{plan: p.plan.withPackages(siteOf(set)), set: set, templates: make([]*template, p.cfg.Templates), warm: make(chan error, 1)}
 	c.ctx, c.cancel = context.WithCancel(p.ctx)
 	if first != nil {
 		first.cohort = c

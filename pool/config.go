@@ -126,3 +126,8 @@ func (c Config) Normalize() (Config, error) {
 	}
 	return c, nil
 }
+
+// limits are what confinement bounds.
+func (c Config) limits() limits {
+	return limits{memory: c.Memory, processes: c.Processes, scratch: c.Scratch, openFiles: c.OpenFiles}
+}

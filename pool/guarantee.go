@@ -65,7 +65,7 @@ func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation
 
 // delegateCgroup uses control groups where the system offers them.
 func (p *Pool) delegateCgroup(sys system) {
-	group, err := newCgroup(ownCgroup(), sys.euid, p.cfg)
+	group, err := newCgroup(ownCgroup(), sys.euid, p.cfg.Memory+p.cfg.Scratch, p.cfg.Processes+1) // files in scratch count too, and the lane itself
 	if err != nil {
 		p.log.Info("control groups are not used", "reason", err.Error())
 		return
@@ -92,7 +92,7 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system, set *packages.
 	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
 		return nil, fmt.Errorf("making a scratch directory: %w; set TMPDIR to a directory that Caddy may write to", err)
 	}
-	if p.plan, err = makePlan(p.cfg, p.python, sys, worldProcess, p.scratchDir); err != nil {
+	if p.plan, err = makePlan(p.cfg.limits(), p.python.sources(p.cfg), sys, worldProcess, p.scratchDir); err != nil {
 		return nil, err
 	}
 	if sys.euid == 0 {
@@ -109,7 +109,7 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system, set *packages.
 		}
 	}
 	p.countOthers(sys)
-	t, err := startTemplate(ctx, p.python, p.plan.withPackages(set))
+	t, err := startTemplate(ctx, p.python, p.plan.withPackages(siteOf(set)))
 	return t, describeStart(err)
 }
 
@@ -122,11 +122,11 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys system, set *packages.Gene
 			"choose a python and python_path outside of /tmp and /var/tmp", dir)
 	}
 	var err error
-	if p.plan, err = makePlan(p.cfg, p.python, sys, worldNamespaces, ""); err != nil {
+	if p.plan, err = makePlan(p.cfg.limits(), p.python.sources(p.cfg), sys, worldNamespaces, ""); err != nil {
 		return nil, err
 	}
 	p.countOthers(sys)
-	return startTemplate(ctx, p.python, p.plan.withPackages(set))
+	return startTemplate(ctx, p.python, p.plan.withPackages(siteOf(set)))
 }
 
 // countOthers makes the count that a limit for one worker takes where its id is not its lane's alone.

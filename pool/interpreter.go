@@ -84,3 +84,8 @@ func lastLine(text string) string {
 	}
 	return ": " + string(line)
 }
+
+// sources is what confinement lets programs read of the interpreter, and of what cfg adds.
+func (i Interpreter) sources(cfg Config) sources {
+	return sources{executable: i.Executable, roots: i.roots, paths: i.paths, libraries: i.libraries, pythonPath: cfg.PythonPath, preload: cfg.Preload}
+}

@@ -16,10 +16,9 @@ import (
 
 func TestLandlockFollowsTheABI(t *testing.T) {
 	t.Parallel()
-	cfg, _ := Config{}.Normalize()
 	dirs := []string{"/usr", "/sys", "/home/ann/py"}
-	python := Interpreter{Executable: "/home/ann/py/bin/python3", roots: []string{"/home/ann/py"}}
-	root := makeRoot(cfg, python, describedSystem(1001, dirs, nil))
+	python := sources{executable: "/home/ann/py/bin/python3", roots: []string{"/home/ann/py"}}
+	root := makeRoot(python, describedSystem(1001, dirs, nil))
 	const first, refer, truncate, ioctl = 0x1fff, 0x2000, 0x4000, 0x8000 // linux/landlock.h
 	for _, c := range []struct {
 		abi      int
@@ -74,9 +73,8 @@ func TestLandlockFollowsTheABI(t *testing.T) {
 
 func TestLandlockRulesAreTheRootWithoutNamespaces(t *testing.T) {
 	t.Parallel()
-	cfg, _ := Config{}.Normalize()
-	python := Interpreter{Executable: "/home/ann/py/bin/python3", roots: []string{"/home/ann/py"}}
-	root := makeRoot(cfg, python, describedSystem(1001, []string{"/usr", "/home", "/home/ann/py"}, map[string]string{"/bin": "usr/bin"}))
+	python := sources{executable: "/home/ann/py/bin/python3", roots: []string{"/home/ann/py"}}
+	root := makeRoot(python, describedSystem(1001, []string{"/usr", "/home", "/home/ann/py"}, map[string]string{"/bin": "usr/bin"}))
 	paths := func(w world) (dirs []string) {
 		for _, r := range makeLandlock(7, w, root).Rules {
 			if r.Kind == landlockDir {
@@ -189,7 +187,7 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 	t.Parallel()
 	running := landlockABI()
 	if running == 0 {
-		skipWithoutLayer(t, "the kernel has no Landlock, or it is not among its active security modules")
+		skipWithout(t, "the kernel has no Landlock, or it is not among its active security modules")
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -202,12 +200,7 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer named.Close()
-	python, err := testPython()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cfg, _ := Config{}.Normalize()
-	root := makeRoot(cfg, python, thisSystem())
+	root := makeRoot(testSources(t), thisSystem())
 
 	always := map[string]string{
 		"write outside": "EACCES", "create outside": "EACCES", "remove outside": "EACCES", "trace the parent": "EPERM", "device node": "EACCES",

@@ -35,12 +35,20 @@ const (
 	layerCgroup     = "cgroup"
 )
 
+// heldGuarantee is one promise about user code and the layers that hold it; none means that it is not held.
+type heldGuarantee struct {
+	Name   string   `json:"name"`
+	Layers []string `json:"layers"`
+	// Reason says why no layer holds it; empty when one does.
+	Reason string `json:"reason,omitempty"`
+}
+
 // makeGuarantees says which layers hold each guarantee in a world: only those that are enough by themselves, or that
 // together are, never one that merely helps. lack is why there are no namespaces, where there are none.
-func makeGuarantees(sys system, w world, lack string) []Guarantee {
-	table := make([]Guarantee, len(guaranteeNames))
+func makeGuarantees(sys system, w world, lack string) []heldGuarantee {
+	table := make([]heldGuarantee, len(guaranteeNames))
 	for i, name := range guaranteeNames {
-		table[i] = Guarantee{Name: name, Layers: []string{}}
+		table[i] = heldGuarantee{Name: name, Layers: []string{}}
 	}
 	hold := func(i int, layers ...string) { table[i].Layers = append(table[i].Layers, layers...) }
 	landlocked := landlockHolds(sys.landlock, w)
@@ -122,7 +130,7 @@ func makeGuarantees(sys system, w world, lack string) []Guarantee {
 }
 
 // firstGap returns the first guarantee that nothing holds, or nil.
-func firstGap(table []Guarantee) *Guarantee {
+func firstGap(table []heldGuarantee) *heldGuarantee {
 	for i := range table {
 		if len(table[i].Layers) == 0 {
 			return &table[i]

@@ -10,8 +10,6 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 )
 
 // World is what a system lets us build confinement from.
@@ -148,9 +146,27 @@ func (s system) atLeast(major, minor int) bool {
 	return n == 2 && slices.Compare(has[:], []int{major, minor}) >= 0
 }
 
+// limits are those of a plan, for one lane and what its worker starts.
+type limits struct {
+	memory    int64 // bytes
+	processes int   // threads included
+	scratch   int64 // bytes of files
+	openFiles int   // of each process
+}
+
+// sources is the Python that is confined, and what it imports. Paths are absolute.
+type sources struct {
+	executable string
+	roots      []string // prefixes, resolved
+	paths      []string // import roots
+	libraries  []string // directories of shared libraries that it has loaded
+	pythonPath []string // extra import roots
+	preload    []string // modules
+}
+
 // makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
-func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir string) (plan, error) {
-	p := plan{World: w, Order: orderUser, UID: sys.euid, UIDs: 1, Inside: sandboxUID, Masked: []string{}, Leftovers: []string{}, Preload: cfg.Preload, PythonPath: cfg.PythonPath}
+func makePlan(bounds limits, python sources, sys system, w world, scratchDir string) (plan, error) {
+	p := plan{World: w, Order: orderUser, UID: sys.euid, UIDs: 1, Inside: sandboxUID, Masked: []string{}, Leftovers: []string{}, Preload: python.preload, PythonPath: python.pythonPath}
 	if p.Preload == nil {
 		p.Preload = []string{}
 	}
@@ -163,18 +179,18 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 	p.Rlimits = []rlimit{
 		// 0 would let a core_pattern that is a pipe have it all the same (core(5)).
 		{Name: "RLIMIT_CORE", Value: 1},
-		{Name: "RLIMIT_FSIZE", Value: cfg.Scratch},
-		{Name: "RLIMIT_NOFILE", Value: int64(cfg.OpenFiles)},
+		{Name: "RLIMIT_FSIZE", Value: bounds.scratch},
+		{Name: "RLIMIT_NOFILE", Value: int64(bounds.openFiles)},
 		// Counts reservations too, 8 MiB for the stack of each thread for one, so it stands above the limit that the
 		// monitor holds: it stops what grows faster than the monitor looks.
-		{Name: "RLIMIT_DATA", Value: 2 * cfg.Memory, AboveTemplate: true},
+		{Name: "RLIMIT_DATA", Value: 2 * bounds.memory, AboveTemplate: true},
 		{Name: "RLIMIT_MSGQUEUE", Value: 0}, // POSIX queues outlive a process
 	}
-	root := makeRoot(cfg, python, sys)
+	root := makeRoot(python, sys)
 	if w == worldNamespaces {
 		p.Root = root
 		p.Masked = maskedPaths
-		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", cfg.Scratch, maxFiles(cfg.Scratch))}
+		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", bounds.scratch, maxFiles(bounds.scratch))}
 	} else {
 		p.Scratch = scratch{Path: scratchDir}
 		if sys.euid == 0 {
@@ -184,7 +200,7 @@ func makePlan(cfg Config, python Interpreter, sys system, w world, scratchDir st
 	if w == worldNamespaces && sys.atLeast(5, 14) || sys.euid == 0 {
 		// Counted for an id and (since Linux 5.14) user namespace that only one lane has, the lane included. Elsewhere it
 		// counts every process of Caddy's user, so the limit is made anew for each worker.
-		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(cfg.Processes) + 1})
+		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(bounds.processes) + 1})
 	}
 	p.Landlock = makeLandlock(sys.landlock, w, root)
 	p.Semaphores = w == worldProcess && p.Landlock.ABI > 0
@@ -210,24 +226,24 @@ func (p plan) limitsProcesses() bool {
 	return slices.ContainsFunc(p.Rlimits, func(l rlimit) bool { return l.Name == "RLIMIT_NPROC" })
 }
 
-// withPackages lets user code read a set of packages.
-func (p plan) withPackages(set *packages.Generation) plan {
-	if set == nil || set.Site == "" {
+// withPackages lets user code import what lies in the directory site; "" is none.
+func (p plan) withPackages(site string) plan {
+	if site == "" {
 		return p
 	}
 	if p.World == worldNamespaces {
 		p.Packages = packagesTarget
-		p.Root.Binds = append(slices.Clone(p.Root.Binds), bind{Source: set.Site, Target: p.Packages, Dir: true})
+		p.Root.Binds = append(slices.Clone(p.Root.Binds), bind{Source: site, Target: p.Packages, Dir: true})
 		return p
 	}
-	p.Packages = set.Site
-	p.Landlock = p.Landlock.readable(set.Site)
+	p.Packages = site
+	p.Landlock = p.Landlock.readable(site)
 	return p
 }
 
 // makeRoot lists what a worker's file system is made of: the system's programs and libraries, the interpreter and what
 // it imports, certificates, a small /etc and /dev; nothing of anybody's home beyond that.
-func makeRoot(cfg Config, python Interpreter, sys system) rootPlan {
+func makeRoot(python sources, sys system) rootPlan {
 	root := rootPlan{
 		Dirs: []string{"/proc", "/tmp", "/dev", terminals, "/etc", "/var", "/home", "/run"},
 		Files: []file{
@@ -265,7 +281,7 @@ func makeRoot(cfg Config, python Interpreter, sys system) rootPlan {
 			dirs = append(dirs, top)
 		}
 	}
-	wanted := slices.Concat([]string{filepath.Dir(python.Executable)}, python.roots, python.paths, python.libraries, cfg.PythonPath)
+	wanted := slices.Concat([]string{filepath.Dir(python.executable)}, python.roots, python.paths, python.libraries, python.pythonPath)
 	for _, path := range wanted {
 		for _, path := range []string{filepath.Clean(path), sys.resolve(path)} {
 			// "/" as a prefix would show the whole system; what it holds of Python lies in the directories above.
@@ -297,3 +313,6 @@ func outermost(paths []string, links []link) []string {
 func within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
+
+// maxFiles bounds the files of a mount of so many bytes: each costs the kernel about a KiB that no size counts.
+func maxFiles(scratchBytes int64) int64 { return 4096 + scratchBytes/4096 }

@@ -127,6 +127,14 @@ func (p *Pool) Generation() int {
 	return p.current.generation()
 }
 
+// siteOf is the directory that programs import a set from, "" for none.
+func siteOf(set *packages.Generation) string {
+	if set == nil {
+		return ""
+	}
+	return set.Site
+}
+
 func release(set *packages.Generation) {
 	if set != nil {
 		set.Release()

@@ -18,9 +18,6 @@ const (
 	maxDepth = 256
 )
 
-// maxFiles bounds the files of a mount of so many bytes: each costs the kernel about a KiB that no size counts.
-func maxFiles(scratchBytes int64) int64 { return 4096 + scratchBytes/4096 }
-
 // scratchOf lists the directories of a lane where lanes have no mount of their own; one at most, unless it was killed.
 func scratchOf(dir string, lanePID int) []string {
 	found, _ := filepath.Glob(fmt.Sprintf("%s/%d-*", dir, lanePID)) // the pattern is well formed

@@ -8,21 +8,31 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"sync"
 	"testing"
 	"time"
 )
 
-// testPython is the interpreter behind shims.
-var testPython = sync.OnceValues(func() (Interpreter, error) { return findInterpreter(context.Background(), "python3") })
+// testSources is the python3 on PATH as it describes itself.
+func testSources(t *testing.T) sources {
+	t.Helper()
+	const ask = "import json, os, sys; print(json.dumps([os.path.realpath(sys.executable), sys.base_prefix, [p for p in sys.path if p]]))"
+	out, err := exec.Command("python3", "-Ic", ask).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var python sources
+	var prefix string
+	if err := json.Unmarshal(out, &[]any{&python.executable, &prefix, &python.paths}); err != nil {
+		t.Fatalf("%v: %q", err, out)
+	}
+	python.roots = []string{prefix}
+	return python
+}
 
 // runPython runs a program in a directory of its own and returns what it says.
 func runPython(t *testing.T, source string, arguments ...string) string {
 	t.Helper()
-	python, err := testPython()
-	if err != nil {
-		t.Fatal(err)
-	}
+	python := testSources(t)
 	dir := t.TempDir()
 	main := dir + "/main.py" // a file, since multiprocessing looks for one
 	if err := os.WriteFile(main, []byte(source), 0o600); err != nil {
@@ -31,7 +41,7 @@ func runPython(t *testing.T, source string, arguments ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, python.Executable, append([]string{"-I", main}, arguments...)...)
+	cmd := exec.CommandContext(ctx, python.executable, append([]string{"-I", main}, arguments...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = dir, &stdout, &stderr, time.Second
 	cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=/usr/bin:/bin"}
 	if err := cmd.Run(); err != nil {
@@ -40,8 +50,8 @@ func runPython(t *testing.T, source string, arguments ...string) string {
 	return stdout.String()
 }
 
-// skipWithoutLayer skips a test for want of a kernel feature, but never in CI.
-func skipWithoutLayer(t *testing.T, reason string) {
+// skipWithout skips a test for want of a kernel feature, but never in CI.
+func skipWithout(t *testing.T, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(reason)
@@ -52,11 +62,11 @@ func skipWithoutLayer(t *testing.T, reason string) {
 func runningProgram(t *testing.T, policy seccompPolicy) []byte {
 	t.Helper()
 	if !hasSeccomp() {
-		skipWithoutLayer(t, "the kernel has no seccomp filters")
+		skipWithout(t, "the kernel has no seccomp filters")
 	}
 	program, err := seccompProgram(runtime.GOARCH, policy)
 	if err != nil {
-		skipWithoutLayer(t, err.Error())
+		skipWithout(t, err.Error())
 	}
 	return program
 }

@@ -27,12 +27,7 @@ type Stat struct {
 }
 
 // Guarantee is one promise about user code and the layers that hold it; none means that it is not held.
-type Guarantee struct {
-	Name   string   `json:"name"`
-	Layers []string `json:"layers"`
-	// Reason says why no layer holds it; empty when one does.
-	Reason string `json:"reason,omitempty"`
-}
+type Guarantee = heldGuarantee
 
 // Metrics receives a pool's events. Implementations must be safe for concurrent use and must not block.
 type Metrics interface {
