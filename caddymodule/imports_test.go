@@ -39,8 +39,9 @@ var mayImport = map[string]struct {
 	"caddymodule/internal/edge":          {own: []string{"pool", "pool/install", "caddymodule/internal/metrics"}, caddy: httpOnly},
 	"caddymodule/internal/edge/edgetest": {own: []string{"caddymodule/internal/edge"}},
 	"caddymodule/internal/metrics":       {own: []string{"pool", "pool/install"}},
-	"pool":                               {own: []string{"packages", "pool/install", "pool/internal/confine", "pool/internal/cgroup"}},
-	"pool/install":                       {own: []string{"packages", "pool/internal/confine", "pool/internal/cgroup"}},
+	"pool":                               {own: []string{"packages", "pool/install", "pool/internal/confine", "pool/internal/cgroup", "pool/internal/procfs"}},
+	"pool/internal/cgroup":               {own: []string{"pool/internal/procfs"}},
+	"pool/install":                       {own: []string{"packages", "pool/internal/confine", "pool/internal/process"}},
 	// The test build of the product for the MCP conformance suite.
 	"tests/conformance": {own: []string{"caddymodule", "internal/mcphook"}, caddy: all},
 }

@@ -1,5 +1,5 @@
-// Package caddymodule is the Caddy side of the Python sandbox: the directive python_sandbox and its HTTP and MCP
-// surfaces. It is the only package that knows Caddy.
+// Package caddymodule is the Caddy side of the Python sandbox: the directive python_sandbox, its settings and its life. The
+// surfaces are packages below it. It alone uses Caddy's core.
 package caddymodule
 
 import (

@@ -7,13 +7,14 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // cohort is the templates that serve one set of packages, with what is forked from them. A pool has one that serves
 // requests, another while the next set is made ready, and old ones whose last executions are not over yet. The pool's mutex
 // guards what changes.
 type cohort struct {
-	plan        plan
+	plan        confine.Plan
 	set         *packages.Generation // nil where nothing can be installed
 	ctx         context.Context
 	cancel      context.CancelFunc // ends the templates
@@ -35,7 +36,7 @@ type cohort struct {
 
 // newCohort starts the templates for a set, whose reference it takes over; first is one that runs already, or nil.
 func (p *Pool) newCohort(set *packages.Generation, first *template) *cohort {
-	c := &cohort{plan: p.plan.withPackages(siteOf(set)), set: set, templates: make([]*template, p.cfg.Templates), warm: make(chan error, 1)}
+	c := &cohort{plan: p.plan.WithPackages(siteOf(set)), set: set, templates: make([]*template, p.cfg.Templates), warm: make(chan error, 1)}
 	c.ctx, c.cancel = context.WithCancel(p.ctx)
 	if first != nil {
 		first.cohort = c

@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"runtime"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // Isolation says how much confinement a pool insists on.
@@ -128,6 +130,6 @@ func (c Config) Normalize() (Config, error) {
 }
 
 // limits are what confinement bounds.
-func (c Config) limits() limits {
-	return limits{memory: c.Memory, processes: c.Processes, scratch: c.Scratch, openFiles: c.OpenFiles}
+func (c Config) limits() confine.Limits {
+	return confine.Limits{Memory: c.Memory, Processes: c.Processes, Scratch: c.Scratch, OpenFiles: c.OpenFiles}
 }

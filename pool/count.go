@@ -5,6 +5,8 @@ import (
 	"strconv"
 	"sync"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // processCount counts the processes and threads of a user, as RLIMIT_NPROC does. Safe for concurrent use.
@@ -33,8 +35,8 @@ func (c *processCount) get() int {
 	}
 	for _, entry := range entries {
 		if pid, err := strconv.Atoi(entry.Name()); err == nil {
-			if status := readStatus(pid); status.uid == c.uid {
-				c.count += status.threads
+			if status := procfs.ReadStatus(pid); status.Uid == c.uid {
+				c.count += status.Threads
 			}
 		}
 	}

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // What a preloaded module wants done at a fork is done for each worker, as by os.fork.
@@ -77,8 +79,8 @@ func TestLanesMapWhatRunsNeed(t *testing.T) {
 	}
 	p.mu.Unlock()
 	files := func(pid int) int64 {
-		s := readStatus(pid)
-		return s.resident - s.anonymous - s.sharedResident
+		s := procfs.ReadStatus(pid)
+		return s.Resident - s.Anonymous - s.SharedResident
 	}
 	if of, all := files(lane), files(template); of <= 0 || of > all*2/3 {
 		t.Errorf("a lane has %d bytes of files mapped, its template %d", of, all)

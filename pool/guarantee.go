@@ -12,16 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // confine starts the first template in the strongest world that the system offers and the configuration accepts, proves by
 // a test program that it holds, and leaves p.plan and p.guarantees set.
-func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation) (*template, error) {
+func (p *Pool) confine(ctx context.Context, sys confine.System, set *packages.Generation) (*template, error) {
 	if p.cfg.Isolation == IsolationNone {
 		const reason = "isolation is none"
 		p.log.Warn("user code is not confined", "isolation", string(p.cfg.Isolation), "reason", reason)
-		sys.landlock, sys.seccomp = 0, false
-		p.guarantees = makeGuarantees(sys, worldProcess, reason)
+		sys.Landlock, sys.Seccomp = 0, false
+		p.guarantees = confine.Guarantees(sys, confine.WorldProcess, reason)
 		for i := range p.guarantees {
 			p.guarantees[i] = Guarantee{Name: p.guarantees[i].Name, Layers: []string{}, Reason: reason}
 		}
@@ -29,13 +31,13 @@ func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation
 	}
 	t, err := p.tryNamespaces(ctx, sys, set)
 	if err == nil {
-		p.guarantees = makeGuarantees(sys, worldNamespaces, "")
+		p.guarantees = confine.Guarantees(sys, confine.WorldNamespaces, "")
 	} else {
-		lack := lackOfNamespaces(err, sys.euid)
+		lack := lackOfNamespaces(err, sys.Euid)
 		if lack == "" {
 			return nil, describeStart(err)
 		}
-		p.guarantees = makeGuarantees(sys, worldProcess, lack)
+		p.guarantees = confine.Guarantees(sys, confine.WorldProcess, lack)
 		if err := p.gap(); err != nil {
 			return nil, err // before anything runs there
 		}
@@ -50,7 +52,7 @@ func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation
 	}
 	if err != nil {
 		t.stop()
-		p.group.remove()
+		p.group.Remove()
 		return nil, err
 	}
 	for _, g := range p.guarantees {
@@ -64,21 +66,21 @@ func (p *Pool) confine(ctx context.Context, sys system, set *packages.Generation
 }
 
 // delegateCgroup uses control groups where the system offers them.
-func (p *Pool) delegateCgroup(sys system) {
-	group, err := newCgroup(ownCgroup(), sys.euid, p.cfg.Memory+p.cfg.Scratch, p.cfg.Processes+1) // files in scratch count too, and the lane itself
+func (p *Pool) delegateCgroup(sys confine.System) {
+	group, err := cgroup.New(cgroup.Own(), sys.Euid, p.cfg.Memory+p.cfg.Scratch, p.cfg.Processes+1) // files in scratch count too, and the lane itself
 	if err != nil {
 		p.log.Info("control groups are not used", "reason", err.Error())
 		return
 	}
 	p.group = group
-	bounds := &p.guarantees[guaranteeBounds]
-	bounds.Layers, bounds.Reason = append(bounds.Layers, layerCgroup), ""
-	p.log.Info("control groups are used", "group", group.dir)
+	bounds := &p.guarantees[confine.GuaranteeBounds]
+	bounds.Layers, bounds.Reason = append(bounds.Layers, confine.LayerCgroup), ""
+	p.log.Info("control groups are used", "group", group.Dir)
 }
 
 // gap returns what a strict start has to say of the first guarantee that nothing holds.
 func (p *Pool) gap() error {
-	gap := firstGap(p.guarantees)
+	gap := confine.FirstGap(p.guarantees)
 	if gap == nil || p.cfg.Isolation != IsolationStrict {
 		return nil
 	}
@@ -87,15 +89,15 @@ func (p *Pool) gap() error {
 }
 
 // withoutNamespaces starts the first template where processes are all that there is.
-func (p *Pool) withoutNamespaces(ctx context.Context, sys system, set *packages.Generation) (*template, error) {
+func (p *Pool) withoutNamespaces(ctx context.Context, sys confine.System, set *packages.Generation) (*template, error) {
 	var err error
 	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
 		return nil, fmt.Errorf("making a scratch directory: %w; set TMPDIR to a directory that Caddy may write to", err)
 	}
-	if p.plan, err = makePlan(p.cfg.limits(), p.python.sources(p.cfg), sys, worldProcess, p.scratchDir); err != nil {
+	if p.plan, err = confine.New(p.cfg.limits(), p.python.sources(p.cfg), sys, confine.WorldProcess, p.scratchDir); err != nil {
 		return nil, err
 	}
-	if sys.euid == 0 {
+	if sys.Euid == 0 {
 		if dir := closedTo(p.python.Executable); dir != "" {
 			return nil, fmt.Errorf("python %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
 				"choose an interpreter that everybody may read, such as /usr/bin/python3", p.python.Executable, dir)
@@ -109,12 +111,12 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys system, set *packages.
 		}
 	}
 	p.countOthers(sys)
-	t, err := startTemplate(ctx, p.python, p.plan.withPackages(siteOf(set)))
+	t, err := startTemplate(ctx, p.python, p.plan.WithPackages(siteOf(set)))
 	return t, describeStart(err)
 }
 
-func (p *Pool) tryNamespaces(ctx context.Context, sys system, set *packages.Generation) (*template, error) {
-	if sys.euid == 0 && !hasCapability(unix.CAP_SYS_ADMIN) {
+func (p *Pool) tryNamespaces(ctx context.Context, sys confine.System, set *packages.Generation) (*template, error) {
+	if sys.Euid == 0 && !hasCapability(unix.CAP_SYS_ADMIN) {
 		return nil, &stepError{"creating namespaces", "root without CAP_SYS_ADMIN: run Caddy as an ordinary user, or give it the capability"}
 	}
 	if dir := coveredByScratch(p.cfg, p.python); dir != "" {
@@ -122,18 +124,18 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys system, set *packages.Gene
 			"choose a python and python_path outside of /tmp and /var/tmp", dir)
 	}
 	var err error
-	if p.plan, err = makePlan(p.cfg.limits(), p.python.sources(p.cfg), sys, worldNamespaces, ""); err != nil {
+	if p.plan, err = confine.New(p.cfg.limits(), p.python.sources(p.cfg), sys, confine.WorldNamespaces, ""); err != nil {
 		return nil, err
 	}
 	p.countOthers(sys)
-	return startTemplate(ctx, p.python, p.plan.withPackages(siteOf(set)))
+	return startTemplate(ctx, p.python, p.plan.WithPackages(siteOf(set)))
 }
 
 // countOthers makes the count that a limit for one worker takes where its id is not its lane's alone.
-func (p *Pool) countOthers(sys system) {
+func (p *Pool) countOthers(sys confine.System) {
 	p.others = nil
-	if !p.plan.limitsProcesses() {
-		p.others = &processCount{uid: sys.euid}
+	if !p.plan.LimitsProcesses() {
+		p.others = &processCount{uid: sys.Euid}
 	}
 }
 
@@ -171,7 +173,7 @@ func describeStart(err error) error {
 // coveredByScratch returns a directory that user code imports from and that the scratch mount would hide, or "".
 func coveredByScratch(cfg Config, python Interpreter) string {
 	for _, dir := range slices.Concat([]string{filepath.Dir(python.Executable)}, python.roots, cfg.PythonPath) {
-		if within(filepath.Clean(dir), "/tmp") || within(filepath.Clean(dir), "/var/tmp") {
+		if confine.Within(filepath.Clean(dir), "/tmp") || confine.Within(filepath.Clean(dir), "/var/tmp") {
 			return dir
 		}
 	}

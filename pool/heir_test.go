@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // The end of a program that runs alone is known before the kernel has taken its memory apart, which then is the lane's to see to.
@@ -26,7 +28,7 @@ func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 		p.mu.Lock()
 		var worker, lane int
 		for w := range p.leased {
-			if w.session.Load() && readStatus(int(w.pid.Load())).anonymous > held {
+			if w.session.Load() && procfs.ReadStatus(int(w.pid.Load())).Anonymous > held {
 				worker, lane = int(w.pid.Load()), w.lane.pid
 			}
 		}
@@ -37,20 +39,20 @@ func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 		defer func() { _ = unix.Kill(lane, unix.SIGCONT) }()
 		is := func(pid int, state string) func() bool {
 			return func() bool {
-				stat, err := readStat(pid)
+				stat, err := procfs.ReadStat(pid)
 				return err == nil && stat[0] == state
 			}
 		}
 		eventually(t, 10*time.Second, "the lane does not stop", is(lane, "T"))
 		s.send("\n")
 		eventually(t, 10*time.Second, "the worker has not ended", is(worker, "Z"))
-		left := descendants(lane)
+		left := procfs.Descendants(lane)
 		for _, pid := range left {
 			if pid == worker {
 				continue
 			}
 			heirs++
-			if got := readStatus(pid).anonymous; got < held {
+			if got := procfs.ReadStatus(pid).Anonymous; got < held {
 				t.Errorf("what is left holds %d bytes", got)
 			}
 		}

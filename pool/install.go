@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // InstallStatus says how an install ended, as the caller is told.
@@ -326,7 +327,7 @@ func (i *installation) compile(ctx context.Context, fresh []*packages.Unpacked) 
 		out := filepath.Join(run.dir, "out", fmt.Sprint(n))
 		source := readable{path: unpacked.Site}
 		seen := unpacked.Site
-		if i.pool.plan.World == worldNamespaces {
+		if i.pool.plan.World == confine.WorldNamespaces {
 			source.target = fmt.Sprintf("/trees/%d", n)
 			seen = source.target
 		}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // installerModules are sent to each installer, in the order of their imports.
@@ -53,7 +54,7 @@ type installerTask struct {
 
 // installerPlan is a plan with the task that is confined by it.
 type installerPlan struct {
-	plan
+	confine.Plan
 	Number int           `json:"number"` // picks its id, as for a lane
 	Task   installerTask `json:"task"`
 }
@@ -110,8 +111,8 @@ func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers inst
 	if err := os.Mkdir(run.dir, 0o700); err != nil {
 		return answers, err
 	}
-	if p.plan.Order == orderRoot {
-		id := hostIDBase + sandboxUID + number%p.plan.UIDs
+	if p.plan.Order == confine.OrderRoot {
+		id := confine.HostIDBase + confine.SandboxUID + number%p.plan.UIDs
 		if err := os.Chown(run.dir, id, id); err != nil {
 			return answers, err
 		}
@@ -125,7 +126,7 @@ func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers inst
 			err = networkFailure(proxy, answers, errors.Join(err, proxy.Close()))
 		}
 	}()
-	if run.task.Network && p.plan.World == worldProcess {
+	if run.task.Network && p.plan.World == confine.WorldProcess {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return answers, err
@@ -138,7 +139,7 @@ func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers inst
 		return answers, err
 	}
 	out := &limitedBuffer{limit: installerAnswer}
-	process, err := startProcess(ctx, p.python, whole.plan, whole, installerModules, out, func(_ string, socket *os.File) {
+	process, err := startProcess(ctx, p.python, whole.Plan, whole, installerModules, out, func(_ string, socket *os.File) {
 		l, listenErr := net.FileListener(socket)
 		_ = socket.Close() // FileListener has a duplicate
 		if listenErr == nil {
@@ -226,64 +227,64 @@ func treeBytes(dir string, limit int64) int64 {
 // planInstaller decides the confinement of an installer: that of a worker, with a directory that it may write to, a
 // little more that it may read, and the way to the proxy.
 func (p *Pool) planInstaller(run installerRun, number int) (installerPlan, error) {
-	whole := installerPlan{plan: p.plan, Number: number, Task: run.task}
-	base, task := &whole.plan, &whole.Task
+	whole := installerPlan{Plan: p.plan, Number: number, Task: run.task}
+	base, task := &whole.Plan, &whole.Task
 	base.Preload, base.PythonPath = []string{}, []string{}
 	base.Leftovers = []string{}
 	base.Semaphores = false
-	base.Rlimits = []rlimit{
+	base.Rlimits = []confine.Rlimit{
 		{Name: "RLIMIT_CORE", Value: 1}, {Name: "RLIMIT_FSIZE", Value: run.maxBytes}, {Name: "RLIMIT_NOFILE", Value: 1024},
 		{Name: "RLIMIT_DATA", Value: installerMemory}, {Name: "RLIMIT_MSGQUEUE", Value: 0},
 	}
-	if base.World == worldNamespaces || base.Order == orderRoot {
-		base.Rlimits = append(base.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: installerProcesses})
+	if base.World == confine.WorldNamespaces || base.Order == confine.OrderRoot {
+		base.Rlimits = append(base.Rlimits, confine.Rlimit{Name: "RLIMIT_NPROC", Value: installerProcesses})
 	}
 	base.Landlock.Rules = slices.Clone(base.Landlock.Rules)
-	if base.World == worldNamespaces {
+	if base.World == confine.WorldNamespaces {
 		base.Scratch.Options = "size=64m,nr_inodes=4096,mode=1777"
 		base.Root.Binds = slices.Clone(base.Root.Binds)
 		task.Work = workTarget
-		base.Root.Binds = append(base.Root.Binds, bind{Source: run.dir, Target: workTarget, Dir: true, Writable: true})
+		base.Root.Binds = append(base.Root.Binds, confine.Bind{Source: run.dir, Target: workTarget, Dir: true, Writable: true})
 		for _, r := range run.readable {
 			info, err := os.Stat(r.path)
 			if err != nil {
 				return whole, err
 			}
 			target := cmp.Or(r.target, r.path)
-			if within(target, "/tmp") || within(target, "/var/tmp") {
+			if confine.Within(target, "/tmp") || confine.Within(target, "/var/tmp") {
 				return whole, fmt.Errorf("%s, which pip is configured to use, lies in a directory that an installer does not share: move it out of /tmp", r.path)
 			}
-			if !slices.ContainsFunc(base.Root.Binds, func(b bind) bool { return b.Dir && within(target, b.Target) && b.Source == b.Target }) {
-				base.Root.Binds = append(base.Root.Binds, bind{Source: r.path, Target: target, Dir: info.IsDir()})
+			if !slices.ContainsFunc(base.Root.Binds, func(b confine.Bind) bool { return b.Dir && confine.Within(target, b.Target) && b.Source == b.Target }) {
+				base.Root.Binds = append(base.Root.Binds, confine.Bind{Source: r.path, Target: target, Dir: info.IsDir()})
 			}
 		}
 		if base.Landlock.ABI > 0 {
-			base.Landlock.Rules = append(base.Landlock.Rules, landlockRule{workTarget, base.Landlock.Scratch, landlockDir})
+			base.Landlock.Rules = append(base.Landlock.Rules, confine.LandlockRule{Path: workTarget, Access: base.Landlock.Scratch, Kind: confine.LandlockDir})
 		}
 		return whole, nil
 	}
 	task.Work = run.dir // the worker's scratch, in its domain
 	for _, r := range run.readable {
-		kind, access := landlockDir, uint64(landlockRead)
+		kind, access := confine.LandlockDir, uint64(confine.LandlockRead)
 		if info, err := os.Stat(r.path); err != nil {
 			return whole, err
 		} else if !info.IsDir() {
-			kind, access = landlockFile, landlockReadFile
+			kind, access = confine.LandlockFile, confine.LandlockReadFile
 		}
 		if base.Landlock.ABI > 0 {
-			base.Landlock.Rules = append(base.Landlock.Rules, landlockRule{r.path, access & base.Landlock.HandledFS, kind})
+			base.Landlock.Rules = append(base.Landlock.Rules, confine.LandlockRule{Path: r.path, Access: access & base.Landlock.HandledFS, Kind: kind})
 		}
 	}
 	if task.Network {
 		if base.Landlock.ABI > 0 {
 			// pip tells an index which system it is on, and fails where a file is there that it may not read.
-			base.Landlock.Rules = append(base.Landlock.Rules, landlockRule{"/etc/debian_version", landlockReadFile & base.Landlock.HandledFS, landlockFile})
+			base.Landlock.Rules = append(base.Landlock.Rules, confine.LandlockRule{Path: "/etc/debian_version", Access: confine.LandlockReadFile & base.Landlock.HandledFS, Kind: confine.LandlockFile})
 		}
 		if base.Landlock.HandledNet != 0 {
 			base.Landlock.Connect = []int{task.Port}
 		}
 		if base.Seccomp != "" {
-			program, err := seccompProgram(runtime.GOARCH, seccompPolicy{world: worldProcess, ownsFiles: base.Order != orderRoot, connects: true})
+			program, err := confine.SeccompProgram(runtime.GOARCH, confine.SeccompPolicy{World: confine.WorldProcess, OwnsFiles: base.Order != confine.OrderRoot, Connects: true})
 			if err != nil {
 				return whole, err
 			}
@@ -308,7 +309,7 @@ func (b *limitedBuffer) Write(text []byte) (int, error) {
 
 // inside returns path as an installer sees it, whose directory of the host is dir.
 func (p *Pool) inside(dir, path string) string {
-	if p.plan.World != worldNamespaces {
+	if p.plan.World != confine.WorldNamespaces {
 		return path
 	}
 	rel, err := filepath.Rel(dir, path)

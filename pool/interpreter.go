@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // Interpreter is a Python found on this system, as it describes itself.
@@ -86,6 +88,6 @@ func lastLine(text string) string {
 }
 
 // sources is what confinement lets programs read of the interpreter, and of what cfg adds.
-func (i Interpreter) sources(cfg Config) sources {
-	return sources{executable: i.Executable, roots: i.roots, paths: i.paths, libraries: i.libraries, pythonPath: cfg.PythonPath, preload: cfg.Preload}
+func (i Interpreter) sources(cfg Config) confine.Sources {
+	return confine.Sources{Executable: i.Executable, Roots: i.roots, Paths: i.paths, Libraries: i.libraries, PythonPath: cfg.PythonPath, Preload: cfg.Preload}
 }

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
 )
 
 const (
@@ -30,7 +32,7 @@ type lane struct {
 	current  *worker
 	leaving  bool // it has said so: what the last worker left was too much to clear, or was not to be there
 	gaveWay  bool // a worker was made to give way, and the lane's session with it: it gets no other
-	group    laneCgroup
+	group    cgroup.LaneGroup
 	oomKills int64 // in the group, at the end of the last worker; receive's own
 }
 
@@ -103,7 +105,7 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 		if err != nil {
 			break
 		}
-		if now := l.group.killed(); now > l.oomKills {
+		if now := l.group.Killed(); now > l.oomKills {
 			l.oomKills, e.outOfMemory = now, true
 		}
 		onExit(e)
@@ -111,7 +113,7 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 	l.kill()
 	l.wait()
 	onGone()
-	l.group.remove()
+	l.group.Remove()
 	l.close()
 }
 
@@ -174,7 +176,7 @@ func (l *lane) retire() { _ = l.control.conn.CloseWrite() }
 
 // kill ends the lane, and in a pid namespace everything in it. The handle makes sure that no other process is hit.
 func (l *lane) kill() {
-	l.group.kill()
+	l.group.Kill()
 	if raw, err := l.pidfd.SyscallConn(); err == nil { // refused once the handle is closed
 		_ = raw.Control(func(fd uintptr) { _ = unix.PidfdSendSignal(int(fd), unix.SIGKILL, nil, 0) })
 	}

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // layered is a program of ../tests/cases that prints BLOCKED.
@@ -37,13 +39,13 @@ func TestGuaranteesHoldWithOneLayerLess(t *testing.T) {
 		}
 		cases = append(cases, more...)
 	}
-	whole := thisSystem()
-	if whole.landlock == 0 || !whole.seccomp {
+	whole := confine.ThisSystem()
+	if whole.Landlock == 0 || !whole.Seccomp {
 		skipWithoutLayer(t, "Landlock and seccomp")
 	}
-	for name, take := range map[string]func(*system){
-		"no Landlock": func(s *system) { s.landlock = 0 },
-		"no seccomp":  func(s *system) { s.seccomp = false },
+	for name, take := range map[string]func(*confine.System){
+		"no Landlock": func(s *confine.System) { s.Landlock = 0 },
+		"no seccomp":  func(s *confine.System) { s.Seccomp = false },
 	} {
 		t.Run(name, func(t *testing.T) {
 			sys := whole
@@ -57,13 +59,13 @@ func TestGuaranteesHoldWithOneLayerLess(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer p.Close()
-			if p.plan.World != worldNamespaces {
+			if p.plan.World != confine.WorldNamespaces {
 				skipWithoutLayer(t, "namespaces")
 			}
 			tried := 0
 			for _, c := range cases {
 				held := slices.ContainsFunc(p.guarantees, func(g Guarantee) bool { return g.Name == c.Guarantee && len(g.Layers) > 0 })
-				if !held || seccompAlone[c.ID] && !sys.seccomp {
+				if !held || seccompAlone[c.ID] && !sys.Seccomp {
 					continue
 				}
 				tried++

@@ -4,6 +4,8 @@ import (
 	"time"
 
 	"github.com/shirou/gopsutil/v3/process"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 const (
@@ -64,8 +66,8 @@ func (p *Pool) look(interval time.Duration) bool {
 	p.mu.Unlock()
 	var sum int64
 	for _, w := range old {
-		tree := descendants(w.lane.pid)
-		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || cpuTime(tree) > longRun) {
+		tree := procfs.Descendants(w.lane.pid)
+		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || procfs.CpuTime(tree) > longRun) {
 			p.giveWay(w, tree)
 		}
 		held := treeMemory(w.lane.pid, tree, p.cfg.Memory)
@@ -96,26 +98,26 @@ func (p *Pool) look(interval time.Duration) bool {
 func treeMemory(lanePID int, tree []int, limit int64) int64 {
 	var resident, tables, mapped, sharedResident int64
 	for _, pid := range tree {
-		m := readStatus(pid)
-		resident += m.resident
-		tables += m.tables
-		mapped += m.mapped
-		sharedResident += m.sharedResident
+		m := procfs.ReadStatus(pid)
+		resident += m.Resident
+		tables += m.Tables
+		mapped += m.Mapped
+		sharedResident += m.SharedResident
 	}
 	var hidden int64
 	if mapped > limit {
-		hidden = max(0, sharedMappings(tree)-sharedResident)
+		hidden = max(0, procfs.SharedMappings(tree)-sharedResident)
 	}
 	if held := resident + tables + hidden; held <= limit || len(tree) == 1 {
 		return held
 	}
-	forked := readStatus(lanePID).anonymous
+	forked := procfs.ReadStatus(lanePID).Anonymous
 	var proportional int64
 	for _, pid := range tree {
 		maps, err := (&process.Process{Pid: int32(pid)}).MemoryMaps(true)
 		switch {
 		case err != nil: // it has ended, or is another user's and we may not look: then what it has written, about
-			proportional += max(0, readStatus(pid).anonymous-forked)
+			proportional += max(0, procfs.ReadStatus(pid).Anonymous-forked)
 		case len(*maps) > 0:
 			proportional += int64((*maps)[0].Pss) << 10
 		}

@@ -14,17 +14,19 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // Pool keeps warm, confined Python workers and runs code in them. All methods may be called concurrently.
 type Pool struct {
 	cfg        Config
 	python     Interpreter
-	plan       plan // without packages; each cohort's own has them
+	plan       confine.Plan // without packages; each cohort's own has them
 	guarantees []Guarantee
 	log        *slog.Logger
 	scratchDir string          // "" with namespaces
-	group      *cgroup         // nil when none is delegated
+	group      *cgroup.Group   // nil when none is delegated
 	others     *processCount   // of the id that workers share with Caddy; nil when they have ids or namespaces of their own
 	store      *packages.Store // nil where nothing can be installed
 	pipLook    pipLook
@@ -57,9 +59,11 @@ type waiter struct {
 
 // New starts a pool and returns once its first template is ready; the workers come behind it. The error is a sentence
 // for the operator. ctx bounds the start only.
-func New(ctx context.Context, cfg Config) (*Pool, error) { return newPool(ctx, cfg, thisSystem()) }
+func New(ctx context.Context, cfg Config) (*Pool, error) {
+	return newPool(ctx, cfg, confine.ThisSystem())
+}
 
-func newPool(ctx context.Context, cfg Config, sys system) (*Pool, error) {
+func newPool(ctx context.Context, cfg Config, sys confine.System) (*Pool, error) {
 	cfg, err := cfg.Normalize()
 	if err != nil {
 		return nil, err
@@ -400,7 +404,7 @@ func (p *Pool) Close() error {
 	p.background.Wait()
 	last.Stop()
 	<-drained
-	p.group.remove()
+	p.group.Remove()
 	return errors.Join(p.closeStore(), p.removeScratch())
 }
 

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // newTestPool starts a pool that the test ends.
@@ -304,7 +306,7 @@ func TestATemplateKilledWhileItStartsIsNoFaultOfThePython(t *testing.T) {
 		if err := os.WriteFile(script, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		_, err := startTemplate(context.Background(), Interpreter{Executable: script}, plan{World: worldProcess})
+		_, err := startTemplate(context.Background(), Interpreter{Executable: script}, confine.Plan{World: confine.WorldProcess})
 		if err == nil || errors.Is(err, errTemplateGone) != killed {
 			t.Errorf("%s: got %v", text, err)
 		}

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // attemptsTimeout bounds the probe, which takes some milliseconds.
@@ -17,13 +19,13 @@ const attemptsTimeout = 20 * time.Second
 
 // probeWords name the guarantees in what python/attempts.py prints.
 var probeWords = []string{
-	guaranteeReads: "reads", guaranteeWrites: "writes", guaranteeNetwork: "network", guaranteeProcesses: "processes",
-	guaranteePrivilege: "privilege", guaranteeBounds: "bounds", guaranteeLeftovers: "leftovers",
+	confine.GuaranteeReads: "reads", confine.GuaranteeWrites: "writes", confine.GuaranteeNetwork: "network", confine.GuaranteeProcesses: "processes",
+	confine.GuaranteePrivilege: "privilege", confine.GuaranteeBounds: "bounds", confine.GuaranteeLeftovers: "leftovers",
 }
 
 // probe runs a program in a worker of a new template that tries what the guarantees forbid. The plan says what should hold;
 // this is what does. It takes away the layers of each guarantee that the program got past.
-func (p *Pool) probe(ctx context.Context, t *template, sys system) error {
+func (p *Pool) probe(ctx context.Context, t *template, sys confine.System) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptsTimeout)
 	defer cancel()
 	host, clean, err := p.bait(sys)
@@ -53,7 +55,7 @@ func (p *Pool) probe(ctx context.Context, t *template, sys system) error {
 }
 
 // bait puts things outside that a program must not reach, and describes them. clean takes them away.
-func (p *Pool) bait(sys system) (description string, clean func(), err error) {
+func (p *Pool) bait(sys confine.System) (description string, clean func(), err error) {
 	var listeners []net.Listener
 	dir, err := os.MkdirTemp("", "python-sandbox-probe-")
 	clean = func() {
@@ -95,7 +97,7 @@ func (p *Pool) bait(sys system) (description string, clean func(), err error) {
 	}
 	description = mustJSON(map[string]any{
 		"directory": dir, "secret": secret, "socket": socket, "abstract": abstract, "port": tcp.Port, "pid": os.Getpid(),
-		"seccomp": sys.seccomp,
+		"seccomp": sys.Seccomp,
 	})
 	return description, clean, nil
 }

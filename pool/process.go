@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 //go:embed python/*.py
@@ -45,7 +47,7 @@ func (e *stepError) Error() string { return e.step + ": " + e.reason }
 
 // startProcess starts a process from some of our modules, the last of which has its main, and returns once it is ready. The
 // whole plan is p, or what extends it. stdout may be nil, for the same as standard error.
-func startProcess(ctx context.Context, python Interpreter, p plan, whole any, modules []string, stdout io.Writer, given func(word string, fd *os.File)) (*pythonProcess, error) {
+func startProcess(ctx context.Context, python Interpreter, p confine.Plan, whole any, modules []string, stdout io.Writer, given func(word string, fd *os.File)) (*pythonProcess, error) {
 	ctx, cancel := context.WithTimeout(ctx, processStartTimeout)
 	defer cancel()
 	conn, theirs, err := newControl()
@@ -82,7 +84,7 @@ func startProcess(ctx context.Context, python Interpreter, p plan, whole any, mo
 }
 
 // spawn starts the process and the goroutine that reaps it.
-func (x *pythonProcess) spawn(python Interpreter, p plan, stdout io.Writer, theirs *os.File) error {
+func (x *pythonProcess) spawn(python Interpreter, p confine.Plan, stdout io.Writer, theirs *os.File) error {
 	bootstrap, err := pythonSources.ReadFile("python/bootstrap.py")
 	if err != nil {
 		return err
@@ -95,9 +97,9 @@ func (x *pythonProcess) spawn(python Interpreter, p plan, stdout io.Writer, thei
 	cmd.Env = environment(os.LookupEnv)
 	// A session of its own: a terminal's ^C is for Caddy, which then ends the template in good order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	if p.World == worldNamespaces {
+	if p.World == confine.WorldNamespaces {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
-		if p.Order == orderUser {
+		if p.Order == confine.OrderUser {
 			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS
 			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
@@ -118,7 +120,7 @@ func (x *pythonProcess) spawn(python Interpreter, p plan, stdout io.Writer, thei
 	err = cmd.Start()
 	_ = in.Close()
 	if err != nil {
-		if p.World == worldNamespaces {
+		if p.World == confine.WorldNamespaces {
 			return &stepError{"creating namespaces", err.Error()}
 		}
 		return fmt.Errorf("starting %s: %w", python.Executable, err)
@@ -149,7 +151,7 @@ func environment(lookup func(string) (string, bool)) []string {
 
 // handshake sends the sources and the plan, and answers until the process is ready. given takes a descriptor that it sends
 // meanwhile.
-func (x *pythonProcess) handshake(p plan, modules []string, extra any, given func(word string, fd *os.File)) error {
+func (x *pythonProcess) handshake(p confine.Plan, modules []string, extra any, given func(word string, fd *os.File)) error {
 	var sources [][2]string
 	if p.Semaphores {
 		modules = append([]string{"semaphores"}, modules...)
@@ -199,7 +201,7 @@ func (x *pythonProcess) handshake(p plan, modules []string, extra any, given fun
 }
 
 func (x *pythonProcess) writeIDMaps() error {
-	line := fmt.Sprintf("0 %d %d", hostIDBase, hostIDs)
+	line := fmt.Sprintf("0 %d %d", confine.HostIDBase, confine.HostIDs)
 	for _, write := range [][2]string{{"setgroups", "deny"}, {"uid_map", line}, {"gid_map", line}} {
 		if err := os.WriteFile("/proc/"+strconv.Itoa(x.cmd.Process.Pid)+"/"+write[0], []byte(write[1]), 0); err != nil {
 			return err

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // tree lists the Python processes below this test that belong to p.
@@ -19,7 +21,7 @@ func tree(p *Pool) []int {
 	var pids []int
 	for _, t := range p.current.templates {
 		if t != nil {
-			pids = append(append(pids, t.cmd.Process.Pid), descendants(t.cmd.Process.Pid)...)
+			pids = append(append(pids, t.cmd.Process.Pid), procfs.Descendants(t.cmd.Process.Pid)...)
 		}
 	}
 	return pids
@@ -161,7 +163,7 @@ func TestWithoutNamespacesAKilledLaneLeavesNothing(t *testing.T) {
 		defer p.mu.Unlock()
 		for w := range p.leased {
 			l = w.lane
-			left = descendants(l.pid)
+			left = procfs.Descendants(l.pid)
 		}
 		return len(left) == 3
 	})

@@ -149,7 +149,7 @@ func (p *Pool) grow(c *cohort, t *template) {
 	defer p.background.Done()
 	l, err := startLane(t)
 	if err == nil && p.group != nil {
-		if l.group, err = p.group.enter(l.pid); err != nil {
+		if l.group, err = p.group.Enter(l.pid); err != nil {
 			l.kill()
 			l.close()
 			err = fmt.Errorf("putting a lane into its control group: %w", err)

@@ -10,11 +10,12 @@ import (
 	"strings"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // runTask runs one task of the install in the confined process.
 func (i *installation) runTask(ctx context.Context, run installerRun) (installerAnswers, error) {
-	if i.pool.plan.World == worldProcess && i.pool.plan.Order == orderRoot {
+	if i.pool.plan.World == confine.WorldProcess && i.pool.plan.Order == confine.OrderRoot {
 		// Its id must pass here; what lies below is still its own or ours.
 		if err := os.Chmod(i.work.Dir(), 0o711); err != nil { //nolint:gosec // to be entered, not read
 			return installerAnswers{}, err
@@ -81,8 +82,8 @@ func (i *installation) networked(kind string, hosts []string, arguments ...strin
 	if base := i.work.Base(); base.Site != "" {
 		run.task.Packages = base.Site
 		source := readable{path: base.Site}
-		if i.pool.plan.World == worldNamespaces {
-			run.task.Packages, source.target = packagesTarget, packagesTarget
+		if i.pool.plan.World == confine.WorldNamespaces {
+			run.task.Packages, source.target = confine.PackagesTarget, confine.PackagesTarget
 		}
 		run.readable = append(run.readable, source)
 	}
@@ -93,7 +94,7 @@ func (i *installation) networked(kind string, hosts []string, arguments ...strin
 func (i *installation) resolve(ctx context.Context, page packages.Page, hosts []string) ([]chosen, error) {
 	arguments := []string{"--only-binary", ":all:"}
 	if i.req.BuildSource {
-		if i.pool.plan.World != worldNamespaces {
+		if i.pool.plan.World != confine.WorldNamespaces {
 			return nil, refuse(InstallFailed, "packages sdist allow needs namespaces, which this system refuses; the operator has to take it out.")
 		}
 		arguments = nil

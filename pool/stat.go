@@ -1,6 +1,10 @@
 package pool
 
-import "time"
+import (
+	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+)
 
 // Stat is a snapshot of a pool.
 type Stat struct {
@@ -27,7 +31,7 @@ type Stat struct {
 }
 
 // Guarantee is one promise about user code and the layers that hold it; none means that it is not held.
-type Guarantee = heldGuarantee
+type Guarantee = confine.Guarantee
 
 // Metrics receives a pool's events. Implementations must be safe for concurrent use and must not block.
 type Metrics interface {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 // templateModules are sent to each template, in the order of their imports.
@@ -35,7 +37,7 @@ type laneStart struct {
 }
 
 // startTemplate starts a template and returns once it is ready to fork.
-func startTemplate(ctx context.Context, python Interpreter, p plan) (*template, error) {
+func startTemplate(ctx context.Context, python Interpreter, p confine.Plan) (*template, error) {
 	process, err := startProcess(ctx, python, p, p, templateModules, nil, nil)
 	if err != nil {
 		return nil, err

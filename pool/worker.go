@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // bootTimeout bounds the fork, confinement and warming of a worker.
@@ -193,7 +195,7 @@ func (w *worker) signal(sig unix.Signal, flags int) bool {
 		return err == unix.ESRCH //nolint:errorlint // a bare errno; then it has ended, and its lane will say so
 	}
 	defer unix.Close(pidfd)
-	fields, err := readStat(pid)
+	fields, err := procfs.ReadStat(pid)
 	if err != nil {
 		return os.IsNotExist(err)
 	}

@@ -1,3 +1,4 @@
+// Package api is the sandbox's own HTTP API, its OpenAPI document, and the page that shows it.
 package api
 
 import (

@@ -1,3 +1,4 @@
+// Package edge is what HTTP is to all surfaces: routes, bodies, errors, who may send a request, and what access logs show.
 package edge
 
 import (

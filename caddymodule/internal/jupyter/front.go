@@ -1,3 +1,4 @@
+// Package jupyter serves kernels as the Jupyter Server API has them.
 package jupyter
 
 import (

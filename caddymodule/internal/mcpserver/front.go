@@ -1,3 +1,4 @@
+// Package mcpserver serves MCP over its two HTTP transports.
 package mcpserver
 
 import (

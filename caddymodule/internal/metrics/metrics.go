@@ -1,3 +1,4 @@
+// Package metrics counts what the sandbox does, for Prometheus.
 package metrics
 
 import (

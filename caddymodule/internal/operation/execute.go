@@ -1,3 +1,5 @@
+// Package operation is what every surface does: execute, run sessions, install, list, tell the state; and the words that a model
+// reads about it. It knows no protocol.
 package operation
 
 import (

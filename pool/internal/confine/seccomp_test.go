@@ -1,4 +1,4 @@
-package pool
+package confine
 
 import (
 	"encoding/binary"
@@ -18,8 +18,8 @@ const (
 )
 
 var (
-	inNamespaces   = seccompPolicy{world: worldNamespaces}
-	amongProcesses = seccompPolicy{world: worldProcess, ownsFiles: true}
+	inNamespaces   = SeccompPolicy{World: WorldNamespaces}
+	amongProcesses = SeccompPolicy{World: WorldProcess, OwnsFiles: true}
 )
 
 // answers runs a filter as the kernel would and returns the errno, 0 for allowed.
@@ -59,9 +59,9 @@ func answers(t *testing.T, program []byte, auditArch, number uint32, arguments .
 	return 0
 }
 
-func makeProgram(t *testing.T, goarch string, policy seccompPolicy) []byte {
+func makeProgram(t *testing.T, goarch string, policy SeccompPolicy) []byte {
 	t.Helper()
-	program, err := seccompProgram(goarch, policy)
+	program, err := SeccompProgram(goarch, policy)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -119,7 +119,7 @@ func TestSeccompAnswersCalls(t *testing.T) {
 			default:
 				t.Fatalf("%s has no %s", goarch, c.name)
 			}
-			for _, policy := range []seccompPolicy{inNamespaces, amongProcesses} {
+			for _, policy := range []SeccompPolicy{inNamespaces, amongProcesses} {
 				if got := answers(t, makeProgram(t, goarch, policy), uint32(seccompArches[goarch].ID), uint32(number), c.arguments...); got != c.want {
 					t.Errorf("%s: %s%#x: got %d, want %d", goarch, c.name, c.arguments, got, c.want)
 				}
@@ -235,7 +235,7 @@ func TestSeccompKnowsNoOtherABI(t *testing.T) {
 			}
 		}
 	}
-	if _, err := seccompProgram("s390x", amongProcesses); err == nil || !strings.Contains(err.Error(), "no seccomp") {
+	if _, err := SeccompProgram("s390x", amongProcesses); err == nil || !strings.Contains(err.Error(), "no seccomp") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -243,7 +243,7 @@ func TestSeccompKnowsNoOtherABI(t *testing.T) {
 func TestSeccompProgramIsShort(t *testing.T) {
 	t.Parallel()
 	for _, goarch := range []string{"amd64", "arm64"} {
-		for _, policy := range []seccompPolicy{inNamespaces, amongProcesses} {
+		for _, policy := range []SeccompPolicy{inNamespaces, amongProcesses} {
 			program := makeProgram(t, goarch, policy)
 			t.Logf("%s, %+v: %d instructions", goarch, policy, len(program)/8)
 			// The kernel takes 4096 (BPF_MAXINSNS). Beyond this one the search is no longer one.

@@ -1,4 +1,4 @@
-package pool
+package cgroup
 
 import (
 	"errors"
@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // delegation is a control group of version 2 that the system has given Caddy to divide (cgroups(7), Delegation; systemd:
@@ -38,14 +40,14 @@ var divisions = struct {
 	of map[string]division
 }{of: map[string]division{}}
 
-// ownCgroup returns the directory of this process's group of version 2, "" when there is none.
-func ownCgroup() string {
+// Own returns the directory of this process's group of version 2, "" when there is none.
+func Own() string {
 	membership, _ := os.ReadFile("/proc/self/cgroup")
 	mounts, _ := os.ReadFile("/proc/self/mountinfo")
 	return cgroupIn(string(membership), string(mounts))
 }
 
-// cgroupIn is ownCgroup for the text of /proc/self/cgroup and /proc/self/mountinfo.
+// cgroupIn is Own for the text of /proc/self/cgroup and /proc/self/mountinfo.
 func cgroupIn(membership, mounts string) string {
 	var path string
 	for line := range strings.Lines(membership) {
@@ -113,7 +115,7 @@ func delegated(dir string, euid int) error {
 	if err != nil {
 		return err
 	}
-	ours := append(descendants(os.Getpid()), os.Getpid())
+	ours := append(procfs.Descendants(os.Getpid()), os.Getpid())
 	for _, field := range strings.Fields(string(text)) {
 		if pid, err := strconv.Atoi(field); err == nil && !slices.Contains(ours, pid) && unix.Kill(pid, 0) != unix.ESRCH { //nolint:errorlint // a bare errno
 			return fmt.Errorf("the control group %s is not delegated to Caddy alone: process %d is in it, too", dir, pid)

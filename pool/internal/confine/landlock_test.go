@@ -1,4 +1,4 @@
-package pool
+package confine
 
 import (
 	"encoding/json"
@@ -17,7 +17,7 @@ import (
 func TestLandlockFollowsTheABI(t *testing.T) {
 	t.Parallel()
 	dirs := []string{"/usr", "/sys", "/home/ann/py"}
-	python := sources{executable: "/home/ann/py/bin/python3", roots: []string{"/home/ann/py"}}
+	python := Sources{Executable: "/home/ann/py/bin/python3", Roots: []string{"/home/ann/py"}}
 	root := makeRoot(python, describedSystem(1001, dirs, nil))
 	const first, refer, truncate, ioctl = 0x1fff, 0x2000, 0x4000, 0x8000 // linux/landlock.h
 	for _, c := range []struct {
@@ -39,10 +39,10 @@ func TestLandlockFollowsTheABI(t *testing.T) {
 		{8, first | refer | truncate | ioctl, 3, 3, 24, 5},
 		{99, first | refer | truncate | ioctl, 3, 3, 24, 5},
 	} {
-		for _, w := range []world{worldNamespaces, worldProcess} {
+		for _, w := range []World{WorldNamespaces, WorldProcess} {
 			p := makeLandlock(c.abi, w, root)
 			wantNet := c.net
-			if w == worldNamespaces {
+			if w == WorldNamespaces {
 				wantNet = 0
 			}
 			if p.ABI != max(0, min(c.abi, 7)) || p.HandledFS != c.fs || p.HandledNet != wantNet || p.Scoped != c.scoped || p.AttrSize != c.attrSize || p.Flags != c.flags {
@@ -53,7 +53,7 @@ func TestLandlockFollowsTheABI(t *testing.T) {
 			}
 			const ofDirs = first&^7 | refer // the kernel refuses these in the rule of a file, and others than those handled
 			for _, r := range p.Rules {
-				if r.Access == 0 || r.Access&^p.HandledFS != 0 || r.Kind == landlockFile && r.Access&ofDirs != 0 {
+				if r.Access == 0 || r.Access&^p.HandledFS != 0 || r.Kind == LandlockFile && r.Access&ofDirs != 0 {
 					t.Errorf("abi %d, %s: %+v", c.abi, w, r)
 				}
 				const writes = first&^0b1101 | refer | truncate
@@ -73,20 +73,20 @@ func TestLandlockFollowsTheABI(t *testing.T) {
 
 func TestLandlockRulesAreTheRootWithoutNamespaces(t *testing.T) {
 	t.Parallel()
-	python := sources{executable: "/home/ann/py/bin/python3", roots: []string{"/home/ann/py"}}
+	python := Sources{Executable: "/home/ann/py/bin/python3", Roots: []string{"/home/ann/py"}}
 	root := makeRoot(python, describedSystem(1001, []string{"/usr", "/home", "/home/ann/py"}, map[string]string{"/bin": "usr/bin"}))
-	paths := func(w world) (dirs []string) {
+	paths := func(w World) (dirs []string) {
 		for _, r := range makeLandlock(7, w, root).Rules {
-			if r.Kind == landlockDir {
+			if r.Kind == LandlockDir {
 				dirs = append(dirs, r.Path)
 			}
 		}
 		return dirs
 	}
-	if got, want := paths(worldProcess), []string{"/home/ann/py", "/usr", "/sys/devices/system/cpu"}; !slices.Equal(got, want) {
+	if got, want := paths(WorldProcess), []string{"/home/ann/py", "/usr", "/sys/devices/system/cpu"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
-	if got, want := paths(worldNamespaces), []string{"/", "/dev/pts"}; !slices.Equal(got, want) {
+	if got, want := paths(WorldNamespaces), []string{"/", "/dev/pts"}; !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
@@ -98,7 +98,7 @@ func TestLandlockHoldsWhatItGoverns(t *testing.T) {
 		0: nil, 1: {reads}, 2: {reads}, 3: {reads, writes}, 4: {reads, writes}, 5: {reads, writes},
 		6: {reads, writes, others}, 7: {reads, writes, others}, 8: {reads, writes, others},
 	} {
-		process, namespaces := landlockHolds(abi, worldProcess), landlockHolds(abi, worldNamespaces)
+		process, namespaces := landlockHolds(abi, WorldProcess), landlockHolds(abi, WorldNamespaces)
 		for i, name := range guaranteeNames {
 			if process[i] != slices.Contains(want, i) {
 				t.Errorf("abi %d: %q: got %t", abi, name, process[i])
@@ -200,7 +200,7 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer named.Close()
-	root := makeRoot(testSources(t), thisSystem())
+	root := makeRoot(testSources(t), ThisSystem())
 
 	always := map[string]string{
 		"write outside": "EACCES", "create outside": "EACCES", "remove outside": "EACCES", "trace the parent": "EPERM", "device node": "EACCES",
@@ -216,7 +216,7 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 			}
 			return after
 		}
-		for _, w := range []world{worldNamespaces, worldProcess} {
+		for _, w := range []World{WorldNamespaces, WorldProcess} {
 			want := maps.Clone(always)
 			want["move"] = since(2, "EXDEV", "ok")
 			want["truncate outside"] = since(3, "ok", "EACCES")
@@ -228,7 +228,7 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 			// The kernel asks the domain who may look into another process, whatever the rules say of /proc.
 			want["environ of the parent"] = "EACCES"
 			want["semaphore"] = "EACCES" // a root of its own has a /dev/shm that leads to scratch
-			if w == worldProcess {
+			if w == WorldProcess {
 				want["passwd"] = "EACCES" // who has an account
 				want["read a secret"], want["list outside"], want["list /proc"] = "EACCES", "EACCES", "EACCES"
 				want["connect TCP"], want["bind TCP"] = since(4, "ok", "EACCES"), since(4, "ok", "EACCES")

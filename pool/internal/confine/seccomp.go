@@ -1,4 +1,4 @@
-package pool
+package confine
 
 import (
 	"encoding/binary"
@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// seccompPolicy is what the filter depends on besides the architecture.
-type seccompPolicy struct {
-	// world decides about sockets, other than pairs of unix sockets, and about signals. In namespaces all that a socket
+// SeccompPolicy is what the filter depends on besides the architecture.
+type SeccompPolicy struct {
+	// World decides about sockets, other than pairs of unix sockets, and about signals. In namespaces all that a socket
 	// reaches is the sandbox's own, and process 1 is the lane; without them every socket is the host's.
-	world world
+	World World
 	// ownsFiles says that user code's id owns files outside of its scratch. Landlock does not govern their modes and
 	// times, so calls that set them do nothing. They do not fail, for then no file could be copied with its mode.
-	ownsFiles bool
+	OwnsFiles bool
 	// connects lets an installer without namespaces make TCP sockets. Landlock says which port they may reach.
-	connects bool
+	Connects bool
 }
 
 // seccompArches have a table of system calls, little-endian arguments and the flags of clone in its first argument.
@@ -80,7 +80,7 @@ const (
 )
 
 // seccompRules are the calls that depend on their arguments. They replace what the profile says of the same calls.
-func seccompRules(policy seccompPolicy) []seccompRule {
+func seccompRules(policy SeccompPolicy) []seccompRule {
 	thisProcess := []uint32{0}
 	rules := []seccompRule{
 		{[]string{"clone"}, []seccompCondition{{mask: newNamespaces, values: []uint32{0}, errno: unix.EPERM}}},
@@ -101,7 +101,7 @@ func seccompRules(policy seccompPolicy) []seccompRule {
 	refuse := func(errno unix.Errno, names ...string) {
 		rules = append(rules, seccompRule{names, []seccompCondition{{errno: errno}}})
 	}
-	if policy.world == worldNamespaces {
+	if policy.World == WorldNamespaces {
 		rules = append(rules,
 			// The errnos of a kernel without the family, without the right to raw sockets, without the protocol. glibc's
 			// getaddrinfo assumes IPv4 and IPv6 when it gets no netlink socket.
@@ -115,7 +115,7 @@ func seccompRules(policy seccompPolicy) []seccompRule {
 			seccompRule{[]string{"kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"},
 				[]seccompCondition{{values: []uint32{1}, except: true, errno: unix.EPERM}}})
 	} else {
-		if policy.connects {
+		if policy.Connects {
 			rules = append(rules, seccompRule{[]string{"socket"}, []seccompCondition{
 				{values: []uint32{unix.AF_INET}, errno: unix.EAFNOSUPPORT},
 				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM}, errno: unix.EPERM},
@@ -127,7 +127,7 @@ func seccompRules(policy seccompPolicy) []seccompRule {
 		// Landlock holds such a signal back from each process, and the kernel then says that it was sent.
 		rules = append(rules, seccompRule{[]string{"kill"}, []seccompCondition{{values: []uint32{everyProcess}, except: true, errno: unix.EPERM}}})
 	}
-	if policy.ownsFiles {
+	if policy.OwnsFiles {
 		refuse(0, "chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat")
 		refuse(unix.EPERM, "chown", "lchown", "fchown", "fchownat") // as ever without privilege
 		refuse(unix.EOPNOTSUPP, "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat")
@@ -135,11 +135,11 @@ func seccompRules(policy seccompPolicy) []seccompRule {
 	return rules
 }
 
-// seccompProgram assembles the filter of user code as an array of struct sock_filter, to be loaded after no_new_privs.
+// SeccompProgram assembles the filter of user code as an array of struct sock_filter, to be loaded after no_new_privs.
 // It allows what Docker allows to a container without capabilities, less seccompRefused. The answer to anything else is
 // an errno, since libraries probe and fall back; a call that is unknown here does not exist, so that a newer libc does
 // without it.
-func seccompProgram(goarch string, policy seccompPolicy) ([]byte, error) {
+func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 	table, ok := seccompArches[goarch]
 	if !ok {
 		return nil, fmt.Errorf("no seccomp filter for %s: there is one for amd64 and arm64", goarch)

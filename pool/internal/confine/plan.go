@@ -1,4 +1,6 @@
-package pool
+// Package confine decides how a Python is confined: what it may read, write, call and use, as a plan that python/confine.py
+// applies. It takes values and starts nothing.
+package confine
 
 import (
 	"encoding/hex"
@@ -13,40 +15,40 @@ import (
 )
 
 // World is what a system lets us build confinement from.
-type world string
+type World string
 
 const (
-	worldNamespaces world = "namespaces"
-	worldProcess    world = "process" // no namespaces: ids, limits and process trees only
+	WorldNamespaces World = "namespaces"
+	WorldProcess    World = "process" // no namespaces: ids, limits and process trees only
 )
 
 // Order is how a template reaches its namespaces. Without root the user namespace comes first, since it gives the right
 // to mount; as root the mounts come first, with full rights, so that an interpreter under a closed home is reached.
-type order string
+type Order string
 
 const (
-	orderUser order = "user"
-	orderRoot order = "root"
+	OrderUser Order = "user"
+	OrderRoot Order = "root"
 )
 
-// Ids of the sandbox. Inside, user code is sandboxUID. When Caddy is root, ids 0 to hostIDs-1 of the sandbox stand for
-// host ids from hostIDBase on, a range that no distribution hands out (systemd's UIDS-GIDS.md lists those that are).
+// Ids of the sandbox. Inside, user code is SandboxUID. When Caddy is root, ids 0 to HostIDs-1 of the sandbox stand for
+// host ids from HostIDBase on, a range that no distribution hands out (systemd's UIDS-GIDS.md lists those that are).
 const (
-	sandboxUID = 1000
-	hostIDBase = 2_100_000_000
-	hostIDs    = 65536
+	SandboxUID = 1000
+	HostIDBase = 2_100_000_000
+	HostIDs    = 65536
 )
 
-// plan is the whole confinement of a template and of what it forks: decided here, applied by python/confine.py.
-type plan struct {
-	World      world        `json:"world"`
-	Order      order        `json:"order"`
+// Plan is the whole confinement of a template and of what it forks: decided here, applied by python/confine.py.
+type Plan struct {
+	World      World        `json:"world"`
+	Order      Order        `json:"order"`
 	Root       rootPlan     `json:"root"`
 	UID        int          `json:"uid"`    // the first of those that lanes and their workers get, as the template sees it
 	UIDs       int          `json:"uids"`   // how many there are; lanes take turns
 	Inside     int          `json:"inside"` // what user code sees in its user namespace
-	Scratch    scratch      `json:"scratch"`
-	Rlimits    []rlimit     `json:"rlimits"` // set in the lane, inherited by its workers
+	Scratch    Scratch      `json:"scratch"`
+	Rlimits    []Rlimit     `json:"rlimits"` // set in the lane, inherited by its workers
 	Landlock   landlockPlan `json:"landlock"`
 	Seccomp    string       `json:"seccomp"`    // a program in hexadecimal; "" for none
 	Semaphores bool         `json:"semaphores"` // ours in the place of those that /dev/shm would hold
@@ -60,24 +62,24 @@ type plan struct {
 type rootPlan struct {
 	MountPoint string   `json:"mount_point"`
 	Dirs       []string `json:"dirs"`
-	Files      []file   `json:"files"`
-	Links      []link   `json:"links"`
-	Binds      []bind   `json:"binds"`
+	Files      []File   `json:"files"`
+	Links      []Link   `json:"links"`
+	Binds      []Bind   `json:"binds"`
 }
 
-type file struct {
+type File struct {
 	Target  string `json:"target"`
 	Content string `json:"content,omitempty"`
 	Copy    string `json:"copy,omitempty"` // a file of the host whose content is taken, when it is there
 	Mode    int    `json:"mode"`
 }
 
-type link struct {
+type Link struct {
 	Target string `json:"target"`
 	To     string `json:"to"`
 }
 
-type bind struct {
+type Bind struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`
 	Dir      bool   `json:"dir"`
@@ -85,12 +87,12 @@ type bind struct {
 	Writable bool   `json:"writable"` // an installer's own directory
 }
 
-type scratch struct {
+type Scratch struct {
 	Path    string `json:"path"`
 	Options string `json:"options"` // of the mount; without namespaces each worker makes a directory under Path instead
 }
 
-type rlimit struct {
+type Rlimit struct {
 	Name          string `json:"name"`
 	Value         int64  `json:"value"`
 	AboveTemplate bool   `json:"above_template"` // what the template holds is added
@@ -107,24 +109,24 @@ var maskedPaths = []string{
 	"/proc/sysvipc", "/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo",
 }
 
-// system is what makePlan needs to know of the machine: a value, so that a test can describe any.
-type system struct {
-	euid     int
+// System is what New needs to know of the machine: a value, so that a test can describe any.
+type System struct {
+	Euid     int
 	release  string // of the kernel, such as 6.1.0-53-amd64
-	landlock int    // its ABI; 0 for none
-	seccomp  bool
+	Landlock int    // its ABI; 0 for none
+	Seccomp  bool
 	goarch   string
 	isDir    func(path string) bool
 	readlink func(path string) (string, bool) // false when path is no link
 	resolve  func(path string) string
 }
 
-func thisSystem() system {
+func ThisSystem() System {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
-	return system{
-		euid: os.Geteuid(), release: unix.ByteSliceToString(name.Release[:]), landlock: landlockABI(), goarch: runtime.GOARCH,
-		seccomp: hasSeccomp() && seccompArches[runtime.GOARCH] != nil,
+	return System{
+		Euid: os.Geteuid(), release: unix.ByteSliceToString(name.Release[:]), Landlock: landlockABI(), goarch: runtime.GOARCH,
+		Seccomp: hasSeccomp() && seccompArches[runtime.GOARCH] != nil,
 		isDir:   func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
 		readlink: func(path string) (string, bool) {
 			to, err := os.Readlink(path)
@@ -140,77 +142,77 @@ func thisSystem() system {
 }
 
 // atLeast compares the kernel's version; false when it is unknown.
-func (s system) atLeast(major, minor int) bool {
+func (s System) atLeast(major, minor int) bool {
 	var has [2]int
 	n, _ := fmt.Sscanf(s.release, "%d.%d", &has[0], &has[1])
 	return n == 2 && slices.Compare(has[:], []int{major, minor}) >= 0
 }
 
-// limits are those of a plan, for one lane and what its worker starts.
-type limits struct {
-	memory    int64 // bytes
-	processes int   // threads included
-	scratch   int64 // bytes of files
-	openFiles int   // of each process
+// Limits are those of a plan, for one lane and what its worker starts.
+type Limits struct {
+	Memory    int64 // bytes
+	Processes int   // threads included
+	Scratch   int64 // bytes of files
+	OpenFiles int   // of each process
 }
 
-// sources is the Python that is confined, and what it imports. Paths are absolute.
-type sources struct {
-	executable string
-	roots      []string // prefixes, resolved
-	paths      []string // import roots
-	libraries  []string // directories of shared libraries that it has loaded
-	pythonPath []string // extra import roots
-	preload    []string // modules
+// Sources is the Python that is confined, and what it imports. Paths are absolute.
+type Sources struct {
+	Executable string
+	Roots      []string // prefixes, resolved
+	Paths      []string // import roots
+	Libraries  []string // directories of shared libraries that it has loaded
+	PythonPath []string // extra import roots
+	Preload    []string // modules
 }
 
-// makePlan decides the confinement of a pool. scratchDir is used only without namespaces.
-func makePlan(bounds limits, python sources, sys system, w world, scratchDir string) (plan, error) {
-	p := plan{World: w, Order: orderUser, UID: sys.euid, UIDs: 1, Inside: sandboxUID, Masked: []string{}, Leftovers: []string{}, Preload: python.preload, PythonPath: python.pythonPath}
+// New decides the confinement of a pool. scratchDir is used only without namespaces.
+func New(bounds Limits, python Sources, sys System, w World, scratchDir string) (Plan, error) {
+	p := Plan{World: w, Order: OrderUser, UID: sys.Euid, UIDs: 1, Inside: SandboxUID, Masked: []string{}, Leftovers: []string{}, Preload: python.Preload, PythonPath: python.PythonPath}
 	if p.Preload == nil {
 		p.Preload = []string{}
 	}
 	if p.PythonPath == nil {
 		p.PythonPath = []string{}
 	}
-	if sys.euid == 0 {
-		p.Order, p.UID, p.UIDs = orderRoot, sandboxUID, 60_000
+	if sys.Euid == 0 {
+		p.Order, p.UID, p.UIDs = OrderRoot, SandboxUID, 60_000
 	}
-	p.Rlimits = []rlimit{
+	p.Rlimits = []Rlimit{
 		// 0 would let a core_pattern that is a pipe have it all the same (core(5)).
 		{Name: "RLIMIT_CORE", Value: 1},
-		{Name: "RLIMIT_FSIZE", Value: bounds.scratch},
-		{Name: "RLIMIT_NOFILE", Value: int64(bounds.openFiles)},
+		{Name: "RLIMIT_FSIZE", Value: bounds.Scratch},
+		{Name: "RLIMIT_NOFILE", Value: int64(bounds.OpenFiles)},
 		// Counts reservations too, 8 MiB for the stack of each thread for one, so it stands above the limit that the
 		// monitor holds: it stops what grows faster than the monitor looks.
-		{Name: "RLIMIT_DATA", Value: 2 * bounds.memory, AboveTemplate: true},
+		{Name: "RLIMIT_DATA", Value: 2 * bounds.Memory, AboveTemplate: true},
 		{Name: "RLIMIT_MSGQUEUE", Value: 0}, // POSIX queues outlive a process
 	}
 	root := makeRoot(python, sys)
-	if w == worldNamespaces {
+	if w == WorldNamespaces {
 		p.Root = root
 		p.Masked = maskedPaths
-		p.Scratch = scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", bounds.scratch, maxFiles(bounds.scratch))}
+		p.Scratch = Scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", bounds.Scratch, maxFiles(bounds.Scratch))}
 	} else {
-		p.Scratch = scratch{Path: scratchDir}
-		if sys.euid == 0 {
-			p.UID += hostIDBase
+		p.Scratch = Scratch{Path: scratchDir}
+		if sys.Euid == 0 {
+			p.UID += HostIDBase
 		}
 	}
-	if w == worldNamespaces && sys.atLeast(5, 14) || sys.euid == 0 {
+	if w == WorldNamespaces && sys.atLeast(5, 14) || sys.Euid == 0 {
 		// Counted for an id and (since Linux 5.14) user namespace that only one lane has, the lane included. Elsewhere it
 		// counts every process of Caddy's user, so the limit is made anew for each worker.
-		p.Rlimits = append(p.Rlimits, rlimit{Name: "RLIMIT_NPROC", Value: int64(bounds.processes) + 1})
+		p.Rlimits = append(p.Rlimits, Rlimit{Name: "RLIMIT_NPROC", Value: int64(bounds.Processes) + 1})
 	}
-	p.Landlock = makeLandlock(sys.landlock, w, root)
-	p.Semaphores = w == worldProcess && p.Landlock.ABI > 0
-	if sys.seccomp {
-		program, err := seccompProgram(sys.goarch, seccompPolicy{world: w, ownsFiles: w == worldProcess && sys.euid != 0})
+	p.Landlock = makeLandlock(sys.Landlock, w, root)
+	p.Semaphores = w == WorldProcess && p.Landlock.ABI > 0
+	if sys.Seccomp {
+		program, err := SeccompProgram(sys.goarch, SeccompPolicy{World: w, OwnsFiles: w == WorldProcess && sys.Euid != 0})
 		if err != nil {
-			return plan{}, err
+			return Plan{}, err
 		}
 		p.Seccomp = hex.EncodeToString(program)
-	} else if w == worldNamespaces {
+	} else if w == WorldNamespaces {
 		// What the filter would have refused to make is looked for after each run.
 		p.Leftovers = []string{"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/key-users"}
 		p.Masked = slices.DeleteFunc(slices.Clone(p.Masked), func(path string) bool { return path == "/proc/sysvipc" || path == "/proc/key-users" })
@@ -218,22 +220,22 @@ func makePlan(bounds limits, python sources, sys system, w world, scratchDir str
 	return p, nil
 }
 
-// packagesTarget is where installed packages lie in a root of our own.
-const packagesTarget = "/packages"
+// PackagesTarget is where installed packages lie in a root of our own.
+const PackagesTarget = "/packages"
 
-// limitsProcesses says whether lanes bound the processes of their workers. Else each worker is to be given a limit.
-func (p plan) limitsProcesses() bool {
-	return slices.ContainsFunc(p.Rlimits, func(l rlimit) bool { return l.Name == "RLIMIT_NPROC" })
+// LimitsProcesses says whether lanes bound the processes of their workers. Else each worker is to be given a limit.
+func (p Plan) LimitsProcesses() bool {
+	return slices.ContainsFunc(p.Rlimits, func(l Rlimit) bool { return l.Name == "RLIMIT_NPROC" })
 }
 
-// withPackages lets user code import what lies in the directory site; "" is none.
-func (p plan) withPackages(site string) plan {
+// WithPackages lets user code import what lies in the directory site; "" is none.
+func (p Plan) WithPackages(site string) Plan {
 	if site == "" {
 		return p
 	}
-	if p.World == worldNamespaces {
-		p.Packages = packagesTarget
-		p.Root.Binds = append(slices.Clone(p.Root.Binds), bind{Source: site, Target: p.Packages, Dir: true})
+	if p.World == WorldNamespaces {
+		p.Packages = PackagesTarget
+		p.Root.Binds = append(slices.Clone(p.Root.Binds), Bind{Source: site, Target: p.Packages, Dir: true})
 		return p
 	}
 	p.Packages = site
@@ -243,10 +245,10 @@ func (p plan) withPackages(site string) plan {
 
 // makeRoot lists what a worker's file system is made of: the system's programs and libraries, the interpreter and what
 // it imports, certificates, a small /etc and /dev; nothing of anybody's home beyond that.
-func makeRoot(python sources, sys system) rootPlan {
+func makeRoot(python Sources, sys System) rootPlan {
 	root := rootPlan{
 		Dirs: []string{"/proc", "/tmp", "/dev", terminals, "/etc", "/var", "/home", "/run"},
-		Files: []file{
+		Files: []File{
 			{Target: "/etc/passwd", Mode: 0o644, Content: "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:1000:1000:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"},
 			{Target: "/etc/group", Mode: 0o644, Content: "root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"},
 			{Target: "/etc/hosts", Mode: 0o644, Content: "127.0.0.1 localhost sandbox\n::1 localhost\n"},
@@ -258,7 +260,7 @@ func makeRoot(python sources, sys system) rootPlan {
 			{Target: "/etc/protocols", Mode: 0o644, Copy: "/etc/protocols"},
 			{Target: "/etc/ssl/openssl.cnf", Mode: 0o644, Copy: "/etc/ssl/openssl.cnf"},
 		},
-		Links: []link{
+		Links: []Link{
 			{Target: "/dev/shm", To: "/tmp"}, {Target: "/var/tmp", To: "/tmp"},
 			{Target: "/dev/ptmx", To: terminals + "/ptmx"}, {Target: "/dev/fd", To: "/proc/self/fd"}, {Target: "/dev/stdin", To: "/proc/self/fd/0"},
 			{Target: "/dev/stdout", To: "/proc/self/fd/1"}, {Target: "/dev/stderr", To: "/proc/self/fd/2"},
@@ -271,17 +273,17 @@ func makeRoot(python sources, sys system) rootPlan {
 		}
 	}
 	for _, device := range []string{"null", "zero", "full", "random", "urandom"} {
-		root.Binds = append(root.Binds, bind{Source: "/dev/" + device, Target: "/dev/" + device, Device: true})
+		root.Binds = append(root.Binds, Bind{Source: "/dev/" + device, Target: "/dev/" + device, Device: true})
 	}
 	var dirs []string
 	for _, top := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives", "/etc/fonts"} {
 		if to, isLink := sys.readlink(top); isLink {
-			root.Links = append(root.Links, link{Target: top, To: to})
+			root.Links = append(root.Links, Link{Target: top, To: to})
 		} else if sys.isDir(top) {
 			dirs = append(dirs, top)
 		}
 	}
-	wanted := slices.Concat([]string{filepath.Dir(python.executable)}, python.roots, python.paths, python.libraries, python.pythonPath)
+	wanted := slices.Concat([]string{filepath.Dir(python.Executable)}, python.Roots, python.Paths, python.Libraries, python.PythonPath)
 	for _, path := range wanted {
 		for _, path := range []string{filepath.Clean(path), sys.resolve(path)} {
 			// "/" as a prefix would show the whole system; what it holds of Python lies in the directories above.
@@ -291,18 +293,18 @@ func makeRoot(python sources, sys system) rootPlan {
 		}
 	}
 	for _, dir := range outermost(dirs, root.Links) {
-		root.Binds = append(root.Binds, bind{Source: dir, Target: dir, Dir: true})
+		root.Binds = append(root.Binds, Bind{Source: dir, Target: dir, Dir: true})
 	}
 	return root
 }
 
 // outermost sorts paths and drops those that lie within another or behind a link, which is there already.
-func outermost(paths []string, links []link) []string {
+func outermost(paths []string, links []Link) []string {
 	slices.Sort(paths)
 	var kept []string
 	for _, path := range paths {
-		covered := slices.ContainsFunc(links, func(l link) bool { return within(path, l.Target) }) ||
-			slices.ContainsFunc(kept, func(k string) bool { return within(path, k) })
+		covered := slices.ContainsFunc(links, func(l Link) bool { return Within(path, l.Target) }) ||
+			slices.ContainsFunc(kept, func(k string) bool { return Within(path, k) })
 		if !covered {
 			kept = append(kept, path)
 		}
@@ -310,7 +312,7 @@ func outermost(paths []string, links []link) []string {
 	return kept
 }
 
-func within(path, dir string) bool {
+func Within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 

@@ -1,4 +1,4 @@
-package pool
+package confine
 
 import (
 	"slices"
@@ -26,15 +26,15 @@ type landlockPlan struct {
 	Scoped     uint64         `json:"scoped"`
 	AttrSize   int            `json:"attr_size"` // of struct landlock_ruleset_attr as this ABI knows it
 	Flags      uint32         `json:"flags"`     // of landlock_restrict_self
-	Rules      []landlockRule `json:"rules"`
+	Rules      []LandlockRule `json:"rules"`
 	Connect    []int          `json:"connect"`  // TCP ports, where connecting is handled
 	Scratch    uint64         `json:"scratch"`  // rights beneath the worker's scratch directory
-	OwnProc    []landlockRule `json:"own_proc"` // for paths below /proc/self, which is the worker's only in the worker
+	OwnProc    []LandlockRule `json:"own_proc"` // for paths below /proc/self, which is the worker's only in the worker
 }
 
-// landlockRule allows access to a file, or beneath a directory. A path that is not there, or is of the other kind, is
+// LandlockRule allows access to a file, or beneath a directory. A path that is not there, or is of the other kind, is
 // passed over.
-type landlockRule struct {
+type LandlockRule struct {
 	Path   string       `json:"path"`
 	Access uint64       `json:"access"`
 	Kind   landlockKind `json:"kind"` // a rule for a file may hold no rights of directories
@@ -43,15 +43,15 @@ type landlockRule struct {
 type landlockKind string
 
 const (
-	landlockFile landlockKind = "file"
-	landlockDir  landlockKind = "dir"
+	LandlockFile landlockKind = "file"
+	LandlockDir  landlockKind = "dir"
 )
 
 const (
 	newestLandlock = 7 // what later versions add is not used here
 
-	landlockReadFile = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE
-	landlockRead     = landlockReadFile | unix.LANDLOCK_ACCESS_FS_READ_DIR
+	LandlockReadFile = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE
+	LandlockRead     = LandlockReadFile | unix.LANDLOCK_ACCESS_FS_READ_DIR
 	landlockNodes    = unix.LANDLOCK_ACCESS_FS_MAKE_CHAR | unix.LANDLOCK_ACCESS_FS_MAKE_BLOCK
 	landlockDevice   = unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_WRITE_FILE | unix.LANDLOCK_ACCESS_FS_IOCTL_DEV
 	landlockScratch  = landlockFirst&^landlockNodes | unix.LANDLOCK_ACCESS_FS_REFER | unix.LANDLOCK_ACCESS_FS_TRUNCATE
@@ -78,11 +78,11 @@ var (
 // used. Without them /dev/shm is everybody's, so POSIX semaphores fail (worker.py has others for
 // multiprocessing); and the children of a worker cannot read their own /proc/self, since a rule names one
 // directory.
-func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
+func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	if abi <= 0 {
-		return landlockPlan{Rules: []landlockRule{}, Connect: []int{}, OwnProc: []landlockRule{}}
+		return landlockPlan{Rules: []LandlockRule{}, Connect: []int{}, OwnProc: []LandlockRule{}}
 	}
-	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, Connect: []int{}, OwnProc: []landlockRule{}}
+	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, Connect: []int{}, OwnProc: []LandlockRule{}}
 	if p.ABI >= 2 {
 		p.HandledFS |= unix.LANDLOCK_ACCESS_FS_REFER // below, no file may move to another directory at all
 	}
@@ -91,7 +91,7 @@ func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 	}
 	if p.ABI >= 4 {
 		p.AttrSize = 16
-		if w == worldProcess {
+		if w == WorldProcess {
 			p.HandledNet = unix.LANDLOCK_ACCESS_NET_BIND_TCP | unix.LANDLOCK_ACCESS_NET_CONNECT_TCP
 		}
 	}
@@ -109,40 +109,40 @@ func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 	// The kernel refuses a rule with rights that the ruleset does not handle.
 	p.Scratch = landlockScratch & p.HandledFS
 	allow := func(path string, access uint64, kind landlockKind) {
-		p.Rules = append(p.Rules, landlockRule{path, access & p.HandledFS, kind})
+		p.Rules = append(p.Rules, LandlockRule{path, access & p.HandledFS, kind})
 	}
 	for _, b := range root.Binds {
 		switch {
 		case b.Device:
-			allow(b.Source, landlockDevice, landlockFile)
-		case w == worldProcess && b.Dir:
-			allow(b.Source, landlockRead, landlockDir)
-		case w == worldProcess:
-			allow(b.Source, landlockReadFile, landlockFile)
+			allow(b.Source, landlockDevice, LandlockFile)
+		case w == WorldProcess && b.Dir:
+			allow(b.Source, LandlockRead, LandlockDir)
+		case w == WorldProcess:
+			allow(b.Source, LandlockReadFile, LandlockFile)
 		}
 	}
-	if w == worldNamespaces {
-		allow("/", landlockRead, landlockDir)
-		allow(terminals, landlockDevice, landlockDir)
+	if w == WorldNamespaces {
+		allow("/", LandlockRead, LandlockDir)
+		allow(terminals, landlockDevice, LandlockDir)
 		return p
 	}
 	for _, f := range root.Files {
 		if f.Content != "" {
 			continue // the sandbox's own is made up; the host's tells who has an account
 		}
-		allow(f.Target, unix.LANDLOCK_ACCESS_FS_READ_FILE, landlockFile) // the host's own of that name
+		allow(f.Target, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile) // the host's own of that name
 	}
 	for _, path := range landlockProcFiles {
-		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE, landlockFile)
+		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile)
 	}
 	for _, path := range landlockSysDirs {
-		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE|unix.LANDLOCK_ACCESS_FS_READ_DIR, landlockDir)
+		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE|unix.LANDLOCK_ACCESS_FS_READ_DIR, LandlockDir)
 	}
 	for _, name := range landlockOwnFiles {
-		p.OwnProc = append(p.OwnProc, landlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE, landlockFile})
+		p.OwnProc = append(p.OwnProc, LandlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile})
 	}
 	for _, name := range landlockOwnDirs {
-		p.OwnProc = append(p.OwnProc, landlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR, landlockDir})
+		p.OwnProc = append(p.OwnProc, LandlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR, LandlockDir})
 	}
 	return p
 }
@@ -150,23 +150,23 @@ func makeLandlock(abi int, w world, root rootPlan) landlockPlan {
 // readable returns p with one more directory that may be read, where rules are what hides the host's files.
 func (p landlockPlan) readable(dir string) landlockPlan {
 	if p.ABI > 0 {
-		p.Rules = append(slices.Clone(p.Rules), landlockRule{dir, landlockRead & p.HandledFS, landlockDir})
+		p.Rules = append(slices.Clone(p.Rules), LandlockRule{dir, LandlockRead & p.HandledFS, LandlockDir})
 	}
 	return p
 }
 
 // landlockHolds says which guarantees Landlock holds were it the only layer, in the order of guaranteeNames.
-func landlockHolds(abi int, w world) []bool {
+func landlockHolds(abi int, w World) []bool {
 	holds := make([]bool, len(guaranteeNames))
 	// Names, sizes and times of files can still be asked for: stat is not governed. With namespaces all of the root may be read.
-	holds[0] = abi >= 1 && w == worldProcess
+	holds[0] = abi >= 1 && w == WorldProcess
 	// Below ABI 3 any file can be truncated. Modes, owners and times are not governed at all: they are safe where user
 	// code's id owns nothing outside, or the mounts are read-only.
 	holds[1] = abi >= 3
 	// Network: UDP and, before ABI 9, unix sockets with a path stay open, so never alone.
 	// Other processes: ptrace and what /proc guards by it from ABI 1, the list of processes by the path rules, signals
 	// from ABI 6. With namespaces the whole of /proc may be read, and what it shows is for the pid namespace to say.
-	holds[3] = abi >= 6 && w == worldProcess
+	holds[3] = abi >= 6 && w == WorldProcess
 	// Privilege, bounds and what stays behind (SysV ipc, keys, processes) are for others.
 	return holds
 }

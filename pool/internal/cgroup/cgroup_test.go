@@ -1,4 +1,4 @@
-package pool
+package cgroup
 
 import (
 	"os"
@@ -67,7 +67,7 @@ func skipWithoutGroup(t *testing.T, reason string) {
 // testGroup makes a group below our own, where the system lets this user.
 func testGroup(t *testing.T) string {
 	t.Helper()
-	own := ownCgroup()
+	own := Own()
 	dir := filepath.Join(own, "test-"+strconv.Itoa(os.Getpid())+"-"+t.Name())
 	if own == "" || os.Mkdir(dir, 0o755) != nil {
 		if os.Geteuid() != 0 {
@@ -99,11 +99,11 @@ func sleepIn(t *testing.T, group string) *exec.Cmd {
 // The kernel's own files, as far as they are there without controllers: a group ends what is in it at once.
 func TestCgroupKillsWhatIsInIt(t *testing.T) {
 	t.Parallel()
-	group := laneCgroup(testGroup(t))
+	group := LaneGroup(testGroup(t))
 	sleep := sleepIn(t, string(group))
 	ended := make(chan error, 1)
 	go func() { ended <- sleep.Wait() }()
-	group.kill()
+	group.Kill()
 	select {
 	case err := <-ended:
 		if err == nil {
@@ -112,7 +112,7 @@ func TestCgroupKillsWhatIsInIt(t *testing.T) {
 	case <-time.After(10 * time.Second):
 		t.Error("it lives on")
 	}
-	if n := group.killed(); n != 0 {
+	if n := group.Killed(); n != 0 {
 		t.Errorf("%d were ended for want of memory", n)
 	}
 }

@@ -1,4 +1,5 @@
-package pool
+// Package procfs reads what /proc tells of processes (proc(5)).
+package procfs
 
 import (
 	"bytes"
@@ -10,17 +11,17 @@ import (
 
 // processStatus is what /proc/PID/status says (proc(5)); sizes in bytes.
 type processStatus struct {
-	uid            int // -1 when the process has ended
-	threads        int
-	mapped         int64
-	resident       int64 // swapped out or not
-	anonymous      int64
-	sharedResident int64
-	tables         int64 // page tables, which are in no size of a process
+	Uid            int // -1 when the process has ended
+	Threads        int
+	Mapped         int64
+	Resident       int64 // swapped out or not
+	Anonymous      int64
+	SharedResident int64
+	Tables         int64 // page tables, which are in no size of a process
 }
 
-func readStatus(pid int) processStatus {
-	s := processStatus{uid: -1}
+func ReadStatus(pid int) processStatus {
+	s := processStatus{Uid: -1}
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return s
@@ -37,26 +38,26 @@ func readStatus(pid int) processStatus {
 		}
 		switch name {
 		case "Uid":
-			s.uid = int(number)
+			s.Uid = int(number)
 		case "Threads":
-			s.threads = int(number)
+			s.Threads = int(number)
 		case "VmSize":
-			s.mapped = number << 10
+			s.Mapped = number << 10
 		case "VmRSS", "VmSwap":
-			s.resident += number << 10
+			s.Resident += number << 10
 		case "RssAnon":
-			s.anonymous = number << 10
+			s.Anonymous = number << 10
 		case "RssShmem":
-			s.sharedResident = number << 10
+			s.SharedResident = number << 10
 		case "VmPTE":
-			s.tables = number << 10
+			s.Tables = number << 10
 		}
 	}
 	return s
 }
 
-// readStat returns what /proc/PID/stat says from its third field on, the state.
-func readStat(pid int) ([]string, error) {
+// ReadStat returns what /proc/PID/stat says from its third field on, the state.
+func ReadStat(pid int) ([]string, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
 		return nil, err
@@ -67,10 +68,10 @@ func readStat(pid int) ([]string, error) {
 // clockTick is the unit of times in /proc, the same on every architecture that Go runs on (proc(5)).
 const clockTick = 10 * time.Millisecond
 
-// cpuTime is what processes have computed so far, with the children that they have waited for.
-func cpuTime(pids []int) (sum time.Duration) {
+// CpuTime is what processes have computed so far, with the children that they have waited for.
+func CpuTime(pids []int) (sum time.Duration) {
 	for _, pid := range pids {
-		fields, err := readStat(pid)
+		fields, err := ReadStat(pid)
 		if err != nil {
 			continue
 		}
@@ -82,9 +83,9 @@ func cpuTime(pids []int) (sum time.Duration) {
 	return sum
 }
 
-// sharedMappings returns the size of the shared anonymous memory of processes, each counted once. Its pages stay when no
+// SharedMappings returns the size of the shared anonymous memory of processes, each counted once. Its pages stay when no
 // process shows them as resident any more, so all of it counts as held.
-func sharedMappings(pids []int) (sum int64) {
+func SharedMappings(pids []int) (sum int64) {
 	seen := map[string]bool{}
 	for _, pid := range pids {
 		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/maps")
@@ -108,9 +109,9 @@ func sharedMappings(pids []int) (sum int64) {
 	return sum
 }
 
-// descendants lists the processes below pid. gopsutil starts pgrep for this; the kernel has the list itself
+// Descendants lists the processes below pid. gopsutil starts pgrep for this; the kernel has the list itself
 // (/proc/PID/task/TID/children, proc(5)).
-func descendants(pid int) []int {
+func Descendants(pid int) []int {
 	var found []int
 	for queue := []int{pid}; len(queue) > 0; {
 		next := queue[len(queue)-1]

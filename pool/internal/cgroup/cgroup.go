@@ -1,4 +1,5 @@
-package pool
+// Package cgroup puts lanes into control groups of version 2 (cgroups(7)), where the system has delegated one to Caddy.
+package cgroup
 
 import (
 	"errors"
@@ -14,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cgroup is the control group of a pool, in one of version 2 that the system has delegated to Caddy. Each lane gets a group below
+// Group is the control group of a pool, in one of version 2 that the system has delegated to Caddy. Each lane gets a group below
 // it, whose limits hold for all that its worker starts and count what no process shows.
-type cgroup struct {
+type Group struct {
 	delegation delegation
-	dir        string
+	Dir        string
 	memory     int64 // bytes, of each lane
 	processes  int   // of each lane
 }
@@ -29,9 +30,9 @@ var cgroupNumbers atomic.Int64
 // cgroupPrefix begins the names of pools' groups; the pid of their Caddy and a number follow.
 const cgroupPrefix = "python-sandbox-"
 
-// newCgroup makes the group of a pool below the one that this process is in, own, or "" for none. Each lane gets memory bytes and
+// New makes the group of a pool below the one that this process is in, own, or "" for none. Each lane gets memory bytes and
 // so many processes. The error says why it cannot.
-func newCgroup(own string, euid int, memory int64, processes int) (*cgroup, error) {
+func New(own string, euid int, memory int64, processes int) (*Group, error) {
 	d, err := findDelegation(own, euid)
 	if err != nil {
 		return nil, err
@@ -39,25 +40,25 @@ func newCgroup(own string, euid int, memory int64, processes int) (*cgroup, erro
 	if err := d.take(); err != nil {
 		return nil, fmt.Errorf("the control group %s cannot be divided: %w", d.dir, err)
 	}
-	g := &cgroup{
+	g := &Group{
 		delegation: d,
-		dir:        filepath.Join(d.dir, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroupNumbers.Add(1))),
+		Dir:        filepath.Join(d.dir, fmt.Sprintf("%s%d-%d", cgroupPrefix, os.Getpid(), cgroupNumbers.Add(1))),
 		memory:     memory,
 		processes:  processes,
 	}
-	if err = os.Mkdir(g.dir, 0o755); err == nil {
-		err = d.enable(g.dir, "+")
+	if err = os.Mkdir(g.Dir, 0o755); err == nil {
+		err = d.enable(g.Dir, "+")
 	}
 	if err != nil {
-		g.remove()
+		g.Remove()
 		return nil, fmt.Errorf("the control group %s cannot be divided: %w", d.dir, err)
 	}
 	return g, nil
 }
 
-// enter puts a lane that has forked nothing yet into a group of its own, and returns that.
-func (g *cgroup) enter(pid int) (laneCgroup, error) {
-	dir := laneCgroup(filepath.Join(g.dir, strconv.Itoa(pid)))
+// Enter puts a lane that has forked nothing yet into a group of its own, and returns that.
+func (g *Group) Enter(pid int) (LaneGroup, error) {
+	dir := LaneGroup(filepath.Join(g.Dir, strconv.Itoa(pid)))
 	if err := os.Mkdir(string(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // of one that had the same number
 		return "", err
 	}
@@ -65,7 +66,7 @@ func (g *cgroup) enter(pid int) (laneCgroup, error) {
 		{"memory.max", strconv.FormatInt(g.memory, 10)}, {"pids.max", strconv.Itoa(g.processes)}, {"cgroup.procs", strconv.Itoa(pid)},
 	} {
 		if err := writeFile(filepath.Join(string(dir), write[0]), write[1]); err != nil {
-			dir.remove()
+			dir.Remove()
 			return "", err
 		}
 	}
@@ -73,26 +74,26 @@ func (g *cgroup) enter(pid int) (laneCgroup, error) {
 	return dir, nil
 }
 
-// remove takes the pool's group away once its lanes are gone; nil is none.
-func (g *cgroup) remove() {
+// Remove takes the pool's group away once its lanes are gone; nil is none.
+func (g *Group) Remove() {
 	if g != nil {
-		removeGroup(g.dir)
+		removeGroup(g.Dir)
 		g.delegation.giveBack()
 	}
 }
 
-// laneCgroup is the directory of a lane's group; "" for none.
-type laneCgroup string
+// LaneGroup is the directory of a lane's group; "" for none.
+type LaneGroup string
 
-// kill ends everything in the group at once (Linux 5.14).
-func (c laneCgroup) kill() {
+// Kill ends everything in the group at once (Linux 5.14).
+func (c LaneGroup) Kill() {
 	if c != "" {
 		_ = writeFile(filepath.Join(string(c), "cgroup.kill"), "1")
 	}
 }
 
-// killed counts the processes that the kernel has ended for want of memory.
-func (c laneCgroup) killed() int64 {
+// Killed counts the processes that the kernel has ended for want of memory.
+func (c LaneGroup) Killed() int64 {
 	if c == "" {
 		return 0
 	}
@@ -109,7 +110,7 @@ func (c laneCgroup) killed() int64 {
 	return 0
 }
 
-func (c laneCgroup) remove() {
+func (c LaneGroup) Remove() {
 	if c != "" {
 		removeGroup(string(c))
 	}

@@ -1,4 +1,4 @@
-package pool
+package confine
 
 import (
 	"bytes"
@@ -13,19 +13,19 @@ import (
 )
 
 // testSources is the python3 on PATH as it describes itself.
-func testSources(t *testing.T) sources {
+func testSources(t *testing.T) Sources {
 	t.Helper()
 	const ask = "import json, os, sys; print(json.dumps([os.path.realpath(sys.executable), sys.base_prefix, [p for p in sys.path if p]]))"
 	out, err := exec.Command("python3", "-Ic", ask).Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	var python sources
+	var python Sources
 	var prefix string
-	if err := json.Unmarshal(out, &[]any{&python.executable, &prefix, &python.paths}); err != nil {
+	if err := json.Unmarshal(out, &[]any{&python.Executable, &prefix, &python.Paths}); err != nil {
 		t.Fatalf("%v: %q", err, out)
 	}
-	python.roots = []string{prefix}
+	python.Roots = []string{prefix}
 	return python
 }
 
@@ -41,7 +41,7 @@ func runPython(t *testing.T, source string, arguments ...string) string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, python.executable, append([]string{"-I", main}, arguments...)...)
+	cmd := exec.CommandContext(ctx, python.Executable, append([]string{"-I", main}, arguments...)...)
 	cmd.Dir, cmd.Stdout, cmd.Stderr, cmd.WaitDelay = dir, &stdout, &stderr, time.Second
 	cmd.Env = []string{"HOME=" + dir, "TMPDIR=" + dir, "PATH=/usr/bin:/bin"}
 	if err := cmd.Run(); err != nil {
@@ -59,12 +59,12 @@ func skipWithout(t *testing.T, reason string) {
 	t.Skip(reason)
 }
 
-func runningProgram(t *testing.T, policy seccompPolicy) []byte {
+func runningProgram(t *testing.T, policy SeccompPolicy) []byte {
 	t.Helper()
 	if !hasSeccomp() {
 		skipWithout(t, "the kernel has no seccomp filters")
 	}
-	program, err := seccompProgram(runtime.GOARCH, policy)
+	program, err := SeccompProgram(runtime.GOARCH, policy)
 	if err != nil {
 		skipWithout(t, err.Error())
 	}
