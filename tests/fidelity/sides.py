@@ -51,7 +51,7 @@ class Limits:
     scratch_mib: int = 5120  # a test seeks beyond 4 GiB, and both sides stop files at this size
 
     def rlimits(self):
-        """As pool/plan.go sets them: name -> value."""
+        """As pool/internal/confine/plan.go sets them: name -> value."""
         return {
             "RLIMIT_CORE": 0,
             "RLIMIT_FSIZE": self.scratch_mib << 20,
