@@ -46,6 +46,8 @@ func parseDirective(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	        scratch         <size>
 //	        open_files      <count>
 //	        request_body    <size>
+//	        request_bodies  <size>
+//	        body_timeout    <duration>
 //	    }
 //	    isolation strict|best_effort|none
 //	    packages {
@@ -121,6 +123,8 @@ func (h *Handler) parseLimits(d *caddyfile.Dispenser, word string) error {
 		"scratch":         sizeParser(&h.Limits.Scratch),
 		"open_files":      countParser(&h.Limits.OpenFiles),
 		"request_body":    sizeParser(&h.Limits.RequestBody),
+		"request_bodies":  sizeParser(&h.Limits.RequestBodies),
+		"body_timeout":    durationParser(&h.Limits.BodyTimeout),
 	})
 }
 

@@ -49,7 +49,7 @@ func (h *Handler) addJupyter(rt *runtime, cfg pool.Config) error {
 	}
 	standard, most := h.executeTimeouts()
 	h.jupyter = jupyter.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Log: h.log}, jupyter.Options{
-		Logger: h.log, Token: token, MaxBody: h.maxBody(), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
+		Logger: h.log, Token: token, Bodies: rt.bodies(h.bodyBounds()), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
 		Timeout: standard, Slots: rt.places, AcquireTimeout: cfg.AcquireTimeout, Hint: install.KernelHint(rt.pool.Generation), InFlight: &h.inFlight,
 	})
 	h.jupyter.AddTo(h.routes)

@@ -3,6 +3,7 @@
 package caddymodule
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -134,6 +135,13 @@ type Limits struct {
 
 	// Size of a request's body, in bytes. Default: 10485760 (10 MiB)
 	RequestBody int64 `json:"request_body,omitempty"`
+
+	// What the bodies of all requests in progress may hold together, in bytes; at least one of the largest. More are refused
+	// with 503. Default: 134217728 (128 MiB), or `request_body` when that is larger
+	RequestBodies int64 `json:"request_bodies,omitempty"`
+
+	// How long a request's body may take to arrive, where the site has no timeout for that. Default: 1m
+	BodyTimeout caddy.Duration `json:"body_timeout,omitempty"`
 }
 
 // Defaults that the pool does not know. The pool has its own.
@@ -141,6 +149,8 @@ const (
 	defaultExecuteTimeout    = 30 * time.Second
 	defaultExecuteTimeoutMax = 120 * time.Second
 	defaultRequestBody       = 10 << 20
+	defaultRequestBodies     = 128 << 20
+	defaultBodyTimeout       = time.Minute
 )
 
 // CaddyModule returns the Caddy module information.
@@ -216,7 +226,7 @@ func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	}
 	return api.AddOperations(h.routes,
 		&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Hint: install.Hint, Log: h.log}, install.OrNil(),
-		api.Options{DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(), Health: state.Look, InFlight: &h.inFlight})
+		api.Options{DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()), Health: state.Look, InFlight: &h.inFlight})
 }
 
 // installation returns the operation that installs; one that only gives hints where nothing can be installed.
@@ -256,7 +266,7 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 		}
 		return mcpserver.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Hint: install.Hint, Log: log}, mcpserver.Options{
 			Install: install.OrNil(),
-			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, MaxBody: h.maxBody(),
+			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()),
 			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,
 		}), nil
 	})
@@ -311,6 +321,7 @@ func (h *Handler) Validate() error {
 	}{
 		{"limits execute_timeout", h.Limits.ExecuteTimeout},
 		{"limits execute_timeout, its maximum,", h.Limits.ExecuteTimeoutMax},
+		{"limits body_timeout", h.Limits.BodyTimeout},
 	} {
 		if d := time.Duration(bound.value); d < 0 || d > 24*time.Hour {
 			return fmt.Errorf("%s is %s: choose a duration above 0s and up to 24h", bound.word, d)
@@ -318,6 +329,9 @@ func (h *Handler) Validate() error {
 	}
 	if h.Limits.RequestBody < 0 || h.Limits.RequestBody > 1<<30 {
 		return fmt.Errorf("limits request_body is %d bytes: choose a size from 1 to %d bytes (1 GiB)", h.Limits.RequestBody, 1<<30)
+	}
+	if bodies := h.Limits.RequestBodies; bodies != 0 && (bodies < h.maxBody() || bodies > 1<<40) {
+		return fmt.Errorf("limits request_bodies is %d bytes: choose a size from limits request_body, %d bytes, to %d bytes (1 TiB)", bodies, h.maxBody(), int64(1)<<40)
 	}
 	for _, dir := range h.PythonPath {
 		if !filepath.IsAbs(dir) {
@@ -365,6 +379,16 @@ func (h *Handler) maxBody() int64 {
 	return h.Limits.RequestBody
 }
 
+// bodyBounds are what one body and all bodies may hold, in bytes, and how long one may take to arrive.
+func (h *Handler) bodyBounds() bodyBounds {
+	return bodyBounds{
+		one:    h.maxBody(),
+		all:    max(cmp.Or(h.Limits.RequestBodies, defaultRequestBodies), h.maxBody()),
+		within: cmp.Or(time.Duration(h.Limits.BodyTimeout), defaultBodyTimeout),
+	}
+}
+
+// ServeHTTP answers what is the sandbox's and passes everything else on.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if h.routes.IsSensitive(r.URL.Path) {
 		defer h.access.TakeOver(w, r)()

@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/exp/zapslog"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/jupyter"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/mcpserver"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
@@ -34,8 +35,26 @@ type runtime struct {
 	places  *jupyter.Slots // of kernels' processes
 	started time.Time
 
-	mu    sync.Mutex
-	rates map[rateKey]*policy.Rate
+	mu     sync.Mutex
+	rates  map[rateKey]*policy.Rate
+	held   *edge.Bodies // of bounds
+	bounds bodyBounds
+}
+
+// bodyBounds are the arguments of edge.NewBodies.
+type bodyBounds struct {
+	one, all int64
+	within   time.Duration
+}
+
+// bodies returns the count of what clients have sent, for all surfaces of the pool.
+func (rt *runtime) bodies(bounds bodyBounds) *edge.Bodies {
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	if rt.held == nil || rt.bounds != bounds {
+		rt.held, rt.bounds = edge.NewBodies(bounds.one, bounds.all, bounds.within), bounds
+	}
+	return rt.held
 }
 
 type rateKey struct {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
@@ -40,8 +41,8 @@ var bodyErrors = []int{http.StatusBadRequest, http.StatusForbidden, http.StatusM
 type Options struct {
 	// DefaultTimeout and MaxTimeout bound an execution.
 	DefaultTimeout, MaxTimeout time.Duration
-	// MaxBody bounds a request's body, in bytes.
-	MaxBody int64
+	// Bodies reads what clients send.
+	Bodies *edge.Bodies
 	// Health is asked for each GET /health.
 	Health func(context.Context) (operation.HealthOutput, bool)
 	// InFlight counts requests from before their body is read until they are answered.
@@ -56,12 +57,12 @@ func AddOperations(rs edge.Routes, ex operation.Executor, in operation.Packages,
 	boundExecute(schemas, o)
 
 	format := huma.Format{Marshal: edge.EncodeTo, Unmarshal: edge.Decode}
-	api := huma.NewAPI(huma.Config{
+	api := humago.New(mux{rs, o.Bodies, o.InFlight}, huma.Config{
 		OpenAPI:       newOpenAPI(schemas, in),
 		Formats:       map[string]huma.Format{"application/json": format, "json": format},
 		DefaultFormat: "application/json",
 		Transformers:  []huma.Transformer{toProblem(o.MaxTimeout)},
-	}, &adapter{routes: rs, maxBody: o.MaxBody, inFlight: o.InFlight})
+	})
 
 	huma.Register(api, huma.Operation{
 		OperationID: "execute_python",
@@ -74,7 +75,7 @@ func AddOperations(rs edge.Routes, ex operation.Executor, in operation.Packages,
 			"Nothing is kept from one call to the next: no variables, imports or files. There is no network" + operation.PackagesWords(in) + ". " +
 			"A program that fails is a normal result: see status, exit_code and the traceback in stderr.",
 		Errors:       bodyErrors,
-		MaxBodyBytes: o.MaxBody + 1, // adapter has the last word, and huma refuses the limit itself
+		MaxBodyBytes: o.Bodies.Most() + 1, // mux has the last word, and huma refuses the limit itself
 	}, func(ctx context.Context, in *executeRequest) (*executeResponse, error) {
 		out, err := ex.Execute(ctx, in.Body)
 		if err != nil {
@@ -124,7 +125,7 @@ func addInstall(api huma.API, in operation.Packages, o Options) {
 		Summary:      "Install a package",
 		Description:  "Installs a Python package, with what it needs, for every later execution of everyone who uses this server. A package that cannot be installed is a normal result: see status and message.",
 		Errors:       append([]int{http.StatusTooManyRequests}, bodyErrors...),
-		MaxBodyBytes: o.MaxBody + 1, // as for executions
+		MaxBodyBytes: o.Bodies.Most() + 1, // as for executions
 	}, func(ctx context.Context, r *installRequest) (*installResponse, error) {
 		out, err := in.Install(ctx, r.Body, nil)
 		if err != nil {

@@ -26,7 +26,7 @@ func BenchmarkExecuteRoute(b *testing.B) {
 	rs := edge.Routes{}
 	err := AddOperations(rs,
 		&operation.Executions{Pool: &fakeRunner{}, DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, Log: zap.NewNop()}, nil,
-		Options{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, MaxBody: testMaxBody,
+		Options{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, Bodies: edge.NewBodies(testMaxBody, 2*testMaxBody, 0),
 			Health: (&operation.Health{Stat: func() pool.Stat { return pool.Stat{} }}).Look, InFlight: new(atomic.Int64)})
 	if err != nil {
 		b.Fatal(err)

@@ -2,137 +2,80 @@ package api
 
 import (
 	"bytes"
-	"context"
-	"crypto/tls"
 	"io"
-	"mime/multipart"
 	"net/http"
-	"net/url"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 )
 
-// adapter is what huma serves its operations on: our routes, with bodies that are read before huma starts and
-// answers that are written when it is done.
-type adapter struct {
-	routes   edge.Routes
-	maxBody  int64
+// mux is what humago registers operations with: our routes. Each body is read before huma starts, so that it is bounded with
+// all others, and each answer is sent when huma is done, in one piece.
+type mux struct {
+	edge.Routes
+	bodies   *edge.Bodies
 	inFlight *atomic.Int64
 }
 
-// Handle adds an operation to the routes.
-func (a *adapter) Handle(op *huma.Operation, handler func(huma.Context)) {
-	a.routes.Add(op.Method, op.Path, func(w http.ResponseWriter, r *http.Request) {
-		a.inFlight.Add(1)
-		defer a.inFlight.Add(-1)
-		x := &exchange{op: op, r: r, header: w.Header(), out: buffers.Get().(*bytes.Buffer)}
-		defer putBuffer(x.out)
-		if op.RequestBody != nil {
-			body := buffers.Get().(*bytes.Buffer)
-			defer putBuffer(body)
-			if refused := edge.ReadBody(body, r, a.maxBody); refused != nil {
+// HandleFunc adds the operation of a pattern, such as "POST /execute".
+func (m mux) HandleFunc(pattern string, serve func(http.ResponseWriter, *http.Request)) {
+	method, path, _ := strings.Cut(pattern, " ")
+	m.Add(method, path, func(w http.ResponseWriter, r *http.Request) {
+		m.inFlight.Add(1)
+		defer m.inFlight.Add(-1)
+		// Bodies are JSON whatever the client says of them, since people paste curl -d, and all answers are; so huma finds no
+		// header to choose by.
+		asked := *r
+		asked.Header = nil
+		if method == http.MethodPost {
+			body, refused := m.bodies.Read(w, r)
+			if refused != nil {
 				edge.WriteProblem(w, refused)
 				return
 			}
-			x.body.Reset(body.Bytes())
+			defer body.Free()
+			body.Replace(&asked)
 		}
-		handler(x)
-		x.send(w)
+		a := &answer{header: w.Header(), status: http.StatusOK, out: buffers.Get().(*bytes.Buffer)}
+		defer putBuffer(a.out)
+		serve(a, &asked)
+		a.send(w)
 	})
 }
 
-// ServeHTTP is not how requests come in here.
-func (a *adapter) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	http.Error(w, "", http.StatusNotFound)
-}
+// ServeHTTP is not how requests come in here: the routes are.
+func (mux) ServeHTTP(w http.ResponseWriter, r *http.Request) { http.NotFound(w, r) }
 
 // buffers holds *bytes.Buffer.
 var buffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 
 func putBuffer(b *bytes.Buffer) {
-	if b.Cap() <= 1<<20 { // one large request should not pin its memory
+	if b.Cap() <= 1<<20 { // one large answer should not pin its memory
 		b.Reset()
 		buffers.Put(b)
 	}
 }
 
-// exchange is one request and its answer as huma sees them.
-type exchange struct {
-	op     *huma.Operation
-	r      *http.Request
-	body   bytes.Reader
+// answer keeps what huma answers, so that its length is known before it is sent.
+type answer struct {
 	header http.Header
-	out    *bytes.Buffer
 	status int
+	out    *bytes.Buffer
 }
 
-// send writes the answer in one piece, so that its length is known.
-func (x *exchange) send(w http.ResponseWriter) {
-	if x.status == edge.StatusClientGone {
-		w.WriteHeader(x.status) // for the access log; nobody reads a body
+func (a *answer) Header() http.Header         { return a.header }
+func (a *answer) WriteHeader(status int)      { a.status = status }
+func (a *answer) Write(p []byte) (int, error) { return a.out.Write(p) }
+
+func (a *answer) send(w http.ResponseWriter) {
+	if a.status == edge.StatusClientGone {
+		w.WriteHeader(a.status) // for the access log; nobody reads a body
 		return
 	}
-	x.header.Set("Content-Length", strconv.Itoa(x.out.Len()))
-	w.WriteHeader(x.status)
-	_, _ = w.Write(x.out.Bytes()) //nolint:errcheck // the client is gone
+	a.header.Set("Content-Length", strconv.Itoa(a.out.Len()))
+	w.WriteHeader(a.status)
+	_, _ = io.Copy(w, a.out) //nolint:errcheck // the client is gone
 }
-
-// Header says that bodies are JSON whatever the client says, since people paste curl -d, and leaves nothing to
-// negotiate, since all answers are JSON.
-func (x *exchange) Header(name string) string {
-	switch {
-	case strings.EqualFold(name, "Content-Type"):
-		return "application/json"
-	case strings.EqualFold(name, "Accept"):
-		return ""
-	}
-	return x.r.Header.Get(name)
-}
-
-// SetReadDeadline does nothing: how slow a client may be is the site's business.
-func (x *exchange) SetReadDeadline(time.Time) error { return nil }
-
-// The rest of huma.Context has no decisions in it.
-
-func (x *exchange) Operation() *huma.Operation      { return x.op }
-func (x *exchange) Context() context.Context        { return x.r.Context() }
-func (x *exchange) TLS() *tls.ConnectionState       { return x.r.TLS }
-func (x *exchange) Method() string                  { return x.r.Method }
-func (x *exchange) Host() string                    { return x.r.Host }
-func (x *exchange) RemoteAddr() string              { return x.r.RemoteAddr }
-func (x *exchange) URL() url.URL                    { return *x.r.URL }
-func (x *exchange) Param(string) string             { return "" }
-func (x *exchange) Query(name string) string        { return x.r.URL.Query().Get(name) }
-func (x *exchange) BodyReader() io.Reader           { return &x.body }
-func (x *exchange) BodyWriter() io.Writer           { return x.out }
-func (x *exchange) SetStatus(code int)              { x.status = code }
-func (x *exchange) Status() int                     { return x.status }
-func (x *exchange) SetHeader(name, value string)    { x.header.Set(name, value) }
-func (x *exchange) AppendHeader(name, value string) { x.header.Add(name, value) }
-func (x *exchange) EachHeader(each func(name, v string)) {
-	for name, values := range x.r.Header {
-		for _, value := range values {
-			each(name, value)
-		}
-	}
-}
-
-func (x *exchange) GetMultipartForm() (*multipart.Form, error) {
-	return nil, http.ErrNotMultipart
-}
-
-func (x *exchange) Version() huma.ProtoVersion {
-	return huma.ProtoVersion{Proto: x.r.Proto, ProtoMajor: x.r.ProtoMajor, ProtoMinor: x.r.ProtoMinor}
-}
-
-var (
-	_ huma.Adapter = (*adapter)(nil)
-	_ huma.Context = (*exchange)(nil)
-)

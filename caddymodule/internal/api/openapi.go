@@ -126,7 +126,7 @@ func exampleProblem(status int, op *huma.Operation, path string, o Options) *edg
 	case http.StatusRequestTimeout:
 		return edge.AsProblem(os.ErrDeadlineExceeded)
 	case http.StatusRequestEntityTooLarge:
-		return edge.BodyTooLarge(o.MaxBody)
+		return edge.BodyTooLarge(o.Bodies.Most())
 	case http.StatusUnprocessableEntity:
 		required := requiredFields[op.OperationID]
 		return edge.Invalid(edge.ProblemError{Location: required.location, Message: required.missing})

@@ -48,7 +48,7 @@ func newSite(t *testing.T, runner *fakeRunner, stat pool.Stat) *httptest.Server 
 	rs := edge.Routes{}
 	err := AddOperations(rs,
 		&operation.Executions{Pool: runner, DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, Log: zap.NewNop()},
-		nil, Options{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, MaxBody: testMaxBody,
+		nil, Options{DefaultTimeout: 30 * time.Second, MaxTimeout: 120 * time.Second, Bodies: edge.NewBodies(testMaxBody, 2*testMaxBody, 0),
 			Health: state.Look, InFlight: new(atomic.Int64)})
 	if err != nil {
 		t.Fatal(err)

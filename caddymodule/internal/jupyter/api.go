@@ -2,8 +2,6 @@ package jupyter
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -103,7 +101,7 @@ func (f *Front) notFound(r *http.Request) *edge.Problem {
 }
 
 func (f *Front) serveStatus(w http.ResponseWriter, _ *http.Request) {
-	kernels := f.List()
+	kernels := f.list()
 	sockets := 0
 	for _, k := range kernels {
 		sockets += k.model().Connections
@@ -132,7 +130,7 @@ func serveKernelspecs(w http.ResponseWriter, _ *http.Request) {
 
 func (f *Front) serveList(w http.ResponseWriter, _ *http.Request) {
 	models := []kernelModel{}
-	for _, k := range f.List() {
+	for _, k := range f.list() {
 		models = append(models, k.model())
 	}
 	slices.SortFunc(models, func(a, b kernelModel) int { return strings.Compare(a.ID, b.ID) })
@@ -141,19 +139,16 @@ func (f *Front) serveList(w http.ResponseWriter, _ *http.Request) {
 
 // serveStart makes a kernel. Open WebUI sends no body.
 func (f *Front) serveStart(w http.ResponseWriter, r *http.Request) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
-	if err != nil {
-		if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
-			edge.WriteProblem(w, edge.NewProblem(http.StatusRequestEntityTooLarge, metrics.KindTooLarge, "the request body is larger than limits request_body allows: send the name of a kernel only"))
-			return
-		}
-		edge.WriteProblem(w, edge.AsProblem(err))
+	body, refused := f.o.Bodies.Read(w, r)
+	if refused != nil {
+		edge.WriteProblem(w, refused)
 		return
 	}
+	defer body.Free()
 	var asked struct {
 		Name *string `json:"name"`
 	}
-	if len(body) > 0 && json.Unmarshal(body, &asked) != nil {
+	if sent := body.Bytes(); len(sent) > 0 && json.Unmarshal(sent, &asked) != nil {
 		edge.WriteProblem(w, edge.NewProblem(http.StatusBadRequest, metrics.KindMalformed, `the request body is not JSON such as {"name": "python3"}: send that, or nothing`))
 		return
 	}

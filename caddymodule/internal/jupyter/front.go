@@ -45,8 +45,8 @@ type Options struct {
 	Logger *zap.Logger
 	// Token is what clients must send; "" asks for none.
 	Token string
-	// MaxBody bounds a message and the body of a request, in bytes.
-	MaxBody int64
+	// Bodies reads what clients send, bodies of requests and messages.
+	Bodies *edge.Bodies
 	// Output bounds what a cell prints, in characters.
 	Output int
 	// Python is the version that clients are told; empty when unknown.
@@ -117,7 +117,7 @@ func (f *Front) Close() {
 		f.mu.Lock()
 		f.closing = true
 		f.mu.Unlock()
-		for _, k := range f.List() {
+		for _, k := range f.list() {
 			f.remove(k, "the server is shutting down or changing its configuration: connect again in a second")
 		}
 		close(f.stop)
@@ -136,7 +136,7 @@ func (f *Front) sweep() {
 		case <-f.stop:
 			return
 		case <-tick.C:
-			for _, k := range f.List() {
+			for _, k := range f.list() {
 				if k.idleSince(time.Now().Add(-f.o.idle)) {
 					f.remove(k, "the kernel has ended, since nobody has used it for "+f.o.idle.String()+": start another one")
 				}
@@ -145,7 +145,7 @@ func (f *Front) sweep() {
 	}
 }
 
-func (f *Front) List() []*kernel {
+func (f *Front) list() []*kernel {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	kernels := make([]*kernel, 0, len(f.kernels))

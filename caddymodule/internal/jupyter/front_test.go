@@ -29,7 +29,7 @@ type testSite struct {
 
 func newSite(t *testing.T, o Options) *testSite {
 	t.Helper()
-	o.MaxBody, o.Output, o.Timeout = 64<<10, 1000, time.Second
+	o.Bodies, o.Output, o.Timeout = edge.NewBodies(64<<10, 1<<20, 0), 1000, time.Second
 	o.interruptGrace = cmp.Or(o.interruptGrace, 100*time.Millisecond)
 	o.AcquireTimeout = cmp.Or(o.AcquireTimeout, 50*time.Millisecond)
 	if o.Slots == nil {
@@ -267,7 +267,7 @@ func TestJupyterBounds(t *testing.T) {
 	for i := range clients {
 		clients[i] = site.dial(id)
 	}
-	waitFor(t, "all have joined", func() bool { return site.front.List()[0].model().Connections == maxSockets })
+	waitFor(t, "all have joined", func() bool { return site.front.list()[0].model().Connections == maxSockets })
 	if code, reason := site.dial(id).closed(); code != websocket.StatusTryAgainLater || !strings.Contains(reason, "8 connections") {
 		t.Errorf("got %v %q", code, reason)
 	}
@@ -288,7 +288,7 @@ func TestJupyterIdleKernelsEnd(t *testing.T) {
 	if _, reason := client.closed(); !strings.Contains(reason, "nobody has used it for 40ms") {
 		t.Errorf("got %q", reason)
 	}
-	if len(site.front.List()) != 0 {
+	if len(site.front.list()) != 0 {
 		t.Error("it is still there")
 	}
 }

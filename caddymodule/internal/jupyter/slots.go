@@ -58,7 +58,7 @@ func (f *Front) makeRoom() {
 	if !f.o.Slots.wanted() {
 		return
 	}
-	kernels := f.List()
+	kernels := f.list()
 	slices.SortFunc(kernels, func(a, b *kernel) int { return a.lastUse().Compare(b.lastUse()) })
 	for _, k := range kernels {
 		if p := k.spare(); p != nil {

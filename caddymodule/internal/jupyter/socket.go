@@ -2,6 +2,7 @@ package jupyter
 
 import (
 	"context"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -60,7 +61,7 @@ func (f *Front) serveChannels(w http.ResponseWriter, r *http.Request, k *kernel)
 		return // Accept has answered
 	}
 	defer conn.CloseNow() //nolint:errcheck // it is gone already, or goes now
-	conn.SetReadLimit(f.o.MaxBody)
+	conn.SetReadLimit(f.o.Bodies.Most())
 	ctx, cancel := context.WithCancel(f.ctx)
 	defer cancel()
 	s := &socket{front: f, kernel: k, conn: conn, v1: conn.Subprotocol() == jupyterV1, wake: make(chan struct{}, 1), cancel: cancel}
@@ -84,19 +85,37 @@ func (f *Front) serveChannels(w http.ResponseWriter, r *http.Request, k *kernel)
 // read takes messages until the connection ends.
 func (s *socket) read(ctx context.Context) {
 	for {
-		kind, frame, err := s.conn.Read(ctx)
+		kind, r, err := s.conn.Reader(ctx)
 		if err != nil {
+			return
+		}
+		frame, err := s.front.o.Bodies.ReadMessage(r)
+		switch {
+		case errors.Is(err, edge.ErrTooLong):
+			s.refuse(ctx, websocket.StatusMessageTooBig, err)
+			return
+		case errors.Is(err, edge.ErrBodiesFull):
+			s.refuse(ctx, closeTryLater, err)
+			return
+		case err != nil:
 			return
 		}
 		s.kernel.used()
-		m, err := decodeJupyter(frame, s.v1, kind == websocket.MessageBinary)
+		m, err := decodeJupyter(frame.Bytes(), s.v1, kind == websocket.MessageBinary)
 		if err != nil {
-			s.end(closeMalformed, err.Error())
-			<-ctx.Done()
+			frame.Free()
+			s.refuse(ctx, closeMalformed, err)
 			return
 		}
 		s.kernel.serve(s, m)
+		frame.Free()
 	}
+}
+
+// refuse ends the connection because of what came, and returns when the client has been told.
+func (s *socket) refuse(ctx context.Context, code websocket.StatusCode, why error) {
+	s.end(code, why.Error())
+	<-ctx.Done()
 }
 
 // send queues a frame. It does not block: a client that does not read loses its connection instead.

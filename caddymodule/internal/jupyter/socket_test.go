@@ -98,7 +98,7 @@ func TestJupyterAnswers(t *testing.T) {
 	if code, reason := client.closed(); code != websocket.StatusGoingAway || reason != "the kernel was shut down" {
 		t.Errorf("got %v %q", code, reason)
 	}
-	if site.front.kernel(client.conn.Subprotocol()) != nil || len(site.front.List()) != 0 {
+	if site.front.kernel(client.conn.Subprotocol()) != nil || len(site.front.list()) != 0 {
 		t.Error("the kernel is still there")
 	}
 }
@@ -163,7 +163,7 @@ func TestJupyterEndsCells(t *testing.T) {
 
 	running(first)
 	_ = second.conn.Close(websocket.StatusNormalClosure, "")
-	waitFor(t, "one socket is left", func() bool { return site.front.List()[0].model().Connections == 1 })
+	waitFor(t, "one socket is left", func() bool { return site.front.list()[0].model().Connections == 1 })
 	if site.cells.ended.Load() != ended {
 		t.Error("the cell ended with a socket that was not the last")
 	}
@@ -214,11 +214,11 @@ func TestJupyterClientThatNeverReads(t *testing.T) {
 	other := site.dial(id)
 	for i := int64(1); i < 20; i++ {
 		other.answer(other.Execute("flood"))
-		if site.front.List()[0].model().Connections == 1 {
+		if site.front.list()[0].model().Connections == 1 {
 			break
 		}
 	}
-	waitFor(t, "its connection ends", func() bool { return site.front.List()[0].model().Connections == 1 })
+	waitFor(t, "its connection ends", func() bool { return site.front.list()[0].model().Connections == 1 })
 	other.answer(other.Execute("1"))
 }
 
@@ -226,6 +226,6 @@ func TestJupyterPingsEndDeadConnections(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Options{keepAlive: 10 * time.Millisecond, writeTimeout: 50 * time.Millisecond})
 	site.dial(site.start()) // answers no ping, since it does not read
-	waitFor(t, "it has joined", func() bool { return site.front.List()[0].model().Connections == 1 })
-	waitFor(t, "its connection ends", func() bool { return site.front.List()[0].model().Connections == 0 })
+	waitFor(t, "it has joined", func() bool { return site.front.list()[0].model().Connections == 1 })
+	waitFor(t, "its connection ends", func() bool { return site.front.list()[0].model().Connections == 0 })
 }

@@ -47,8 +47,8 @@ type Options struct {
 	Logger *zap.Logger
 	// DefaultTimeout and MaxTimeout are the execution's, as POST /execute has them.
 	DefaultTimeout, MaxTimeout time.Duration
-	// MaxBody bounds a message, in bytes.
-	MaxBody int64
+	// Bodies reads what clients send; nil takes messages of up to 10 MiB.
+	Bodies *edge.Bodies
 	// Python is the version that clients are told, such as "3.12.4"; empty when unknown.
 	Python string
 	// Preload lists the modules that clients are told are ready at no cost.
@@ -93,7 +93,9 @@ func New(ex operation.Executor, o Options) *Front {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
 	}
-	o.MaxBody = cmp.Or(o.MaxBody, 10<<20)
+	if o.Bodies == nil {
+		o.Bodies = edge.NewBodies(10<<20, 100<<20, 0)
+	}
 	o.MaxConcurrent = cmp.Or(o.MaxConcurrent, 256)
 	o.keepAlive = cmp.Or(o.keepAlive, defaultKeepAlive)
 	o.runNotes = cmp.Or(o.runNotes, defaultRunNotes)
@@ -236,7 +238,10 @@ func (f *Front) serveMessage(w http.ResponseWriter, r *http.Request) {
 	// Small messages are read first: a cancellation must not wait behind the calls that it could end.
 	large := r.ContentLength < 0 || r.ContentLength > 64<<10
 	waited := large && s.await(r.Context())
-	m, ok := f.readMessage(w, r)
+	m, body, ok := f.readMessage(w, r)
+	if ok {
+		defer body.Free()
+	}
 	answer := ok && m.wantsAnswer()
 	switch {
 	case waited && !answer:
@@ -293,10 +298,11 @@ const noSession = "this MCP session does not exist or has ended: initialize a ne
 
 // servePost serves one message of the newer transport.
 func (f *Front) servePost(w http.ResponseWriter, r *http.Request) {
-	m, ok := f.readMessage(w, r)
+	m, body, ok := f.readMessage(w, r)
 	if !ok {
 		return
 	}
+	defer body.Free()
 	id := r.Header.Get(server.HeaderKeySessionID)
 	notes := new(noteCount)
 	modern := mcp.IsModernProtocol(m.Params.Meta.Version) ||

@@ -95,7 +95,7 @@ func TestMCPDirectCallLeavesNoSession(t *testing.T) {
 }
 
 func TestMCPRefusals(t *testing.T) {
-	b := newBench(t, &fakeExecutor{}, Options{MaxBody: 1000})
+	b := newBench(t, &fakeExecutor{}, Options{Bodies: edge.NewBodies(1000, 10_000, 0)})
 	for _, c := range []struct {
 		method, path, kind, session, body string
 		status                            int

@@ -1,13 +1,11 @@
 package mcpserver
 
 import (
-	"bytes"
 	"encoding/json"
-	"errors"
-	"io"
 	"mime"
 	"net/http"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 )
 
@@ -37,27 +35,21 @@ func (m *envelope) wantsAnswer() bool {
 	return m.Version != "2.0" || !null(m.ID) && null(m.Result)
 }
 
-// readMessage checks the media type and the size, and puts the body back for mcp-go.
-func (f *Front) readMessage(w http.ResponseWriter, r *http.Request) (envelope, bool) {
+// readMessage checks the media type and the size, and puts the body back for mcp-go. The caller frees the body when mcp-go is done.
+func (f *Front) readMessage(w http.ResponseWriter, r *http.Request) (envelope, *edge.Body, bool) {
 	var m envelope
 	// Any other type can be posted by a web page without asking first.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		refuse(w, http.StatusUnsupportedMediaType, metrics.KindInvalid, "MCP messages are sent with Content-Type: application/json")
-		return m, false
+		return m, nil, false
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, f.o.MaxBody))
-	if err != nil {
-		var tooLarge *http.MaxBytesError
-		if errors.As(err, &tooLarge) {
-			refuse(w, http.StatusRequestEntityTooLarge, metrics.KindTooLarge, "the message is larger than the server accepts")
-		} else {
-			refuse(w, http.StatusBadRequest, metrics.KindMalformed, "the message could not be read to its end")
-		}
-		return m, false
+	body, refused := f.o.Bodies.Read(w, r)
+	if refused != nil {
+		edge.WriteProblem(w, refused)
+		return m, nil, false
 	}
-	m.malformed = json.Unmarshal(body, &m) != nil
-	m.broken = m.malformed && !json.Valid(body)
-	r.Body = io.NopCloser(bytes.NewReader(body))
-	r.ContentLength = int64(len(body))
-	return m, true
+	m.malformed = json.Unmarshal(body.Bytes(), &m) != nil
+	m.broken = m.malformed && !json.Valid(body.Bytes())
+	body.Replace(r)
+	return m, body, true
 }

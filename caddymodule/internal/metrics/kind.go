@@ -7,6 +7,7 @@ const (
 	KindMalformed      Kind = "malformed"          // the body is not JSON
 	KindInvalid        Kind = "invalid"            // a field is not as the schema says
 	KindTooLarge       Kind = "too_large"          // the body is over limits request_body
+	KindBodiesFull     Kind = "bodies_full"        // all bodies together are over limits request_bodies
 	KindBodyTimeout    Kind = "body_timeout"       // the body came too slowly
 	KindNotFound       Kind = "not_found"          // no such part of the documentation
 	KindMethod         Kind = "method_not_allowed" // a known path with another method
@@ -21,5 +22,5 @@ const (
 	KindInternal       Kind = "internal"
 )
 
-var kinds = []Kind{KindMalformed, KindInvalid, KindTooLarge, KindBodyTimeout, KindNotFound, KindMethod, KindCrossOrigin, KindUnauthorized, KindQueueFull,
+var kinds = []Kind{KindMalformed, KindInvalid, KindTooLarge, KindBodiesFull, KindBodyTimeout, KindNotFound, KindMethod, KindCrossOrigin, KindUnauthorized, KindQueueFull,
 	KindAcquireTimeout, KindShuttingDown, KindWorkerLost, KindClientGone, KindRate, KindInternal}
