@@ -52,7 +52,7 @@ type worker struct {
 func (w *worker) cohort() *cohort { return w.lane.cohort() }
 
 func newWorker(l *lane) *worker {
-	return &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1}
+	return &worker{lane: l, state: StateBooting, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1, channel: closedChannel()}
 }
 
 // open makes the pipes, and returns the other ends in the order of the "boot" message.
