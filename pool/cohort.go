@@ -21,22 +21,22 @@ type cohort struct {
 	supervisors sync.WaitGroup
 	warm        chan error // buffered(1): nil once as many workers are parked as there should be, or why that will not be
 
-	templates   []*template // by slot; nil while one is down
-	lanes       int         // alive
-	laneStarts  int         // under way
-	vacant      []*lane     // without a worker
-	idle        []*worker   // parked, the youngest last
-	booting     int
-	making      int       // leased before they were made, a moment ago
-	bootRetry   time.Time // no boots before, after one failed
-	bootFailed  int       // in a row
-	refillLater bool      // a timer will start what is missing
-	retired     bool      // it gets no more work
+	templates  []*template // by slot; nil while one is down
+	lanes      int         // alive
+	laneStarts int         // under way
+	vacant     []*lane     // without a worker
+	idle       []*worker   // parked, the youngest last
+	booting    int
+	making     int       // leased before they were made, a moment ago
+	pipes      backoff   // of workers that are parked: Caddy could not make their pipes
+	forksAt    time.Time // when a timer will start what is missing; zero for never
+	retired    bool      // it gets no more work
 }
 
 // newCohort starts the templates for a set, whose reference it takes over; first is one that runs already, or nil.
 func (p *Pool) newCohort(set *packages.Generation, first *template) *cohort {
-	c := &cohort{plan: p.plan.WithPackages(siteOf(set)), set: set, templates: make([]*template, p.cfg.Templates), warm: make(chan error, 1)}
+	c := &cohort{plan: p.plan.WithPackages(siteOf(set)), set: set, templates: make([]*template, p.cfg.Templates), warm: make(chan error, 1),
+		pipes: backoff{first: 20 * time.Millisecond, longest: time.Second}}
 	c.ctx, c.cancel = context.WithCancel(p.ctx)
 	if first != nil {
 		first.cohort = c

@@ -3,6 +3,7 @@ package pool
 import (
 	"bufio"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -23,12 +24,14 @@ const (
 )
 
 // lane is the first process of a pid namespace, which forks workers one after the other. The pool's mutex guards
-// current, leaving and gaveWay; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
+// made, current, leaving and gaveWay; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
 type lane struct {
 	template *template
 	control  *control
 	pidfd    *os.File
-	pid      int // as Caddy sees it
+	pid      int       // as Caddy sees it
+	since    time.Time // when it was ready
+	made     int       // workers, so far
 	current  *worker
 	leaving  bool // it has said so: what the last worker left was too much to clear, or was not to be there
 	gaveWay  bool // a worker was made to give way, and the lane's session with it: it gets no other
@@ -47,15 +50,16 @@ type exit struct {
 	outOfMemory bool // the kernel has ended a process of its control group
 }
 
-// startLane forks a lane and waits until it is ready.
-func startLane(t *template) (*lane, error) {
-	conn, pidfd, err := t.forkLane()
+// startLane forks a lane and waits until it is ready, for as long as timeout.
+func startLane(t *template, timeout time.Duration) (*lane, error) {
+	deadline := time.Now().Add(timeout)
+	conn, pidfd, err := t.forkLane(deadline)
 	if err != nil {
 		return nil, err
 	}
 	l := &lane{template: t, control: conn, pidfd: pidfd}
 	if l.pid, err = pidOf(pidfd); err == nil {
-		_ = conn.conn.SetReadDeadline(time.Now().Add(laneStartTimeout))
+		_ = conn.conn.SetReadDeadline(deadline)
 		var word []byte
 		if word, err = conn.word(); err == nil && string(word) != "ready" {
 			err = parseFailure(word)
@@ -64,9 +68,13 @@ func startLane(t *template) (*lane, error) {
 	if err != nil {
 		l.kill()
 		l.close()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			err = fmt.Errorf("it was not ready within %s", timeout)
+		}
 		return nil, fmt.Errorf("starting a lane: %w", err)
 	}
 	_ = conn.conn.SetReadDeadline(time.Time{})
+	l.since = time.Now()
 	return l, nil
 }
 

@@ -67,7 +67,7 @@ func (p *Pool) look(interval time.Duration) bool {
 	var sum int64
 	for _, w := range old {
 		tree := procfs.Descendants(w.lane.pid)
-		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || procfs.CpuTime(tree) > longRun) {
+		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || procfs.CPUTime(tree) > longRun) {
 			p.giveWay(w, tree)
 		}
 		held := treeMemory(w.lane.pid, tree, p.cfg.Memory)

@@ -37,16 +37,17 @@ type Pool struct {
 	running    sync.WaitGroup // executions
 
 	// mu guards what follows. No system call that can block is made under it.
-	mu      sync.Mutex
-	closed  bool
-	closing chan struct{} // closed with it
-	current *cohort       // serves requests
-	lanes   map[*lane]struct{}
-	leased  map[*worker]struct{}
-	waiters list.List          // of *waiter, the first to come first
-	busy    chan struct{}      // wakes the monitor; buffered(1)
-	memory  int64              // of leased workers at the monitor's last look
-	flights map[string]*flight // installs that wait or run, by what was asked for
+	mu             sync.Mutex
+	closed         bool
+	closing        chan struct{} // closed with it
+	current        *cohort       // serves requests
+	lanes          map[*lane]struct{}
+	leased         map[*worker]struct{}
+	waiters        list.List          // of *waiter, the first to come first
+	busy           chan struct{}      // wakes the monitor; buffered(1)
+	failuresLogged rarely             // workers that could not be made
+	memory         int64              // of leased workers at the monitor's last look
+	flights        map[string]*flight // installs that wait or run, by what was asked for
 
 	endsInstalls bool          // no more are taken
 	installsEnd  chan struct{} // closed when those that are left are given up
@@ -161,7 +162,7 @@ func (p *Pool) parked(w *worker) {
 	}
 	c := w.cohort()
 	c.booting--
-	c.bootFailed = 0
+	w.lane.madeLocked()
 	p.setLocked(w, StateIdle)
 	c.idle = append(c.idle, w)
 	if c.retired {
@@ -274,6 +275,7 @@ func (p *Pool) exited(l *lane, e exit) {
 	}
 	reason := ReasonCrashed
 	if w.state == StateLeased && !e.lost {
+		l.madeLocked()
 		reason = ReasonServed
 	} else if w.state == StateBooting {
 		reason = ReasonBootFailed
@@ -341,8 +343,8 @@ func (p *Pool) laneGone(l *lane) {
 	p.unvacateLocked(l)
 	p.mu.Unlock()
 	if p.scratchDir != "" {
-		_ = l.template.control.write([]byte("sweep")) // refused by a template that is gone, too
-		removeScratchOf(p.scratchDir, l.pid)          // the lane has tried
+		_ = l.template.tell("sweep", time.Now().Add(laneStartTimeout)) // refused by a template that is gone, too
+		removeScratchOf(p.scratchDir, l.pid)                           // the lane has tried
 	}
 	p.exited(l, exit{lost: true})
 	p.mu.Lock()
@@ -441,6 +443,6 @@ func (p *Pool) Stat() Stat {
 			s.Templates++
 		}
 	}
-	s.Ready = s.Templates > 0 && !p.closed && p.current.bootFailed == 0
+	s.Ready = s.Templates > 0 && !p.closed && (p.servesLocked() || !p.current.failingLocked())
 	return s
 }

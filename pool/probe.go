@@ -112,7 +112,7 @@ func mustJSON(v any) string {
 
 // runProbe runs code in the one worker of a lane of its own, as Execute does, and returns what it printed.
 func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, error) {
-	l, err := startLane(t)
+	l, err := startLane(t, laneStartTimeout)
 	if err != nil {
 		return "", describeStart(err)
 	}

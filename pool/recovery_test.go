@@ -134,7 +134,7 @@ func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 	p.mu.Lock()
 	template := p.current.templates[0]
 	p.mu.Unlock()
-	l, err := startLane(template)
+	l, err := startLane(template, laneStartTimeout)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,10 @@
 package pool
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
+	"log/slog"
 	"runtime"
 	"time"
 )
@@ -18,7 +19,8 @@ var maxForks = runtime.NumCPU() + 1
 // supervise keeps one slot of a cohort filled with a template until the cohort ends.
 func (p *Pool) supervise(c *cohort, slot int, t *template) {
 	defer c.supervisors.Done()
-	failures := 0
+	starts := backoff{first: 10 * time.Millisecond}
+	var logged, endsLogged rarely
 	for {
 		var err error
 		if t == nil {
@@ -41,27 +43,29 @@ func (p *Pool) supervise(c *cohort, slot int, t *template) {
 			p.mu.Unlock()
 			if c.ctx.Err() == nil {
 				p.cfg.Metrics.TemplateExited()
-				p.log.Warn("template ended", "status", t.cmd.ProcessState.String(), "stderr", lastLine(t.stderr.String()))
+				if held, ok := endsLogged.allow(); ok {
+					p.log.Warn("template ended", "status", t.cmd.ProcessState.String(), "stderr", lastLine(t.stderr.String()), "not_logged_before", held)
+				}
 			}
 			if time.Since(started) > 10*time.Second {
-				failures = 0
+				starts.succeed()
 			}
 		} else if c.ctx.Err() == nil {
-			p.log.Error("template did not start", "error", err)
+			if held, ok := logged.allow(); ok {
+				p.log.Error("template did not start", "error", err, "not_logged_before", held)
+			}
 			c.announce(err)
 		}
 		t = nil
 		// One that was ready and died comes back soon, one that cannot start ever later.
-		longest := 300 * time.Millisecond
+		starts.longest = 300 * time.Millisecond
 		if err != nil && !errors.Is(err, errTemplateGone) {
-			longest = 10 * time.Second
+			starts.longest = 10 * time.Second
 		}
-		delay := min(longest, 10*time.Millisecond<<min(failures, 16))
-		failures++
 		select {
 		case <-c.ctx.Done():
 			return
-		case <-time.After(delay/2 + rand.N(delay/2+1)):
+		case <-time.After(starts.fail()):
 		}
 	}
 }
@@ -76,16 +80,19 @@ func (p *Pool) refillLocked(c *cohort) {
 	p.forkLaterLocked(c, refillDelay)
 }
 
-// forkLaterLocked starts what is missing after a while. One such timer at a time is enough: it looks again itself.
+// forkLaterLocked starts what is missing after a while. A timer that is due by then is enough: it looks again itself.
 func (p *Pool) forkLaterLocked(c *cohort, delay time.Duration) {
-	if c.refillLater {
+	at := time.Now().Add(delay)
+	if !c.forksAt.IsZero() && !c.forksAt.After(at) {
 		return
 	}
-	c.refillLater = true
+	c.forksAt = at
 	time.AfterFunc(delay, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		c.refillLater = false
+		if c.forksAt.Equal(at) {
+			c.forksAt = time.Time{}
+		}
 		p.forkLocked(c)
 	})
 }
@@ -95,11 +102,11 @@ func (p *Pool) forkLocked(c *cohort) {
 	if p.closed || c.retired {
 		return
 	}
-	if wait := time.Until(c.bootRetry); wait > 0 {
+	p.leaseVacantLocked(c)
+	if wait := c.pipes.wait(); wait > 0 {
 		p.forkLaterLocked(c, wait)
 		return
 	}
-	p.leaseVacantLocked(c)
 	wanted := 0
 	if c == p.current {
 		wanted = min(p.waiters.Len(), p.cfg.Max-len(p.leased))
@@ -121,23 +128,37 @@ func (p *Pool) forkLocked(c *cohort) {
 	}
 }
 
-// growLocked starts a lane on the template that has the fewest, unless enough are under way.
+// growLocked starts a lane, unless enough are under way: on the template that has the fewest, of those whose last ones did not
+// fail just now. What fails in one template holds back neither another one nor the lanes that are there.
 func (p *Pool) growLocked(c *cohort, missing int) bool {
 	if c.laneStarts >= missing {
 		return false
 	}
-	counts := map[*template]int{}
-	for l := range p.lanes {
-		counts[l.template]++
-	}
+	var counts map[*template]int
 	var chosen *template
+	retry := time.Duration(-1)
 	for _, t := range c.templates {
-		if t != nil && (chosen == nil || counts[t] < counts[chosen]) {
+		if t == nil {
+			continue
+		}
+		if wait := t.growth.wait(); wait > 0 {
+			if retry < 0 || wait < retry {
+				retry = wait
+			}
+			continue
+		}
+		if counts == nil {
+			counts = p.lanesByTemplateLocked()
+		}
+		if chosen == nil || counts[t] < counts[chosen] {
 			chosen = t
 		}
 	}
 	if chosen == nil {
-		return false
+		if retry > 0 {
+			p.forkLaterLocked(c, retry)
+		}
+		return false // without a template there is a supervisor that refills
 	}
 	c.laneStarts++
 	p.background.Add(1)
@@ -145,9 +166,17 @@ func (p *Pool) growLocked(c *cohort, missing int) bool {
 	return true
 }
 
+func (p *Pool) lanesByTemplateLocked() map[*template]int {
+	counts := map[*template]int{}
+	for l := range p.lanes {
+		counts[l.template]++
+	}
+	return counts
+}
+
 func (p *Pool) grow(c *cohort, t *template) {
 	defer p.background.Done()
-	l, err := startLane(t)
+	l, err := startLane(t, laneStartTimeout)
 	if err == nil && p.group != nil {
 		if l.group, err = p.group.Enter(l.pid); err != nil {
 			l.kill()
@@ -162,7 +191,7 @@ func (p *Pool) grow(c *cohort, t *template) {
 	c.laneStarts--
 	if err != nil {
 		if !p.closed && !c.retired && !errors.Is(err, errTemplateGone) { // then its supervisor refills
-			p.bootFailureLocked(c, err)
+			p.growthFailedLocked(t, err)
 			p.refillLocked(c)
 		}
 		p.endRetiredLocked(c)
@@ -194,13 +223,15 @@ func (p *Pool) bootLocked(l *lane) {
 			p.mu.Lock()
 			defer p.mu.Unlock()
 			c.booting--
+			c.pipes.fail()
 			p.vacateLocked(l)
-			p.bootFailureLocked(c, err)
+			p.logFailureLocked(c, err)
 			p.refillLocked(c)
 			return
 		}
 		w.channel.pollable() // from here on the end of the lane may close it
 		p.mu.Lock()
+		c.pipes.succeed()
 		l.current = w
 		_, alive := p.lanes[l]
 		p.mu.Unlock()
@@ -231,7 +262,7 @@ func (p *Pool) bootFailed(w *worker, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if c := l.cohort(); !l.leaving && !lost && !p.closed && !c.retired {
-		p.bootFailureLocked(c, err)
+		p.growthFailedLocked(l.template, err)
 	}
 }
 
@@ -244,12 +275,64 @@ func (p *Pool) processLimit() int {
 	return p.others.get() + p.cfg.Processes
 }
 
-// bootFailureLocked slows boots down while they fail.
-func (p *Pool) bootFailureLocked(c *cohort, err error) {
-	c.bootFailed++
-	c.bootRetry = time.Now().Add(min(5*time.Second, 20*time.Millisecond<<min(c.bootFailed, 16)))
-	p.log.Error("worker did not boot", "error", err, "in_a_row", c.bootFailed)
-	if c.bootFailed == 3 {
-		c.announce(err)
+// growthFailedLocked holds back the next lane of a template after one that could not be started, or made no worker.
+func (p *Pool) growthFailedLocked(t *template, err error) {
+	c := t.cohort
+	t.growth.fail()
+	p.logFailureLocked(c, err)
+	if errors.Is(err, errLaneTimeout) && p.lanesByTemplateLocked()[t] == 0 {
+		_ = t.cmd.Process.Kill() // nobody loses anything by it, and its supervisor starts another
 	}
+	for _, t := range c.templates {
+		if t != nil && t.growth.failures < 3 {
+			return
+		}
+	}
+	c.announce(err)
+}
+
+// madeLocked is called when a lane has made a worker. If it is younger than its template's last failure, lanes can be started
+// again; that older ones make workers says nothing of that.
+func (l *lane) madeLocked() {
+	l.made++
+	if g := &l.template.growth; g.failures > 0 && l.since.After(g.failed) {
+		g.succeed()
+	}
+}
+
+// failingLocked says whether nothing can be forked at the moment.
+func (c *cohort) failingLocked() bool {
+	if c.pipes.failures > 0 {
+		return true
+	}
+	for _, t := range c.templates {
+		if t != nil && t.growth.failures == 0 {
+			return false
+		}
+	}
+	return true
+}
+
+// servesLocked says whether there is a lane that makes workers for requests.
+func (p *Pool) servesLocked() bool {
+	for l := range p.lanes {
+		if l.made > 0 && l.cohort() == p.current {
+			return true
+		}
+	}
+	return false
+}
+
+// logFailureLocked logs that a worker could not be made. It is an error when requests have to wait for that, and a warning as
+// long as other workers serve.
+func (p *Pool) logFailureLocked(c *cohort, err error) {
+	held, ok := p.failuresLogged.allow()
+	if !ok {
+		return
+	}
+	level, message := slog.LevelError, "no worker could be started"
+	if c == p.current && p.servesLocked() {
+		level, message = slog.LevelWarn, "a worker could not be started; the others serve"
+	}
+	p.log.Log(context.Background(), level, message, "error", err, "not_logged_before", held)
 }

@@ -23,6 +23,7 @@ var templateModules = []string{"wire", "confine", "processes", "forks", "pages",
 type template struct {
 	*pythonProcess
 	cohort *cohort
+	growth backoff // of lanes that could not be started, or made no worker; guarded by the pool's mutex
 
 	mu    sync.Mutex
 	lanes map[int]chan<- laneStart // requests that the template has not answered yet
@@ -42,7 +43,7 @@ func startTemplate(ctx context.Context, python Interpreter, p confine.Plan) (*te
 	if err != nil {
 		return nil, err
 	}
-	t := &template{pythonProcess: process, lanes: map[int]chan<- laneStart{}}
+	t := &template{pythonProcess: process, lanes: map[int]chan<- laneStart{}, growth: backoff{first: 40 * time.Millisecond, longest: 5 * time.Second}}
 	go t.receive()
 	return t, nil
 }
@@ -87,8 +88,11 @@ func (t *template) receive() {
 
 var errTemplateGone = errors.New("the template is gone")
 
-// forkLane asks for a lane. It returns Go's end of the lane's control socket and a handle on its process.
-func (t *template) forkLane() (*control, *os.File, error) {
+// errLaneTimeout is the error of a template that does not answer. It may be stopped, or hang in a call of the kernel.
+var errLaneTimeout = errors.New("the template did not answer in time")
+
+// forkLane asks for a lane until deadline. It returns Go's end of the lane's control socket and a handle on its process.
+func (t *template) forkLane(deadline time.Time) (*control, *os.File, error) {
 	conn, theirs, err := newControl()
 	if err != nil {
 		return nil, nil, err
@@ -104,16 +108,45 @@ func (t *template) forkLane() (*control, *os.File, error) {
 	id := int(laneNumbers.Add(1))
 	t.lanes[id] = answer
 	t.mu.Unlock()
-	if err := t.control.write([]byte("lane "+strconv.Itoa(id)), int(theirs.Fd())); err != nil {
+	if err := t.tell("lane "+strconv.Itoa(id), deadline, int(theirs.Fd())); err != nil {
+		t.forget(id)
 		conn.close()
 		return nil, nil, fmt.Errorf("asking for a lane: %w", err)
 	}
-	started := <-answer // receive answers every request, with the template's end at the latest
+	late := time.NewTimer(time.Until(deadline))
+	defer late.Stop()
+	var started laneStart
+	select {
+	case started = <-answer: // with the template's end at the latest
+	case <-late.C:
+		// A lane that comes nevertheless finds its control socket closed, and ends.
+		if t.forget(id) {
+			started.err = errLaneTimeout
+		} else {
+			started = <-answer // it is being sent
+		}
+	}
 	if started.err != nil {
 		conn.close()
 		return nil, nil, started.err
 	}
 	return conn, started.pidfd, nil
+}
+
+// tell writes to the control socket, whose buffer is full where the template does not read, until deadline: the latest one of what
+// is being written holds for all.
+func (t *template) tell(word string, deadline time.Time, fds ...int) error {
+	_ = t.control.conn.SetWriteDeadline(deadline)
+	return t.control.write([]byte(word), fds...)
+}
+
+// forget gives up a request, and says whether it had not been answered.
+func (t *template) forget(id int) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_, waits := t.lanes[id]
+	delete(t.lanes, id)
+	return waits
 }
 
 // endsSoon says whether the template is ending, for which it waits a moment: what hangs from it sees that first.

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// processStatus is what /proc/PID/status says (proc(5)); sizes in bytes.
-type processStatus struct {
+// Status is what /proc/PID/status says (proc(5)); sizes in bytes.
+type Status struct {
 	Uid            int // -1 when the process has ended
 	Threads        int
 	Mapped         int64
@@ -20,8 +20,8 @@ type processStatus struct {
 	Tables         int64 // page tables, which are in no size of a process
 }
 
-func ReadStatus(pid int) processStatus {
-	s := processStatus{Uid: -1}
+func ReadStatus(pid int) Status {
+	s := Status{Uid: -1}
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
 		return s
@@ -68,8 +68,8 @@ func ReadStat(pid int) ([]string, error) {
 // clockTick is the unit of times in /proc, the same on every architecture that Go runs on (proc(5)).
 const clockTick = 10 * time.Millisecond
 
-// CpuTime is what processes have computed so far, with the children that they have waited for.
-func CpuTime(pids []int) (sum time.Duration) {
+// CPUTime is what processes have computed so far, with the children that they have waited for.
+func CPUTime(pids []int) (sum time.Duration) {
 	for _, pid := range pids {
 		fields, err := ReadStat(pid)
 		if err != nil {
