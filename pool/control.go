@@ -59,6 +59,10 @@ func (c *control) write(data []byte, fds ...int) error {
 func (c *control) read() ([]byte, int, error) {
 	var oob [24]byte // one descriptor, and a second one in what aligns it
 	n, oobn, flags, _, err := c.conn.ReadMsgUnix(c.scratch[:], oob[:])
+	if errors.Is(err, unix.ECONNRESET) {
+		// The other side has gone without reading all that we sent. The kernel says so once, before what it had said itself.
+		n, oobn, flags, _, err = c.conn.ReadMsgUnix(c.scratch[:], oob[:])
+	}
 	fd := -1
 	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) > 0 {
 		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) > 0 {
