@@ -14,7 +14,9 @@ var (
 	ErrAcquireTimeout = errors.New("no worker became free in time")
 	// ErrClosed means that the pool is draining or closed.
 	ErrClosed = errors.New("the pool is shutting down")
-	// ErrWorkerLost means that the worker ended through no fault of its code, such as the death of its template.
+	// ErrNotStarted means that workers could not be started for the code, so that nothing of it ran. What it wraps says why.
+	ErrNotStarted = errors.New("no worker could be started for the code, and nothing of it ran")
+	// ErrWorkerLost means that the worker ended through no fault of its code, such as the death of its template, when that may have run.
 	ErrWorkerLost = errors.New("the worker was lost while the code ran")
 )
 

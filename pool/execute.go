@@ -2,43 +2,47 @@ package pool
 
 import (
 	"context"
-	"fmt"
+	"errors"
+	"sync"
 	"time"
 )
 
-// handOvers bounds how often a request is given to another worker because the one it got had died while parked.
+// handOvers bounds how many workers a request is given, one after the other, because the one it got could not be made or had died
+// while it was parked.
 const handOvers = 3
 
 // Execute runs req in a fresh worker. The error is nil whenever the code ran, whatever it did; otherwise it is one of
 // this package's errors, or ctx's when the caller gave up, in which case the worker has ended.
 func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 	queued := time.Now()
+	var wait time.Duration // until the worker that ran the code had it, or was to have it
+	acquired := sync.OnceFunc(func() { p.cfg.Metrics.Acquired(wait) })
+	defer acquired()
 	again := false
 	for try := 1; ; again = true {
 		w, err := p.acquire(ctx, again)
-		wait := time.Since(queued)
-		p.cfg.Metrics.Acquired(wait)
+		wait = time.Since(queued)
 		if err != nil {
 			return Result{}, err
 		}
 		if req.Leased != nil {
 			req.Leased(w.cohort().generation())
 		}
-		result, started, err := p.run(ctx, w, req)
+		result, started, err := p.run(ctx, w, req, acquired)
 		p.running.Done()
 		if err != nil && !started && try < handOvers && ctx.Err() == nil {
-			if err != errLaneLeft { //nolint:errorlint // a sentinel of ours
+			if !errors.Is(err, errLaneLeft) {
 				try++
 			}
-			continue // it never had the code
+			continue // nothing of it ran
 		}
 		result.Usage.QueueTime = wait
 		return result, err
 	}
 }
 
-// errLaneLeft is the error of a run whose lane went instead of making its worker, as it may.
-var errLaneLeft = fmt.Errorf("%w: its lane left", ErrWorkerLost)
+// errLaneLeft is the reason for which a run was not started whose lane went instead of making its worker, as it may.
+var errLaneLeft = errors.New("its lane left")
 
 // acquire leases a worker, waiting for it in FIFO order, or as the first where the caller has waited before. On success it
 // has added one to p.running.
@@ -91,8 +95,12 @@ func (p *Pool) acquire(ctx context.Context, again bool) (*worker, error) {
 		if ok && ctx.Err() == nil {
 			return w, nil
 		}
-		if ok {
+		if ok && w.born != nil {
+			p.takeBack(w)
+		} else if ok {
 			p.end(w, ReasonCancelled)
+		}
+		if ok {
 			<-w.dead
 			w.closePipes()
 		}

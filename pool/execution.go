@@ -32,16 +32,18 @@ type execution struct {
 	stopFeeding    func()
 }
 
-// run gives the request to a leased worker and waits for the end of both. started says whether the worker had the code.
-func (p *Pool) run(ctx context.Context, w *worker, req Request) (result Result, started bool, err error) {
+// run gives the request to a leased worker and waits for the end of both. It calls given once the worker has the code. started says
+// whether some of that may have run; if not, the error says why.
+func (p *Pool) run(ctx context.Context, w *worker, req Request, given func()) (result Result, started bool, err error) {
 	defer w.closePipes()
-	if err := p.start(w, req); err != nil {
+	e := &execution{pool: p, worker: w, request: req, stdout: newCapture(p.cfg.Output), stderr: newCapture(p.cfg.Output)}
+	e.stdout.tee, e.stderr.tee = req.Stdout, req.Stderr
+	if err := e.start(); err != nil {
 		p.end(w, ReasonCrashed)
 		<-w.dead
-		return Result{}, false, p.notStarted(w)
+		return Result{}, false, p.notStarted(w, err)
 	}
-	e := &execution{pool: p, worker: w, request: req, begin: time.Now(), stdout: newCapture(p.cfg.Output), stderr: newCapture(p.cfg.Output)}
-	e.stdout.tee, e.stderr.tee = req.Stdout, req.Stderr
+	given()
 	if req.Input != nil {
 		e.feed()
 	}
@@ -160,7 +162,7 @@ func (e *execution) bornError() error {
 			p.cfg.Metrics.WorkerExited(ReasonBootFailed)
 		}
 		p.bootFailed(w, err)
-		return p.notStarted(w)
+		return p.notStarted(w, err)
 	}
 	if w.reason == ReasonServed {
 		p.cfg.Metrics.WorkerExited(ReasonServed)
@@ -186,16 +188,19 @@ func (e *execution) fill(r *Result) (err error) {
 }
 
 // start gives a worker its request, and makes it first where that is still to be done.
-func (p *Pool) start(w *worker, req Request) error {
+func (e *execution) start() error {
+	p, w, req := e.pool, e.worker, e.request
 	if w.born != nil {
 		theirs, err := w.open()
 		if err != nil {
+			p.takeBack(w) // its lane knows nothing of it, and serves others
 			return err
 		}
 		if err := w.ask("work", theirs, p.processLimit()); err != nil {
 			return err
 		}
 	}
+	e.begin = time.Now() // before the code is there: it may have run before we do again
 	if err := w.start(req); err != nil || w.born == nil || req.Input == nil {
 		return err
 	}
@@ -203,13 +208,13 @@ func (p *Pool) start(w *worker, req Request) error {
 }
 
 // notStarted is what the request of a worker is told that ended without it.
-func (p *Pool) notStarted(w *worker) error {
+func (p *Pool) notStarted(w *worker, reason error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.lane.leaving {
-		return errLaneLeft
+		reason = errLaneLeft
 	}
-	return ErrWorkerLost
+	return fmt.Errorf("%w: %w", ErrNotStarted, reason)
 }
 
 // outcome turns the reason for which a worker ended and its exit status into what the caller is told.

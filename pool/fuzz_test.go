@@ -351,7 +351,7 @@ func FuzzLanes(f *testing.F) {
 					t.Errorf("%s: %v, %+v", own, err, r)
 				case err == nil && (r.Status == "" || r.ExitCode < 0 || r.ExitCode > 255):
 					t.Errorf("%s: %+v", own, r)
-				case err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrWorkerLost) && !errors.Is(err, ErrAcquireTimeout):
+				case err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrWorkerLost) && !errors.Is(err, ErrNotStarted) && !errors.Is(err, ErrAcquireTimeout):
 					t.Errorf("%s: %v", own, err)
 				}
 			})

@@ -269,6 +269,20 @@ func (p *Pool) endLocked(w *worker, reason Reason) {
 func (p *Pool) exited(l *lane, e exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.exitedLocked(l, e)
+}
+
+// takeBack gives up a worker that was leased before it was made, and that its lane was not asked for: the lane is free for the next.
+func (p *Pool) takeBack(w *worker) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if w.lane.current == w { // else it ended with its lane
+		p.endLocked(w, reasonNotForked)
+		p.exitedLocked(w.lane, exit{lost: true})
+	}
+}
+
+func (p *Pool) exitedLocked(l *lane, e exit) {
 	w := l.current
 	if w == nil {
 		return
@@ -294,7 +308,7 @@ func (p *Pool) exited(l *lane, e exit) {
 	w.exit = e
 	switch {
 	case w.reason == ReasonServed && w.born != nil: // its request finds out
-	case w.reason == ReasonBootFailed && l.leaving: // asked for and never made
+	case w.reason == ReasonBootFailed && l.leaving, w.reason == reasonNotForked: // there was no process
 	default:
 		p.cfg.Metrics.WorkerExited(w.reason)
 	}

@@ -70,6 +70,9 @@ const (
 	ReasonShutdown     Reason = "shutdown"      // the pool closed
 )
 
-// Reasons lists every Reason.
+// reasonNotForked is that of a worker that never was a process: nothing is counted.
+const reasonNotForked Reason = "not_forked"
+
+// Reasons lists every Reason that is counted.
 var Reasons = []Reason{ReasonServed, ReasonBootFailed, ReasonCrashed, ReasonTimeLimit, ReasonMemoryLimit,
 	ReasonOutputLimit, ReasonScratchLimit, ReasonCancelled, ReasonGeneration, ReasonProtocol, ReasonShutdown}

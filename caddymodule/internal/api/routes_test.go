@@ -118,6 +118,7 @@ func TestErrorsOfThePool(t *testing.T) {
 		{pool.ErrQueueFull, 503, "1", "try again"},
 		{pool.ErrAcquireTimeout, 503, "1", "try again"},
 		{pool.ErrClosed, 503, "1", "try again"},
+		{fmt.Errorf("%w: too many open files", pool.ErrNotStarted), 503, "1", "nothing of it ran: try again"},
 		{pool.ErrWorkerLost, 503, "1", "try again"},
 		{fmt.Errorf("acquiring: %w", pool.ErrQueueFull), 503, "1", "try again"},
 		{errors.New("secret words"), 500, "", "the sandbox failed on its side"},

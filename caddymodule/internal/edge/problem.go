@@ -53,6 +53,8 @@ var errorTable = []struct {
 		"no worker became free in time: try again in a second"},
 	{pool.ErrClosed, http.StatusServiceUnavailable, metrics.KindShuttingDown, time.Second,
 		"the sandbox is shutting down or changing its configuration: try again in a second"},
+	{pool.ErrNotStarted, http.StatusServiceUnavailable, metrics.KindNotStarted, time.Second,
+		"the sandbox could not start a worker for the code, and nothing of it ran: try again in a second; the server's log says what it lacks"},
 	{pool.ErrWorkerLost, http.StatusServiceUnavailable, metrics.KindWorkerLost, time.Second,
 		"the worker was lost while the code ran, through no fault of the code: try again; what the code had done is gone"},
 	{context.Canceled, StatusClientGone, metrics.KindClientGone, 0, "the caller went away"},

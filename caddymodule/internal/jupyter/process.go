@@ -129,6 +129,8 @@ func (p *process) fate() string {
 		return why
 	case errors.Is(p.err, pool.ErrWorkerLost):
 		return "was lost, through no fault of the code"
+	case errors.Is(p.err, pool.ErrNotStarted):
+		return "could not be started, so nothing of the code ran"
 	case p.err != nil:
 		return "was ended"
 	}

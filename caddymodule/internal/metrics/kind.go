@@ -16,6 +16,7 @@ const (
 	KindQueueFull      Kind = "queue_full"
 	KindAcquireTimeout Kind = "acquire_timeout"
 	KindShuttingDown   Kind = "shutting_down"
+	KindNotStarted     Kind = "not_started" // no worker could be made
 	KindWorkerLost     Kind = "worker_lost"
 	KindClientGone     Kind = "client_gone"
 	KindRate           Kind = "rate_limited" // packages rate
@@ -23,4 +24,4 @@ const (
 )
 
 var kinds = []Kind{KindMalformed, KindInvalid, KindTooLarge, KindBodiesFull, KindBodyTimeout, KindNotFound, KindMethod, KindCrossOrigin, KindUnauthorized, KindQueueFull,
-	KindAcquireTimeout, KindShuttingDown, KindWorkerLost, KindClientGone, KindRate, KindInternal}
+	KindAcquireTimeout, KindShuttingDown, KindNotStarted, KindWorkerLost, KindClientGone, KindRate, KindInternal}

@@ -106,6 +106,7 @@ func TestErrorTable(t *testing.T) {
 		{pool.ErrQueueFull, 503, metrics.KindQueueFull, true},
 		{pool.ErrAcquireTimeout, 503, metrics.KindAcquireTimeout, true},
 		{pool.ErrClosed, 503, metrics.KindShuttingDown, true},
+		{pool.ErrNotStarted, 503, metrics.KindNotStarted, true},
 		{pool.ErrWorkerLost, 503, metrics.KindWorkerLost, true},
 		{context.Canceled, 499, metrics.KindClientGone, false},
 		{context.DeadlineExceeded, 499, metrics.KindClientGone, false},

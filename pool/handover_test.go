@@ -1,0 +1,206 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// waits is a Metrics that keeps how long requests waited.
+type waits struct {
+	nopMetrics
+
+	mu    sync.Mutex
+	given []time.Duration
+}
+
+func (w *waits) Acquired(wait time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.given = append(w.given, wait)
+}
+
+// park has a scripted lane make a worker that is parked.
+func (l *scriptedLane) park(p *Pool) {
+	l.t.Helper()
+	p.mu.Lock()
+	p.refillLocked(p.current)
+	p.mu.Unlock()
+	l.boot(p)
+}
+
+// boot makes the worker that a scripted lane is asked for, or about to be, and waits until it is parked.
+func (l *scriptedLane) boot(p *Pool) {
+	l.t.Helper()
+	eventually(l.t, 10*time.Second, "the lane is asked for a worker", func() bool {
+		l.held = receiveBoot(l.control)
+		return len(l.held) == 4
+	})
+	l.channel("ready\n")
+	eventually(l.t, 10*time.Second, "the worker is parked, or has its request", func() bool {
+		s := p.Stat()
+		return s.Workers[StateIdle]+s.Workers[StateLeased] == 1
+	})
+}
+
+// A request whose first worker had died while it was parked waits once: until it has the one that runs it.
+func TestAHandedOverRequestWaitsOnce(t *testing.T) {
+	t.Parallel()
+	p := newBarePool(t)
+	seen := &waits{}
+	p.cfg.Idle, p.cfg.Max, p.cfg.Metrics = 1, 1, seen
+	l := newScriptedLane(t, p)
+	l.park(p)
+	l.drop() // it is gone, and its lane has not said so yet
+	type answer struct {
+		result Result
+		err    error
+	}
+	answered := make(chan answer, 1)
+	go func() {
+		r, err := p.Execute(context.Background(), Request{Code: "handed over", Timeout: time.Minute})
+		answered <- answer{r, err}
+	}()
+	eventually(t, 10*time.Second, "the request finds its worker dead", func() bool { return p.Stat().Workers[StateDraining] == 1 })
+	l.say(exitWord(9, 1, 1))
+	l.boot(p)
+	l.work()
+	l.drop()
+	l.say(exitWord(0, 1, 1))
+	got := <-answered
+	if got.err != nil || got.result.Stdout != "handed over" {
+		t.Errorf("got %+v, %v", got.result, got.err)
+	}
+	seen.mu.Lock()
+	if len(seen.given) != 1 || seen.given[0] != got.result.Usage.QueueTime {
+		t.Errorf("waits of %v are counted, and its queue_time is %s", seen.given, got.result.Usage.QueueTime)
+	}
+	seen.mu.Unlock()
+	l.play(nil)
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a process said before it went is read, although it had been sent something meanwhile: a lane that leaves is not taken for one
+// that failed.
+func TestLastWordsAreRead(t *testing.T) {
+	t.Parallel()
+	c, theirs, err := newControl()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.close()
+	if err := c.write([]byte("work")); err != nil {
+		t.Fatal(err)
+	}
+	if err := sendPacket(int(theirs.Fd()), []byte("leave"), nil); err != nil {
+		t.Fatal(err)
+	}
+	_ = theirs.Close()
+	if word, err := c.word(); err != nil || string(word) != "leave" {
+		t.Errorf("got %q, %v", word, err)
+	}
+	if word, err := c.word(); err == nil {
+		t.Errorf("got %q at the end", word)
+	}
+}
+
+// Execution begins before the worker has the code: it may run while we still write.
+func TestExecutionTimeBeginsBeforeTheCodeIsThere(t *testing.T) {
+	t.Parallel()
+	const least = 50 * time.Millisecond
+	p := newBarePool(t)
+	p.cfg.Idle, p.cfg.Max = 1, 1
+	l := newScriptedLane(t, p)
+	l.park(p)
+	answered := make(chan Result, 1)
+	go func() {
+		r, err := p.Execute(context.Background(), Request{Code: strings.Repeat("x", 4<<20), Timeout: time.Minute})
+		if err != nil {
+			t.Error(err)
+		}
+		answered <- r
+	}()
+	read := func() int {
+		n, _, _ := receiveSoon(l.held[3], make([]byte, 1<<16), nil)
+		return n
+	}
+	eventually(t, 10*time.Second, "code comes", func() bool { return read() > 0 })
+	begun := time.Now()
+	var took time.Duration
+	for { // more of it than the socket's buffer holds comes only when this has been read
+		took = time.Since(begun)
+		if took < least {
+			continue
+		}
+		if read() == 0 {
+			break
+		}
+	}
+	l.drop()
+	l.say(exitWord(0, 1, 1))
+	if r := <-answered; r.ExecutionTime < least {
+		t.Errorf("the execution took %s at least, and %s by its answer", took, r.ExecutionTime)
+	}
+	l.play(nil)
+	if err := p.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Where Caddy has no descriptors left, requests that need a worker are told so, and that nothing of their code ran; with
+// descriptors everything is as before. Before, they were told that their code was lost while it ran.
+func TestRequestsThatCannotBeStartedAreToldWhy(t *testing.T) {
+	if os.Getenv("SANDBOX_TEST_NO_DESCRIPTORS") == "" {
+		t.Parallel()
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
+		cmd.Env = append(os.Environ(), "SANDBOX_TEST_NO_DESCRIPTORS=1") // in a process of its own, whose limit it is
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("%v: %s", err, out)
+		}
+		return
+	}
+	seen := &waits{}
+	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1, Metrics: seen})
+	eventually(t, 10*time.Second, "the pool is whole", isParked(p, 1))
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 3 // those that are open stay so
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	execute(t, p, "print(1)", 10*time.Second) // the worker that is parked is enough for one
+	for range 5 {
+		r, err := p.Execute(t.Context(), Request{Code: "print(2)", Timeout: 10 * time.Second})
+		if !errors.Is(err, ErrNotStarted) || !errors.Is(err, unix.EMFILE) || errors.Is(err, ErrWorkerLost) || r.Stdout != "" {
+			t.Errorf("got %+v, %v", r, err)
+		}
+	}
+	if len(seen.given) != 6 {
+		t.Errorf("%d waits are counted for 6 requests", len(seen.given))
+	}
+	p.mu.Lock()
+	lanes := len(p.lanes)
+	p.mu.Unlock()
+	if lanes != 1 {
+		t.Errorf("%d lanes are there, not the one that was", lanes)
+	}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if r := execute(t, p, "print(3)", 10*time.Second); r.Stdout != "3\n" {
+		t.Errorf("got %+v", r)
+	}
+	eventually(t, 10*time.Second, "the pool is whole again", isParked(p, 1))
+}
