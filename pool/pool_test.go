@@ -278,12 +278,14 @@ func TestNewRefusesWithASentence(t *testing.T) {
 
 func TestPreloadThatStartsAThreadIsRefused(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	for path := dir; path != "/"; path = filepath.Dir(path) {
-		_ = os.Chmod(path, 0o755) // the sandbox's id is to read it; those above that are not ours stay
-		if path == os.TempDir() {
-			break
-		}
+	// Below /tmp itself, which scratch hides, whatever TMPDIR says.
+	dir, err := os.MkdirTemp("/tmp", "sandbox-preload-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil { //nolint:gosec // the sandbox's id is to read it
+		t.Fatal(err)
 	}
 	code := "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\n"
 	if err := os.WriteFile(filepath.Join(dir, "threaded.py"), []byte(code), 0o644); err != nil {

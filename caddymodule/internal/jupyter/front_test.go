@@ -104,7 +104,7 @@ func (c *testClient) send(channel, kind string, content any) string {
 	return id
 }
 
-func (c *testClient) Execute(code string) string {
+func (c *testClient) execute(code string) string {
 	return c.send("shell", "execute_request", map[string]any{"code": code})
 }
 
@@ -271,12 +271,12 @@ func TestJupyterBounds(t *testing.T) {
 	if code, reason := site.dial(id).closed(); code != websocket.StatusTryAgainLater || !strings.Contains(reason, "8 connections") {
 		t.Errorf("got %v %q", code, reason)
 	}
-	clients[0].Execute("block")
+	clients[0].execute("block")
 	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 1 })
 	for range maxQueue {
-		clients[0].Execute("1")
+		clients[0].execute("1")
 	}
-	if got := strings.Join(clients[0].answer(clients[0].Execute("1")), "\n"); !strings.Contains(got, "8 cells wait") {
+	if got := strings.Join(clients[0].answer(clients[0].execute("1")), "\n"); !strings.Contains(got, "8 cells wait") {
 		t.Errorf("got %s", got)
 	}
 }
@@ -297,7 +297,7 @@ func TestJupyterClose(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Options{})
 	client := site.dial(site.start())
-	client.Execute("block")
+	client.execute("block")
 	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 1 })
 	done := make(chan struct{})
 	go func() {

@@ -14,7 +14,7 @@ import (
 // ask runs a cell and returns all that comes of it.
 func (c *testClient) ask(code string) string {
 	c.Helper()
-	return strings.Join(c.answer(c.Execute(code)), "\n")
+	return strings.Join(c.answer(c.execute(code)), "\n")
 }
 
 func expectIn(t *testing.T, what, got string, wants ...string) {
@@ -44,9 +44,10 @@ func TestJupyterRestart(t *testing.T) {
 	id := site.start()
 	client := site.dial(id)
 	client.ask("set a")
-	running := client.Execute("deaf")
+	running := client.execute("deaf")
 	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 2 })
-	waiting := client.Execute("1")
+	waiting := client.execute("1")
+	client.answer(client.send("shell", "kernel_info_request", map[string]any{})) // a connection's requests are taken in their order: the cell waits now
 	for range 2 { // with a cell that runs, and without
 		if status, _, _ := edgetest.Send(t, "POST", site.url+"/api/kernels/"+id+"/restart", nil, nil); status != http.StatusOK {
 			t.Errorf("got %d", status)
@@ -94,14 +95,14 @@ func TestJupyterInterrupts(t *testing.T) {
 		"block": {`"ename":"KeyboardInterrupt","evalue":"","traceback":["Traceback"`, `"status":"error"`},
 	} {
 		runs := site.cells.runs.Load()
-		request := client.Execute(code)
+		request := client.execute(code)
 		waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() > runs })
 		interrupt()
 		expectIn(t, code, strings.Join(client.answer(request), "\n"), wants...)
 		interrupt()
 	}
 	expectIn(t, "names after an interrupt", client.ask("get a"), "a: true", `"status":"ok"`)
-	request := client.Execute("deaf")
+	request := client.execute("deaf")
 	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 4 })
 	interrupt()
 	expectIn(t, "a cell that goes on", strings.Join(client.answer(request), "\n"),
@@ -137,11 +138,11 @@ func TestJupyterLateOutput(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Options{})
 	client := site.dial(site.start())
-	request := client.Execute("late")
+	request := client.execute("late")
 	var late []string
 	for len(late) < 3 {
 		if len(late) == 2 {
-			client.Execute("1")
+			client.execute("1")
 		}
 		m, err := client.read()
 		if err != nil {
@@ -177,19 +178,19 @@ func TestJupyterPlaces(t *testing.T) {
 	// Who waits gets what becomes free.
 	four := site.dial(ids[3])
 	site.front.o.AcquireTimeout = time.Minute
-	request := four.Execute("1")
+	request := four.execute("1")
 	waitFor(t, "it waits", func() bool { return site.front.o.Slots.waiting.Load() == 1 })
 	_ = three.conn.CloseNow()
 	expectIn(t, "who waited", strings.Join(four.answer(request), "\n"), `"status":"ok"`)
 	five := site.dial(site.start())
-	request = five.Execute("1")
+	request = five.execute("1")
 	waitFor(t, "it waits", func() bool { return site.front.o.Slots.waiting.Load() == 1 })
 	if status, _, _ := edgetest.Send(t, "DELETE", site.url+"/api/kernels/"+ids[0], nil, nil); status != http.StatusNoContent {
 		t.Errorf("got %d", status)
 	}
 	expectIn(t, "who waited for a deletion", strings.Join(five.answer(request), "\n"), `"status":"ok"`)
 	six := site.dial(site.start())
-	request = six.Execute("1")
+	request = six.execute("1")
 	waitFor(t, "it waits", func() bool { return site.front.o.Slots.waiting.Load() == 1 })
 	six.send("control", "interrupt_request", map[string]any{})
 	expectIn(t, "who gave up", strings.Join(six.answer(request), "\n"), `"ename":"KeyboardInterrupt"`)

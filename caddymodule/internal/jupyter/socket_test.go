@@ -54,7 +54,7 @@ func TestJupyterCells(t *testing.T) {
 			{"block", []string{lost("was ended, since its cell went on after an interrupt"), `"traceback":["TimeoutError: the code ran longer than 1s and was interrupted`, `"status":"error"`}},
 			{"1", []string{reply("ok", 15)}},
 		} {
-			got := client.answer(client.Execute(c.code))
+			got := client.answer(client.execute(c.code))
 			frame := fmt.Sprintf(`iopub execute_input {"code":%q,"execution_count":%d}`, c.code, i+1)
 			want := append([]string{`iopub status {"execution_state":"busy"}`, frame}, c.want...)
 			want = append(want, `iopub status {"execution_state":"idle"}`)
@@ -145,12 +145,12 @@ func TestJupyterEndsCells(t *testing.T) {
 	first, second := site.dial(id), site.dial(id)
 	running := func(client *testClient) string {
 		runs := site.cells.runs.Load()
-		request := client.Execute("block")
+		request := client.execute("block")
 		waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() > runs })
 		return request
 	}
 	request := running(first)
-	waiting := first.Execute("1")
+	waiting := first.execute("1")
 	first.send("control", "interrupt_request", map[string]any{})
 	if got := strings.Join(second.answerOf(request), "\n"); !strings.Contains(got, "KeyboardInterrupt") {
 		t.Errorf("the other socket heard %s", got)
@@ -158,7 +158,7 @@ func TestJupyterEndsCells(t *testing.T) {
 	if got := strings.Join(first.answer(waiting), "\n"); !strings.Contains(got, `"status":"aborted"`) {
 		t.Errorf("what waited got %s", got)
 	}
-	first.answer(first.Execute("set a"))
+	first.answer(first.execute("set a"))
 	ended := site.cells.ended.Load()
 
 	running(first)
@@ -171,7 +171,7 @@ func TestJupyterEndsCells(t *testing.T) {
 	waitFor(t, "the cell ends with the last socket", func() bool { return site.cells.ended.Load() == ended+1 })
 
 	third := site.dial(id)
-	if got := strings.Join(third.answer(third.Execute("get a")), "\n"); !strings.Contains(got, "a: true") {
+	if got := strings.Join(third.answer(third.execute("get a")), "\n"); !strings.Contains(got, "a: true") {
 		t.Errorf("who connects again gets %s", got)
 	}
 	running(third)
@@ -213,13 +213,13 @@ func TestJupyterClientThatNeverReads(t *testing.T) {
 	site.dial(id)
 	other := site.dial(id)
 	for i := int64(1); i < 20; i++ {
-		other.answer(other.Execute("flood"))
+		other.answer(other.execute("flood"))
 		if site.front.list()[0].model().Connections == 1 {
 			break
 		}
 	}
 	waitFor(t, "its connection ends", func() bool { return site.front.list()[0].model().Connections == 1 })
-	other.answer(other.Execute("1"))
+	other.answer(other.execute("1"))
 }
 
 func TestJupyterPingsEndDeadConnections(t *testing.T) {
