@@ -49,8 +49,11 @@ func (i *Install) build(ctx context.Context, set []Package) (*Generation, error)
 		}
 		entry := i.store.path("store", name)
 		kept, err := readEntry(entry)
-		if err != nil || kept.SHA256 != p.SHA256 {
-			return nil, fmt.Errorf("the store has no usable wheel of %s %s (%v); install it again", p.Name, p.Version, err)
+		if err == nil && kept.SHA256 != p.SHA256 {
+			err = errors.New("it has another one")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the store has no usable wheel of %s %s (%w); install it again", p.Name, p.Version, err)
 		}
 		if err := linkTree(ctx, entry+"/site", site, nil); err != nil {
 			return nil, fmt.Errorf("linking %s %s: %w", p.Name, p.Version, err)
@@ -80,13 +83,13 @@ func writeManifest(dir string, m manifest) error {
 	}
 	text, err := json.MarshalIndent(m, "", "\t")
 	if err != nil {
-		return err
+		return fmt.Errorf("writing the manifest of generation %d: %w", m.Number, err)
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	return writeShared(root, "manifest.json", 0o644, bytes.NewReader(append(text, '\n')))
 }
 
@@ -160,7 +163,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	stat, err := in.Stat()
 	if err != nil {
 		return err
@@ -169,7 +172,7 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	if err := writeShared(root, filepath.Base(to), stat.Mode().Perm(), in); err != nil {
 		return err
 	}

@@ -41,7 +41,7 @@ func readEntry(dir string) (Package, error) {
 	}
 	var p Package
 	if err := json.Unmarshal(text, &p); err != nil {
-		return Package{}, err
+		return Package{}, fmt.Errorf("its package.json is damaged: %w", err)
 	}
 	if name, err := entryName(p); err != nil || name != filepath.Base(dir) {
 		return Package{}, fmt.Errorf("its package.json is that of another package (%s)", name)
@@ -80,7 +80,7 @@ func (i *Install) keep(u *Unpacked, compiled string) (Package, error) {
 	if err != nil {
 		return Package{}, err
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	text, err := json.Marshal(p)
 	if err == nil {
 		err = writeShared(root, "package.json", 0o644, bytes.NewReader(text))
@@ -123,12 +123,12 @@ func mergeCompiled(site, compiled string, maxBytes int64) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }()
 	to, err := os.OpenRoot(site)
 	if err != nil {
 		return 0, err
 	}
-	defer to.Close()
+	defer func() { _ = to.Close() }()
 	var total int64
 	made := map[string]bool{".": true}
 	err = fs.WalkDir(from.FS(), ".", func(file string, entry fs.DirEntry, err error) error {
@@ -161,7 +161,7 @@ func copyCompiled(from *os.Root, source string, to *os.Root, target string, maxB
 	if err != nil {
 		return 0, err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	if stat, err := in.Stat(); err != nil || !stat.Mode().IsRegular() {
 		return 0, errors.Join(err, fmt.Errorf("%q is not a file; compile it again", source))
 	}

@@ -159,7 +159,7 @@ func (s *Store) readManifest(number int) ([]Package, error) {
 	if err != nil {
 		return nil, brokenWhenGone(err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	return parseManifest(file, number)
 }
 

@@ -157,7 +157,7 @@ func (x *Index) addFindLinks(place string) error {
 	path = absolutePath(cmp.Or(path, place))
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
 		x.log.Warn("find-links of pip's configuration is ignored, since it is no directory that can be read", "path", path)
-		return nil
+		return nil //nolint:nilerr // pip ignores it, too
 	}
 	if !slices.Contains(x.dirs, path) {
 		x.dirs = append(x.dirs, path)

@@ -146,6 +146,7 @@ func (b *watchedBody) Read(p []byte) (int, error) {
 	b.timer.Reset(b.timeout)
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop() // what the reader does with it is not the index's time
+	//nolint:errorlint // readers say io.EOF unwrapped
 	if err != nil && err != io.EOF {
 		if errors.Is(b.cause(), errStalled) {
 			err = errStalled

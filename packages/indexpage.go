@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
 	"io"
 	"mime"
 	"net/url"
@@ -91,7 +92,7 @@ func parseJSONPage(base *url.URL, body io.Reader) ([]File, error) {
 		} `json:"files"`
 	}
 	if err := json.NewDecoder(body).Decode(&page); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("as JSON: %w", err)
 	}
 	files := make([]File, 0, len(page.Files))
 	for i := range page.Files {
@@ -131,8 +132,8 @@ func parseHTMLPage(base *url.URL, body io.Reader) ([]File, error) {
 	for {
 		switch tokens.Next() {
 		case html.ErrorToken:
-			if err := tokens.Err(); err != io.EOF {
-				return nil, err
+			if err := tokens.Err(); err != io.EOF { //nolint:errorlint // the tokenizer says it unwrapped
+				return nil, fmt.Errorf("as HTML: %w", err)
 			}
 			return files, nil
 		case html.StartTagToken, html.SelfClosingTagToken:
@@ -165,6 +166,7 @@ func parseHTMLPage(base *url.URL, body io.Reader) ([]File, error) {
 			}
 			file.Metadata = ok && metadata != "false"
 			files = append(files, file)
+		default: // text and the ends of elements say nothing
 		}
 	}
 }

@@ -61,7 +61,7 @@ func linksOf(t *testing.T, path string) uint64 {
 	t.Helper()
 	var stat unix.Stat_t
 	must(t, unix.Stat(path, &stat))
-	return uint64(stat.Nlink)
+	return stat.Nlink
 }
 
 func TestAnEmptySet(t *testing.T) {
@@ -143,7 +143,7 @@ func TestCopyWhereNoLinkIsPossible(t *testing.T) {
 		}
 		t.Skipf("no second file system to link to: %v", err)
 	}
-	defer os.RemoveAll(shm)
+	defer func() { _ = os.RemoveAll(shm) }()
 	must(t, linkFile(dir+"/a", shm+"/a"))
 	if text, _ := os.ReadFile(shm + "/a"); string(text) != "content" {
 		t.Errorf("got %q", text)

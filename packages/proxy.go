@@ -118,6 +118,7 @@ func NewProxy(l net.Listener, o ProxyOptions) *Proxy {
 				p.serving.Add(1) // in the goroutine of Serve, which Close waits for
 			case http.StateClosed, http.StateHijacked:
 				p.serving.Done()
+			default: // it is served, or waits for its next request
 			}
 		},
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),

@@ -90,6 +90,7 @@ func connectThrough(ctx context.Context, conn net.Conn, addr string, user *url.U
 	reader := bufio.NewReader(conn)
 	if err == nil {
 		var response *http.Response
+		//nolint:bodyclose // what follows the head is the tunnel
 		if response, err = http.ReadResponse(reader, request); err == nil && response.StatusCode != http.StatusOK {
 			err = fmt.Errorf("it answers %s", response.Status)
 		}

@@ -76,7 +76,7 @@ func copyEntry(ctx context.Context, name wheelName, f *zip.File, w io.Writer) er
 	if err != nil {
 		return name.refuse("it is damaged in its file %q (%v)", f.Name, err)
 	}
-	defer content.Close()
+	defer func() { _ = content.Close() }()
 	buffer := make([]byte, 64<<10)
 	for {
 		if err := ctx.Err(); err != nil {

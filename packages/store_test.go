@@ -137,7 +137,7 @@ func TestOpenIsCounted(t *testing.T) {
 	if err := os.Symlink(dir, dir+"-link"); err != nil {
 		t.Fatal(err)
 	}
-	defer os.Remove(dir + "-link")
+	defer func() { _ = os.Remove(dir + "-link") }()
 	first, second := openStore(t, dir), openStore(t, dir+"-link/.")
 	if first != second {
 		t.Error("two stores for one directory")

@@ -167,7 +167,7 @@ func syncFileSystem(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	if err := unix.Syncfs(int(d.Fd())); err != nil {
 		return os.NewSyscallError("syncfs", err)
 	}

@@ -170,7 +170,7 @@ func readTree(t testing.TB, dir string) map[string]string {
 func checkWhole(t testing.TB, dir string) {
 	t.Helper()
 	s := openStore(t, dir)
-	defer s.Close()
+	defer func() { _ = s.Close() }()
 	g := s.Current()
 	defer g.Release()
 	checkSite(t, g)

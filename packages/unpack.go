@@ -33,7 +33,7 @@ func unpackWheel(ctx context.Context, wheelPath, site string, l WheelLimits) (Pa
 	if err != nil {
 		return Package{}, fmt.Errorf("reading a wheel: %w", err)
 	}
-	defer file.Close()
+	defer func() { _ = file.Close() }()
 	stat, err := file.Stat()
 	if err != nil {
 		return Package{}, fmt.Errorf("reading a wheel: %w", err)
@@ -79,7 +79,7 @@ func (w *wheelLayout) unpack(ctx context.Context, name wheelName, record map[str
 	if err != nil {
 		return fmt.Errorf("unpacking the wheel %s: %w", name.file, err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	made := map[string]bool{".": true}
 	for _, f := range w.files {
 		if err := unpackFile(ctx, name, root, made, f, record); err != nil {

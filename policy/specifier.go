@@ -42,7 +42,7 @@ func parseVersion(s string) (pep440.Version, error) {
 		}
 		s = public + "+" + strings.Join(parts, ".")
 	}
-	return pep440.Parse(s)
+	return pep440.Parse(s) //nolint:wrapcheck // it names the version
 }
 
 // CompareVersions orders two PEP 440 versions: -1, 0 or 1. What is not PEP 440 comes before all that is, and by its text.

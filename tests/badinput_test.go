@@ -121,7 +121,7 @@ func TestBadConfig(t *testing.T) {
 	dir := sharedDir(t)
 	script := func(name, text string) string {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil { //nolint:gosec // a program
+		if err := os.WriteFile(path, []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil { // a program
 			t.Fatal(err)
 		}
 		return path

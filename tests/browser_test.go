@@ -108,7 +108,7 @@ func (b *browser) until(expression string) {
 	ctx, cancel := context.WithTimeout(b.ctx, time.Minute)
 	defer cancel()
 	if _, err := chromedp.Run(ctx, chromedp.Poll[bool](expression)); err != nil {
-		page, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string]("document.body.innerText")) //nolint:errcheck // only told
+		page, _ := chromedp.Run(b.ctx, chromedp.Evaluate[string]("document.body.innerText")) // only told
 		b.Fatalf("waiting for %s: %v\n%s", expression, err, tail(page, 3000))
 	}
 }

@@ -213,7 +213,7 @@ func init() {
 	}
 	if err == nil {
 		// From its beginning, for what else its environment may say. The filter is of this thread, which is the one that execs.
-		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ()) //nolint:gosec // this program
+		err = syscall.Exec("/proc/self/exe", os.Args, os.Environ()) // this program
 	}
 	fmt.Fprintln(os.Stderr, "going on without Landlock:", err)
 	os.Exit(1)

@@ -186,10 +186,10 @@ func keepScreenshot(b *browser, name string) {
 	if len(picture) > 300_000 {
 		b.Errorf("the screenshot of the %s has %d bytes", name, len(picture))
 	}
-	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // to be read
+	if err := os.MkdirAll(dir, 0o755); err != nil { // to be read
 		b.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, "docs-"+name+".png"), picture, 0o644); err != nil { //nolint:gosec // to be read
+	if err := os.WriteFile(filepath.Join(dir, "docs-"+name+".png"), picture, 0o644); err != nil { // to be read
 		b.Fatal(err)
 	}
 }

@@ -155,7 +155,7 @@ func makeOutside(t *testing.T, c *caddy) *outside {
 		shm: fmt.Sprintf("/dev/shm/sandbox-test-%d", os.Getpid()), reached: make(chan string, 100),
 	}
 	for _, path := range []string{o.secret, o.shm} {
-		if err := os.WriteFile(path, []byte("the secret of the host"), 0o666); err != nil { //nolint:gosec // that is the point
+		if err := os.WriteFile(path, []byte("the secret of the host"), 0o666); err != nil { // that is the point
 			t.Fatal(err)
 		}
 		if err := os.Chmod(path, 0o666); err != nil {
@@ -203,7 +203,7 @@ func makeOutside(t *testing.T, c *caddy) *outside {
 		}
 	}()
 	for _, path := range []string{o.writable, o.fifo, o.socket} {
-		if err := os.Chmod(path, 0o777); err != nil { //nolint:gosec // that is the point
+		if err := os.Chmod(path, 0o777); err != nil { // that is the point
 			t.Fatal(err)
 		}
 	}
@@ -344,7 +344,7 @@ func init() {
 		fmt.Fprintln(os.Stderr, "refusing namespaces:", err)
 		os.Exit(1)
 	}
-	err := syscall.Exec(os.Args[1], os.Args[1:], os.Environ()) //nolint:gosec // the binary under test
+	err := syscall.Exec(os.Args[1], os.Args[1:], os.Environ()) // the binary under test
 	fmt.Fprintln(os.Stderr, "starting", os.Args[1]+":", err)
 	os.Exit(1)
 }

@@ -230,7 +230,7 @@ http://:%s {
 	respond "no such page" 404
 }
 `, c.admin, filepath.Join(c.o.home, "storage"), c.o.global, port, site, directive)
-	if err := os.WriteFile(c.configFile, []byte(text), 0o644); err != nil { //nolint:gosec // read by another user
+	if err := os.WriteFile(c.configFile, []byte(text), 0o644); err != nil { // read by another user
 		c.Fatal(err)
 	}
 }

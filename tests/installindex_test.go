@@ -25,10 +25,10 @@ func TestInstallFromPipsOwnIndex(t *testing.T) {
 	t.Run("a file", func(t *testing.T) {
 		t.Parallel()
 		home := filepath.Join(sharedDir(t), "home")
-		if err := os.MkdirAll(filepath.Join(home, ".config", "pip"), 0o755); err != nil { //nolint:gosec // a home
+		if err := os.MkdirAll(filepath.Join(home, ".config", "pip"), 0o755); err != nil { // a home
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(filepath.Join(home, ".config", "pip", "pip.conf"), []byte("[global]\nindex-url = "+newIndex(t, one).URL()+"\n"), 0o644); err != nil { //nolint:gosec // likewise
+		if err := os.WriteFile(filepath.Join(home, ".config", "pip", "pip.conf"), []byte("[global]\nindex-url = "+newIndex(t, one).URL()+"\n"), 0o644); err != nil { // likewise
 			t.Fatal(err)
 		}
 		try(t, startCaddy(t, caddyOptions{directive: small, home: home}))
@@ -42,7 +42,7 @@ func TestInstallFromPipsOwnIndex(t *testing.T) {
 		t.Parallel()
 		dir := interpreterDir(t) // which is not each execution's own
 		name, content := one.Build()
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { //nolint:gosec // a wheel
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil { // a wheel
 			t.Fatal(err)
 		}
 		try(t, startCaddy(t, caddyOptions{directive: small, env: []string{"PIP_NO_INDEX=1", "PIP_FIND_LINKS=" + dir}}))
@@ -54,7 +54,7 @@ func TestInstallFromPipsOwnIndex(t *testing.T) {
 		x.SetAccount("me", "a-secret")
 		x.AddWheels(one, twoModules("sbx-two", "1.0"))
 		certificate := filepath.Join(interpreterDir(t), "certificate.pem")
-		if err := os.WriteFile(certificate, x.CertPEM(), 0o644); err != nil { //nolint:gosec // a certificate
+		if err := os.WriteFile(certificate, x.CertPEM(), 0o644); err != nil { // a certificate
 			t.Fatal(err)
 		}
 		url := strings.Replace(x.URL(), "https://", "https://me:a-secret@", 1)
@@ -104,7 +104,7 @@ func TestInstallFromPipsOwnIndex(t *testing.T) {
 		t.Cleanup(x.Close)
 		x.AddWheels(one)
 		certificate := filepath.Join(sharedDir(t), "certificate.pem")
-		if err := os.WriteFile(certificate, x.CertPEM(), 0o644); err != nil { //nolint:gosec // a certificate
+		if err := os.WriteFile(certificate, x.CertPEM(), 0o644); err != nil { // a certificate
 			t.Fatal(err)
 		}
 		c := startCaddy(t, caddyOptions{directive: small, env: []string{"PIP_INDEX_URL=" + x.URL(), "PIP_CERT=" + certificate}})

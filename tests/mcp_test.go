@@ -41,7 +41,7 @@ func dialMCPAt(t testing.TB, base, transport string) *mcpSession {
 		t.Fatal(err)
 	}
 	if transport == "http" {
-		//lint:ignore SA1019 the sessions of the handshake are what this transport is tested for
+		//nolint:staticcheck // deprecated, and the sessions of the handshake are what this transport is tested for
 		options = append(options, client.WithLegacyProtocolOnly())
 	}
 	s.Client = client.NewClient(wire, options...)

@@ -164,7 +164,7 @@ func TestMCPUnreadStream(t *testing.T) {
 	}
 	defer func() { _ = conn.Close() }()
 	_ = conn.(*net.TCPConn).SetReadBuffer(4096)
-	fmt.Fprintf(conn, "GET /mcp/sse HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", c.addr)
+	_, _ = fmt.Fprintf(conn, "GET /mcp/sse HTTP/1.1\r\nHost: %s\r\nAccept: text/event-stream\r\n\r\n", c.addr)
 	deaf := &wire{TB: t, c: c}
 	for lines := bufio.NewScanner(conn); lines.Scan(); {
 		if path, ok := strings.CutPrefix(lines.Text(), "data: "); ok {

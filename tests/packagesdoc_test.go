@@ -41,7 +41,7 @@ func TestPackagesDocumentRestrictsInstalls(t *testing.T) {
 	text := fencesOf(t, "docs/packages.md", "caddyfile")[0]
 	text = strings.Replace(text, "{\n", "{\n\tadmin "+c.admin+"\n\tpersist_config off\n\tauto_https off\n\tstorage file_system "+filepath.Join(c.o.home, "storage")+"\n", 1)
 	text = strings.Replace(text, ":8001", c.addr[strings.LastIndex(c.addr, ":"):], 1)
-	if err := os.WriteFile(c.configFile, []byte(text), 0o644); err != nil { //nolint:gosec // read by the server
+	if err := os.WriteFile(c.configFile, []byte(text), 0o644); err != nil { // read by the server
 		t.Fatal(err)
 	}
 	c.start()

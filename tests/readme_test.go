@@ -73,7 +73,7 @@ func TestREADMECaddyfile(t *testing.T) {
 	c := prepare(t, caddyOptions{})
 	file := filepath.Join(c.dir, "readme.Caddyfile")
 	text := strings.ReplaceAll(fences(t, "caddyfile")[0], "/usr/bin/python3", systemPython(t))
-	if err := os.WriteFile(file, []byte(text), 0o644); err != nil { //nolint:gosec // read by the server
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil { // read by the server
 		t.Fatal(err)
 	}
 	if out, code := c.outcome("validate", "--config", file, "--adapter", "caddyfile"); code != 0 {

@@ -38,7 +38,7 @@ func venv(t testing.TB, dir string, who *syscall.Credential) string {
 		t.Fatal(site, err)
 	}
 	module := filepath.Join(site[0], "only_in_this_venv.py")
-	if err := os.WriteFile(module, []byte("WORD = 'from the venv'\n"), 0o644); err != nil { //nolint:gosec // read by another user
+	if err := os.WriteFile(module, []byte("WORD = 'from the venv'\n"), 0o644); err != nil { // read by another user
 		t.Fatal(err)
 	}
 	return filepath.Join(dir, "bin", "python")

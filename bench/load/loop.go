@@ -27,7 +27,7 @@ func (l *loop) run() (err error) {
 	if l.poller, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return fmt.Errorf("making a poller: %w", err)
 	}
-	defer unix.Close(l.poller)
+	defer func() { _ = unix.Close(l.poller) }()
 	l.active = len(l.clients)
 	now := time.Now()
 	for i, c := range l.clients {

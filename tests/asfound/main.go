@@ -90,7 +90,7 @@ func await(command, env []string) (code int, left []string, err error) {
 	go func() {
 		for s := range signals {
 			if s == syscall.SIGTERM {
-				_ = p.Signal(s) //nolint:errcheck // it has ended already
+				_ = p.Signal(s) // it has ended already
 			}
 		}
 	}()

@@ -31,7 +31,7 @@ func choice(values ...string) []any {
 // addRequests adds the tools that ask the client for something, as revisions before 2026-07-28 do.
 func (f *fixtures) addRequests() {
 	f.tool("test_sampling", func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
-		//lint:ignore SA1019 the suite has a scenario for it
+		//nolint:staticcheck // deprecated, and the suite has a scenario for it
 		answer, err := f.RequestSampling(ctx, mcp.CreateMessageRequest{
 			Request:             mcp.Request{Method: string(mcp.MethodSamplingCreateMessage)},
 			CreateMessageParams: sampling(req.GetString("prompt", ""), 100)})

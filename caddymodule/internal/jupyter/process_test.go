@@ -47,7 +47,8 @@ func TestJupyterRestart(t *testing.T) {
 	running := client.execute("deaf")
 	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 2 })
 	waiting := client.execute("1")
-	client.answer(client.send("shell", "kernel_info_request", map[string]any{})) // a connection's requests are taken in their order: the cell waits now
+	// A connection's requests are taken in their order: once this one is answered, the cell waits.
+	client.answer(client.send("shell", "kernel_info_request", map[string]any{}))
 	for range 2 { // with a cell that runs, and without
 		if status, _, _ := edgetest.Send(t, "POST", site.url+"/api/kernels/"+id+"/restart", nil, nil); status != http.StatusOK {
 			t.Errorf("got %d", status)
