@@ -61,7 +61,7 @@ fidelity: need-go need-python build ## hold it against a plain Python: CPython's
 
 # Minimizing is off: what runs in several goroutines seldom takes the same way twice, and would be minimized for ever.
 FUZZTIME ?= 600
-FUZZPACKAGES ?= pool policy packages
+FUZZPACKAGES ?= pool policy packages internal/pep440
 fuzz: need-go ## fuzz all that is read from others, one target after the other, FUZZTIME seconds in all (FUZZPACKAGES)
 	@targets="$$(for package in $(FUZZPACKAGES); do \
 		go test -list '^Fuzz' "./$$package" | sed -n "s|^Fuzz|$$package Fuzz|p"; done)" && test -n "$$targets" && \

@@ -42,6 +42,8 @@ var mayImport = map[string]struct {
 	"pool":                               {own: []string{"packages", "pool/install", "pool/internal/confine", "pool/internal/cgroup", "pool/internal/procfs"}},
 	"pool/internal/cgroup":               {own: []string{"pool/internal/procfs"}},
 	"pool/install":                       {own: []string{"packages", "pool/internal/confine", "pool/internal/process"}},
+	"packages":                           {own: []string{"internal/pep440"}},
+	"policy":                             {own: []string{"internal/pep440"}},
 	// The test build of the product for the MCP conformance suite.
 	"tests/conformance": {own: []string{"caddymodule", "internal/mcphook"}, caddy: all},
 }

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"strings"
 	"unicode"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/pep440"
 )
 
 // Bounds that WheelLimits takes for 0.
@@ -98,70 +100,15 @@ func parseWheelName(file string) (wheelName, error) {
 
 // matches says whether a name and a version, however they are written, are those of the wheel.
 func (n wheelName) matches(name, version string) bool {
-	return canonicalWheelName(name) == n.name && canonicalWheelVersion(version) == canonicalWheelVersion(n.version)
+	return canonicalWheelName(name) == n.name && pep440.Equal(dashed(version), dashed(n.version))
 }
+
+// dashed writes a version as PEP 440 does: in names of files _ stands for -, also where only - makes a post release.
+func dashed(version string) string { return strings.ReplaceAll(version, "_", "-") }
 
 // canonicalWheelName writes a distribution's name as PEP 503 does.
 func canonicalWheelName(name string) string {
 	return strings.ToLower(nameSeparators.ReplaceAllString(name, "-"))
-}
-
-// wheelVersion is PEP 440's own expression, except that _ may stand for the - of an implicit post release, as it does in
-// the names of files.
-var wheelVersion = regexp.MustCompile(`^v?(?:(\d+)!)?(\d+(?:\.\d+)*)` +
-	`(?:[-_.]?(alpha|a|beta|b|preview|pre|c|rc)[-_.]?(\d*))?` +
-	`(?:[-_](\d+)|[-_.]?(post|rev|r)[-_.]?(\d*))?` +
-	`(?:[-_.]?(dev)[-_.]?(\d*))?` +
-	`(?:\+([a-z0-9]+(?:[-_.][a-z0-9]+)*))?$`)
-
-// canonicalWheelVersion returns the same text for versions that PEP 440 holds to be equal. What is no version of PEP 440
-// is equal only to the same letters.
-func canonicalWheelVersion(version string) string {
-	version = strings.ToLower(strings.TrimSpace(version))
-	m := wheelVersion.FindStringSubmatch(version)
-	if m == nil {
-		return nameSeparators.ReplaceAllString(version, ".")
-	}
-	release := strings.Split(m[2], ".")
-	for i, number := range release {
-		release[i] = plainNumber(number)
-	}
-	for len(release) > 1 && release[len(release)-1] == "0" {
-		release = release[:len(release)-1]
-	}
-	text := plainNumber(m[1]) + "!" + strings.Join(release, ".")
-	if m[3] != "" {
-		short := map[string]string{"alpha": "a", "beta": "b", "c": "rc", "pre": "rc", "preview": "rc"}
-		pre := m[3]
-		if s, ok := short[pre]; ok {
-			pre = s
-		}
-		text += pre + plainNumber(m[4])
-	}
-	if m[5] != "" || m[6] != "" {
-		text += ".post" + plainNumber(m[5]+m[7])
-	}
-	if m[8] != "" {
-		text += ".dev" + plainNumber(m[9])
-	}
-	if m[10] != "" {
-		local := nameSeparators.Split(m[10], -1)
-		for i, part := range local {
-			if strings.Trim(part, "0123456789") == "" {
-				local[i] = plainNumber(part)
-			}
-		}
-		text += "+" + strings.Join(local, ".")
-	}
-	return text
-}
-
-// plainNumber drops leading zeros; none at all is 0.
-func plainNumber(digits string) string {
-	if digits = strings.TrimLeft(digits, "0"); digits == "" {
-		return "0"
-	}
-	return digits
 }
 
 // importable returns the name by which a program imports the file or directory at the top of a site, or "".

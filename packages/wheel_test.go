@@ -148,31 +148,29 @@ func TestParseWheelName(t *testing.T) {
 	}
 }
 
-func TestCanonicalWheelVersion(t *testing.T) {
+// The name of a wheel's file and its METADATA may spell one version in different ways.
+func TestWheelNameMatches(t *testing.T) {
 	t.Parallel()
-	for _, equal := range [][]string{
-		{"1", "1.0", "1.0.0", "v1", " 1.0 ", "01.00"},
-		{"1.0a1", "1.0.alpha-1", "1-a_1", "1.0ALPHA1"},
-		{"1rc1", "1c1", "1.pre1", "1-preview-1"},
-		{"1b0", "1beta", "1.0-b"},
-		{"1.post1", "1-1", "1_1", "1.rev1", "1r1"},
-		{"1.dev0", "1dev", "1.0-dev"},
-		{"1+ubuntu.1", "1+ubuntu-1", "1.0+Ubuntu_01"},
-		{"1!1.0", "01!1"},
-		{"2004d", "2004D"},
+	for _, test := range []struct {
+		file, name, version string
+		want                bool
+	}{
+		{"six-1.17.0-py3-none-any.whl", "Six", "1.17", true},
+		{"six-1.17.0-py3-none-any.whl", "six", "1.17.1", false},
+		{"six-1.17.0-py3-none-any.whl", "seven", "1.17.0", false},
+		{"six-1_1-py3-none-any.whl", "six", "1.post1", true},
+		{"six-1_1-py3-none-any.whl", "six", "1.1", false},
+		{"torch-2.1+cu_118-py3-none-any.whl", "torch", "2.1+cu.118", true},
+		{"torch-2.1+cu118-py3-none-any.whl", "torch", "2.1", false},
+		{"pytz-2004d-py3-none-any.whl", "pytz", "2004D", true},
+		{"x-1.0_rc1-py3-none-any.whl", "x", "1.0RC1", true},
 	} {
-		for _, other := range equal[1:] {
-			if a, b := canonicalWheelVersion(equal[0]), canonicalWheelVersion(other); a != b {
-				t.Errorf("%q and %q are equal, got %q and %q", equal[0], other, a, b)
-			}
+		n, err := parseWheelName(test.file)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	different := []string{"1", "1.1", "1a1", "1b1", "1rc1", "1.post1", "1.dev1", "1+1", "1!1", "10", "1.0.1", "2004d"}
-	for i, a := range different {
-		for _, b := range different[:i] {
-			if canonicalWheelVersion(a) == canonicalWheelVersion(b) {
-				t.Errorf("%q and %q differ", a, b)
-			}
+		if got := n.matches(test.name, test.version); got != test.want {
+			t.Errorf("%s and %s %s: %v, want %v", test.file, test.name, test.version, got, test.want)
 		}
 	}
 }

@@ -100,38 +100,6 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-func FuzzSatisfied(f *testing.F) {
-	for _, specifier := range []string{">=2,<3", "==1.*", "!=1.0", "~=1.4.5a4", "===x", ">1.0.post1", "<1.0rc1", "==1!0.*", "1.0+abc"} {
-		for _, version := range []string{"1.0", "1", "2.0rc1", "1!0.5", "1.0+abc.1", "x", "", "1.0.post1.dev2"} {
-			f.Add(specifier, version)
-		}
-	}
-	f.Fuzz(func(t *testing.T, specifier, version string) {
-		_ = Requirement{Name: "x", Specifier: specifier}.Satisfied(version) // no panic, whatever the fields hold
-		if order, back := CompareVersions(specifier, version), CompareVersions(version, specifier); order != -back {
-			t.Fatalf("%q and %q compare as %d and %d", specifier, version, order, back)
-		}
-		if CompareVersions(version, version) != 0 {
-			t.Fatalf("%q differs from itself", version)
-		}
-		exact, err := ParseRequirement("x", version)
-		if err != nil || exact.Specifier == "" || !exact.pinned() {
-			return
-		}
-		if _, err := parseVersion(version); err != nil {
-			return // a specifier of its own
-		}
-		if !exact.Satisfied(version) {
-			t.Fatalf("%q does not satisfy %q", version, exact)
-		}
-		for operator, want := range map[string]bool{">=": true, "<=": true, "!=": false, ">": false, "<": false} {
-			if r, err := ParseRequirement("x", operator+version); err == nil && r.Satisfied(version) != want {
-				t.Fatalf("%q satisfies %q: %v", version, r, !want)
-			}
-		}
-	})
-}
-
 // FuzzRate compares with a log that forgets nothing.
 func FuzzRate(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 10, 200, 0, 3, 4, 5}, byte(2), byte(4))

@@ -3,9 +3,10 @@ package policy
 import (
 	"fmt"
 	"math"
-	"slices"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/pep440"
 )
 
 // Config is what an operator lets be installed. Its zero value allows wheels of any size from the whole index, less what
@@ -281,8 +282,6 @@ func (p *Policy) CheckInstalledSize(bytes int64) Decision {
 
 // pinned reports whether a requirement names exactly one version.
 func (r Requirement) pinned() bool {
-	clauses, err := parseSpecifier(r.Specifier)
-	return err == nil && slices.ContainsFunc(clauses, func(c clause) bool {
-		return c.operator == "===" || c.operator == "==" && !c.prefix
-	})
+	clauses, err := pep440.ParseSpecifier(r.Specifier)
+	return err == nil && clauses.Pinned()
 }

@@ -5,6 +5,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/pep440"
 )
 
 // Bounds of a request, in characters. The longest name on the Python Package Index has fewer than 100.
@@ -61,8 +63,8 @@ func (r Requirement) Satisfied(version string) bool {
 	if r.Specifier == "" {
 		return true
 	}
-	clauses, err := parseSpecifier(r.Specifier)
-	return err == nil && clauses.match(version)
+	clauses, err := pep440.ParseSpecifier(r.Specifier)
+	return err == nil && clauses.Match(version)
 }
 
 var (
@@ -141,7 +143,7 @@ func ParseRequirement(pkg, version string) (Requirement, error) {
 	if text == "" {
 		return requirement, nil
 	}
-	clauses, err := parseSpecifier(text)
+	clauses, err := pep440.ParseSpecifier(text)
 	if err != nil {
 		return Requirement{}, invalid(field, "%v", err)
 	}

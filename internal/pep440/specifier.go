@@ -1,7 +1,6 @@
-package policy
+package pep440
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"regexp"
@@ -20,52 +19,21 @@ type clause struct {
 	text     string         // the normalised version, as it is written
 }
 
-// specifier is a set of clauses, all of which a version must match.
-type specifier []clause
+// Specifier is a set of clauses, all of which a version must match.
+type Specifier []clause
 
 var (
 	clauseShape = regexp.MustCompile(`^(~=|===|==|!=|<=|>=|<|>) *([^ ]+)$`)
 	// arbitraryShape is what "===" compares: any text without the signs that end a clause in PEP 508.
 	arbitraryShape = regexp.MustCompile(`^[A-Za-z0-9._+!*-]+$`)
-	localSeparator = regexp.MustCompile(`[-_.]`)
 )
 
-// parseVersion parses a PEP 440 version. The library keeps a local part as it is written, so that is normalised before.
-func parseVersion(s string) (pep440.Version, error) {
-	public, local, found := strings.Cut(s, "+")
-	if found {
-		parts := localSeparator.Split(local, -1)
-		for i, part := range parts {
-			if part != "" && strings.Trim(part, "0123456789") == "" {
-				parts[i] = cmp.Or(strings.TrimLeft(part, "0"), "0")
-			}
-		}
-		s = public + "+" + strings.Join(parts, ".")
-	}
-	return pep440.Parse(s) //nolint:wrapcheck // it names the version
-}
-
-// CompareVersions orders two PEP 440 versions: -1, 0 or 1. What is not PEP 440 comes before all that is, and by its text.
-func CompareVersions(a, b string) int {
-	left, leftErr := parseVersion(a)
-	right, rightErr := parseVersion(b)
-	switch {
-	case leftErr != nil && rightErr != nil:
-		return cmp.Compare(a, b)
-	case leftErr != nil:
-		return -1
-	case rightErr != nil:
-		return 1
-	}
-	return left.Compare(right)
-}
-
-// parseSpecifier reads a version, which stands for exactly that, or a specifier set. Its errors read after a field's name.
-func parseSpecifier(s string) (specifier, error) {
+// ParseSpecifier reads a version, which stands for exactly that, or a specifier set. Its errors read after a field's name.
+func ParseSpecifier(s string) (Specifier, error) {
 	if s != "" && !strings.ContainsAny(s, "<>=~^,") && !strings.HasPrefix(s, "!") {
 		s = "==" + s
 	}
-	var set specifier
+	var set Specifier
 	for text := range strings.SplitSeq(s, ",") {
 		text = strings.Trim(text, " ")
 		if text == "" {
@@ -108,7 +76,7 @@ func parseClause(s string) (clause, error) {
 	if c.operator == "==" || c.operator == "!=" {
 		text, c.prefix = strings.CutSuffix(text, ".*")
 	}
-	version, err := parseVersion(text)
+	version, err := parse(text)
 	if err != nil {
 		return clause{}, malformed(s)
 	}
@@ -136,7 +104,7 @@ func malformed(s string) error {
 }
 
 // String returns the set as PEP 508 writes it, in the order it was given.
-func (s specifier) String() string {
+func (s Specifier) String() string {
 	texts := make([]string, len(s))
 	for i, c := range s {
 		texts[i] = c.operator + c.text
@@ -144,8 +112,9 @@ func (s specifier) String() string {
 	return strings.Join(texts, ",")
 }
 
-func (s specifier) match(version string) bool {
-	parsed, err := parseVersion(version)
+// Match reports whether a version, as somebody wrote it, is one of the set.
+func (s Specifier) Match(version string) bool {
+	parsed, err := parse(version)
 	for _, c := range s {
 		if c.operator == "===" {
 			if !strings.EqualFold(c.text, strings.TrimSpace(version)) && (err != nil || !strings.EqualFold(c.text, parsed.String())) {
@@ -156,6 +125,11 @@ func (s specifier) match(version string) bool {
 		}
 	}
 	return true
+}
+
+// Pinned reports whether the set names exactly one version.
+func (s Specifier) Pinned() bool {
+	return slices.ContainsFunc(s, func(c clause) bool { return c.operator == "===" || c.operator == "==" && !c.prefix })
 }
 
 // match follows PEP 440, "Version specifiers". Pre-releases are not excluded here, save where an operator says so.
@@ -228,4 +202,13 @@ func splitRelease(s string) (epoch string, numbers []string) {
 		epoch, release = "0", s
 	}
 	return epoch, strings.Split(release, ".")
+}
+
+// quote shows a part of a specifier in a message, cut so that the message stays short.
+func quote(s string) string {
+	const shown = 60
+	if len(s) > shown {
+		s = s[:shown] + "..."
+	}
+	return `"` + s + `"`
 }
