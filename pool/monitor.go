@@ -3,8 +3,6 @@ package pool
 import (
 	"time"
 
-	"github.com/shirou/gopsutil/v3/process"
-
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
@@ -114,13 +112,11 @@ func treeMemory(lanePID int, tree []int, limit int64) int64 {
 	forked := procfs.ReadStatus(lanePID).Anonymous
 	var proportional int64
 	for _, pid := range tree {
-		maps, err := (&process.Process{Pid: int32(pid)}).MemoryMaps(true)
-		switch {
-		case err != nil: // it has ended, or is another user's and we may not look: then what it has written, about
-			proportional += max(0, procfs.ReadStatus(pid).Anonymous-forked)
-		case len(*maps) > 0:
-			proportional += int64((*maps)[0].Pss) << 10
+		share, ok := procfs.ReadProportional(pid)
+		if !ok { // it has ended, or is another user's and we may not look: then what it has written, about
+			share = max(0, procfs.ReadStatus(pid).Anonymous-forked)
 		}
+		proportional += share
 	}
 	return proportional + tables + hidden
 }

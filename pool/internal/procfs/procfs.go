@@ -56,6 +56,34 @@ func ReadStatus(pid int) Status {
 	return s
 }
 
+// ReadProportional returns what /proc/PID/smaps_rollup says a process holds, in bytes, swapped out or not: a page that n processes
+// share counts as 1/n of it. ok is false when the process has ended, or when we may not look.
+func ReadProportional(pid int) (bytes int64, ok bool) {
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+	if err != nil {
+		return 0, false
+	}
+	return proportional(string(text))
+}
+
+// proportional adds up the proportional sizes of a smaps_rollup.
+func proportional(text string) (bytes int64, ok bool) {
+	for line := range strings.Lines(text) {
+		name, rest, _ := strings.Cut(line, ":")
+		if name != "Pss" && name != "SwapPss" {
+			continue
+		}
+		size, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+		number, err := strconv.ParseInt(size, 10, 64)
+		if err != nil {
+			return 0, false
+		}
+		bytes += number << 10
+		ok = true
+	}
+	return bytes, ok
+}
+
 // ReadStat returns what /proc/PID/stat says from its third field on, the state.
 func ReadStat(pid int) ([]string, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
@@ -109,8 +137,7 @@ func SharedMappings(pids []int) (sum int64) {
 	return sum
 }
 
-// Descendants lists the processes below pid. gopsutil starts pgrep for this; the kernel has the list itself
-// (/proc/PID/task/TID/children, proc(5)).
+// Descendants lists the processes below pid, of which the kernel has a list (/proc/PID/task/TID/children, proc(5)).
 func Descendants(pid int) []int {
 	var found []int
 	for queue := []int{pid}; len(queue) > 0; {
