@@ -314,7 +314,7 @@ func FuzzTemplate(f *testing.F) {
 			}
 		}
 		mark.expectClosed(t)
-		if conn, _, err := tm.forkLane(time.Now().Add(time.Second)); !errors.Is(err, errTemplateGone) {
+		if conn, _, _, err := tm.forkLane(time.Now().Add(time.Second)); !errors.Is(err, errTemplateGone) {
 			t.Errorf("forked %v of a template that is gone, %v", conn, err)
 		}
 	})

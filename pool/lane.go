@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
 const (
@@ -30,6 +31,7 @@ type lane struct {
 	control  *control
 	pidfd    *os.File
 	pid      int       // as Caddy sees it
+	uid      int       // of user code, as Caddy sees it; 0 where it is Caddy's own
 	since    time.Time // when it was ready
 	made     int       // workers, so far
 	current  *worker
@@ -53,11 +55,11 @@ type exit struct {
 // startLane forks a lane and waits until it is ready, for as long as timeout.
 func startLane(t *template, timeout time.Duration) (*lane, error) {
 	deadline := time.Now().Add(timeout)
-	conn, pidfd, err := t.forkLane(deadline)
+	conn, pidfd, number, err := t.forkLane(deadline)
 	if err != nil {
 		return nil, err
 	}
-	l := &lane{template: t, control: conn, pidfd: pidfd}
+	l := &lane{template: t, control: conn, pidfd: pidfd, uid: hostID(t.plan, number)}
 	if l.pid, err = pidOf(pidfd); err == nil {
 		_ = conn.conn.SetReadDeadline(deadline)
 		var word []byte
@@ -76,6 +78,17 @@ func startLane(t *template, timeout time.Duration) (*lane, error) {
 	_ = conn.conn.SetReadDeadline(time.Time{})
 	l.since = time.Now()
 	return l, nil
+}
+
+// hostID is the id that user code of a lane has on the host, 0 where that is Caddy's own (enter_lane in confine.py).
+func hostID(p confine.Plan, number int) int {
+	switch {
+	case p.Order != confine.OrderRoot:
+		return 0
+	case p.World == confine.WorldNamespaces:
+		return confine.HostIDBase + p.UID + number%p.UIDs
+	}
+	return p.UID + number%p.UIDs
 }
 
 // pidOf returns the pid of a handle as this process sees it (pidfd_open(2): the Pid field of its fdinfo).

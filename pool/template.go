@@ -23,6 +23,7 @@ var templateModules = []string{"wire", "confine", "processes", "forks", "pages",
 type template struct {
 	*pythonProcess
 	cohort *cohort
+	plan   confine.Plan
 	growth backoff // of lanes that could not be started, or made no worker; guarded by the pool's mutex
 
 	mu    sync.Mutex
@@ -43,7 +44,7 @@ func startTemplate(ctx context.Context, python Interpreter, p confine.Plan) (*te
 	if err != nil {
 		return nil, err
 	}
-	t := &template{pythonProcess: process, lanes: map[int]chan<- laneStart{}, growth: backoff{first: 40 * time.Millisecond, longest: 5 * time.Second}}
+	t := &template{pythonProcess: process, plan: p, lanes: map[int]chan<- laneStart{}, growth: backoff{first: 40 * time.Millisecond, longest: 5 * time.Second}}
 	go t.receive()
 	return t, nil
 }
@@ -91,11 +92,12 @@ var errTemplateGone = errors.New("the template is gone")
 // errLaneTimeout is the error of a template that does not answer. It may be stopped, or hang in a call of the kernel.
 var errLaneTimeout = errors.New("the template did not answer in time")
 
-// forkLane asks for a lane until deadline. It returns Go's end of the lane's control socket and a handle on its process.
-func (t *template) forkLane(deadline time.Time) (*control, *os.File, error) {
+// forkLane asks for a lane until deadline. It returns Go's end of the lane's control socket, a handle on its process, and its
+// number.
+func (t *template) forkLane(deadline time.Time) (*control, *os.File, int, error) {
 	conn, theirs, err := newControl()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, 0, err
 	}
 	defer theirs.Close()
 	answer := make(chan laneStart, 1)
@@ -103,7 +105,7 @@ func (t *template) forkLane(deadline time.Time) (*control, *os.File, error) {
 	if t.lanes == nil {
 		t.mu.Unlock()
 		conn.close()
-		return nil, nil, errTemplateGone
+		return nil, nil, 0, errTemplateGone
 	}
 	id := int(laneNumbers.Add(1))
 	t.lanes[id] = answer
@@ -111,7 +113,7 @@ func (t *template) forkLane(deadline time.Time) (*control, *os.File, error) {
 	if err := t.tell("lane "+strconv.Itoa(id), deadline, int(theirs.Fd())); err != nil {
 		t.forget(id)
 		conn.close()
-		return nil, nil, fmt.Errorf("asking for a lane: %w", err)
+		return nil, nil, 0, fmt.Errorf("asking for a lane: %w", err)
 	}
 	late := time.NewTimer(time.Until(deadline))
 	defer late.Stop()
@@ -128,9 +130,9 @@ func (t *template) forkLane(deadline time.Time) (*control, *os.File, error) {
 	}
 	if started.err != nil {
 		conn.close()
-		return nil, nil, started.err
+		return nil, nil, 0, started.err
 	}
-	return conn, started.pidfd, nil
+	return conn, started.pidfd, id, nil
 }
 
 // tell writes to the control socket, whose buffer is full where the template does not read, until deadline: the latest one of what

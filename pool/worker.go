@@ -78,6 +78,11 @@ func (w *worker) open() (theirs []int, err error) {
 		if _, err = unix.FcntlInt(uintptr(mine), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 			return nil, fmt.Errorf("making pipes: %w", err)
 		}
+		if w.lane.uid != 0 {
+			// To open /dev/stdout is to open this pipe anew, which the kernel allows to its owner only. Where Caddy may
+			// give nothing away, that stays refused.
+			_ = unix.Fchown(other, w.lane.uid, w.lane.uid)
+		}
 	}
 	var end int
 	if w.channel, end, err = newChannel(); end >= 0 {
