@@ -97,6 +97,9 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys confine.System, set *p
 	if p.plan, err = confine.New(p.cfg.limits(), p.python.sources(p.cfg), sys, confine.WorldProcess, p.scratchDir); err != nil {
 		return nil, err
 	}
+	if err = p.python.commands.Write(p.python.Executable, filepath.Join(p.scratchDir, confine.CommandsDir)); err != nil {
+		return nil, fmt.Errorf("making the command python: %w", err)
+	}
 	if sys.Euid == 0 {
 		if dir := closedTo(p.python.Executable); dir != "" {
 			return nil, fmt.Errorf("python %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+

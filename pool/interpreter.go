@@ -27,6 +27,7 @@ type Interpreter struct {
 	libraries []string // directories of shared libraries that it has loaded
 	tag       string   // names what packages that were installed for it fit: its binary interface, and which installation it is
 	modules   []string // names of the standard library, sorted
+	commands  confine.Commands
 }
 
 //go:embed python/probe.py
@@ -70,7 +71,7 @@ func findInterpreter(ctx context.Context, name string) (Interpreter, error) {
 	}
 	installation := sha256.Sum256([]byte(strings.Join(found.Paths, "\n")))
 	return Interpreter{Executable: found.Executable, Version: found.Version,
-		roots: found.Roots, paths: found.Paths, libraries: found.Libraries, modules: found.Modules,
+		roots: found.Roots, paths: found.Paths, libraries: found.Libraries, modules: found.Modules, commands: confine.FindCommands(found.Executable),
 		tag: fmt.Sprintf("%s-%x", filepath.Base(found.ABI), installation[:4])}, nil
 }
 
@@ -89,5 +90,5 @@ func lastLine(text string) string {
 
 // sources is what confinement lets programs read of the interpreter, and of what cfg adds.
 func (i Interpreter) sources(cfg Config) confine.Sources {
-	return confine.Sources{Executable: i.Executable, Roots: i.roots, Paths: i.paths, Libraries: i.libraries, PythonPath: cfg.PythonPath, Preload: cfg.Preload}
+	return confine.Sources{Executable: i.Executable, Roots: i.roots, Paths: i.paths, Libraries: i.libraries, PythonPath: cfg.PythonPath, Preload: cfg.Preload, Commands: i.commands}
 }

@@ -94,7 +94,7 @@ func (x *pythonProcess) spawn(python Interpreter, p confine.Plan, stdout io.Writ
 	cmd := exec.Command(python.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap))
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	cmd.Dir = "/"
-	cmd.Env = environment(os.LookupEnv)
+	cmd.Env = environment(p.Path, os.LookupEnv)
 	// A session of its own: a terminal's ^C is for Caddy, which then ends the template in good order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if p.World == confine.WorldNamespaces {
@@ -133,11 +133,11 @@ func (x *pythonProcess) spawn(python Interpreter, p confine.Plan, stdout io.Writ
 	return nil
 }
 
-func environment(lookup func(string) (string, bool)) []string {
+func environment(path string, lookup func(string) (string, bool)) []string {
 	env := []string{
 		// Symbols are resolved before the forks, not in each of them. The template removes it from what user code sees.
 		"LD_BIND_NOW=1",
-		"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=sandbox", "LOGNAME=sandbox",
+		"PATH=" + path, "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=sandbox", "LOGNAME=sandbox",
 		// A fork server has one thread; numerical libraries start theirs on import unless told otherwise.
 		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
 	}

@@ -1,6 +1,10 @@
 package tests
 
 import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 )
 
@@ -31,4 +35,85 @@ os.system("exec 5> /dev/stdout; echo kept open >&5")
 		}
 		c.mustPrint("print(open('/dev/stdin').read() == '')", "True\n")
 	})
+}
+
+// askPython starts children by each name of the interpreter. They are to be the program's own, with all that it can import.
+const askPython = `
+import json, os, shutil, subprocess, sys
+ask = "import json, os, sys; print(json.dumps([sys.version, sys.prefix, sys.base_prefix, sys.path[1:], sys.executable]))"
+own = json.loads(subprocess.check_output([sys.executable, "-c", ask]))
+assert own[4] == sys.executable and own[1] == sys.prefix, own
+for command in (["python3", "-c", ask], ["python", "-c", ask], ["/usr/bin/env", "python3", "-c", ask], ["sh", "-c", "exec python -c '%s'" % ask]):
+    child = json.loads(subprocess.check_output(command))
+    same_file = os.path.dirname(child[4]) == os.path.dirname(sys.executable)
+    print(child[:4] == own[:4] and same_file, *([] if child[:4] == own[:4] and same_file else [command[:2], child, own]))
+open("s.py", "w").write("import sys; print(sys.argv[1:]); sys.exit(3)")
+done = subprocess.run(["python", "s.py", "a b", "$c", "'"], capture_output=True, text=True)
+print(done.stdout.strip(), done.returncode, done.stderr.strip())
+`
+
+const askedPython = "True\nTrue\nTrue\nTrue\n['a b', '$c', \"'\"] 3 \n"
+
+// In every world python3 and python are the configured interpreter, whatever lies beside it.
+func TestChildrenAreTheSamePython(t *testing.T) {
+	t.Parallel()
+	system := systemPython(t)
+	dir := interpreterDir(t)
+	inVenv := venv(t, filepath.Join(dir, "venv"), nil)
+	copies := filepath.Join(dir, "copies")
+	if out, err := exec.Command(system, "-m", "venv", "--without-pip", "--copies", copies).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	// A directory whose python3 is another one, as /usr/bin is for python3.14, and that says ' in its name.
+	odd := filepath.Join(dir, "it's odd")
+	if err := os.Mkdir(odd, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	real, err := filepath.EvalSymlinks(system)
+	if err != nil {
+		t.Fatal(err)
+	}
+	chosen := filepath.Join(odd, "python3.99")
+	if err := os.Symlink(real, chosen); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(odd, "python3"), []byte("#!/bin/sh\necho another\n"), 0o755); err != nil { //nolint:gosec // for everybody to run
+		t.Fatal(err)
+	}
+	for name, python := range map[string]string{"system": system, "venv": inVenv, "venv of copies": filepath.Join(copies, "bin", "python3"), "beside another": chosen} {
+		for _, w := range worlds {
+			t.Run(name+"/"+w.name, func(t *testing.T) {
+				if w.root && os.Geteuid() != 0 {
+					t.Skip("only root can start Caddy as root")
+				}
+				o := caddyOptions{directive: fmt.Sprintf("python %q", python), noNamespaces: !w.namespaces}
+				if !w.root {
+					o.credential = ordinaryUser()
+				}
+				c := startCaddy(t, o)
+				c.mustPrint(askPython, askedPython)
+				if name == "venv" {
+					c.mustPrint("import subprocess; print(subprocess.check_output(['python3', '-c', 'import only_in_this_venv as v; print(v.WORD)'], text=True))", "from the venv\n\n")
+				}
+				if name != "beside another" {
+					c.mustPrint("import os, sys; print(os.environ['PATH'].split(':')[0] == os.path.dirname(sys.executable))", "True\n")
+				}
+				// The names that were made for it are nothing that a run can change.
+				c.mustPrint(`
+import os, shutil
+for name in ("python", "python3"):
+    path = shutil.which(name)
+    for attempt in (lambda: open(path, "w"), lambda: os.unlink(path), lambda: os.rename(path, path + "2"), lambda: open(os.path.dirname(path) + "/ls", "w")):
+        try: attempt(); print("changed", path)
+        except OSError: pass
+`, "")
+			})
+		}
+	}
+}
+
+// A shim stands for an interpreter elsewhere (pyenv and kin): its own directory is the one that counts.
+func TestChildrenAreThePythonBehindAShim(t *testing.T) {
+	t.Parallel()
+	startCaddy(t, caddyOptions{}).mustPrint(askPython, askedPython)
 }

@@ -57,6 +57,7 @@ type Plan struct {
 	Preload    []string     `json:"preload"`
 	PythonPath []string     `json:"python_path"`
 	Packages   string       `json:"packages"` // where installed packages are found; "" for nowhere
+	Path       string       `json:"-"`        // the environment's PATH
 }
 
 type rootPlan struct {
@@ -164,6 +165,7 @@ type Sources struct {
 	Libraries  []string // directories of shared libraries that it has loaded
 	PythonPath []string // extra import roots
 	Preload    []string // modules
+	Commands   Commands
 }
 
 // New decides the confinement of a pool. scratchDir is used only without namespaces.
@@ -190,11 +192,16 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 	}
 	root := makeRoot(python, sys)
 	if w == WorldNamespaces {
+		for _, name := range python.Commands.wrapped {
+			root.Files = append(root.Files, File{Target: commandsTarget + "/" + name, Mode: 0o755, Content: wrapper(python.Executable)})
+		}
+		p.Path = python.Commands.path(python.Executable, commandsTarget)
 		p.Root = root
 		p.Masked = maskedPaths
 		p.Scratch = Scratch{Path: "/tmp", Options: fmt.Sprintf("size=%d,nr_inodes=%d,mode=1777", bounds.Scratch, maxFiles(bounds.Scratch))}
 	} else {
 		p.Scratch = Scratch{Path: scratchDir}
+		p.Path = python.Commands.path(python.Executable, filepath.Join(scratchDir, CommandsDir))
 		if sys.Euid == 0 {
 			p.UID += HostIDBase
 		}
@@ -205,6 +212,9 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 		p.Rlimits = append(p.Rlimits, Rlimit{Name: "RLIMIT_NPROC", Value: int64(bounds.Processes) + 1})
 	}
 	p.Landlock = makeLandlock(sys.Landlock, w, root)
+	if w == WorldProcess && len(python.Commands.wrapped) > 0 {
+		p.Landlock = p.Landlock.readable(filepath.Join(scratchDir, CommandsDir))
+	}
 	p.Semaphores = w == WorldProcess && p.Landlock.ABI > 0
 	if sys.Seccomp {
 		program, err := SeccompProgram(sys.goarch, SeccompPolicy{World: w, OwnsFiles: w == WorldProcess && sys.Euid != 0})
