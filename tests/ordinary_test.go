@@ -117,3 +117,48 @@ func TestChildrenAreThePythonBehindAShim(t *testing.T) {
 	t.Parallel()
 	startCaddy(t, caddyOptions{}).mustPrint(askPython, askedPython)
 }
+
+// Programs that talk over sockets set options, and find those that ordinary programs set.
+func TestOrdinarySocketOptions(t *testing.T) {
+	inEachWorld(t, "", func(t *testing.T, c *caddy) {
+		c.mustPrint(`
+import socket, struct
+for s in (*socket.socketpair(), *socket.socketpair(type=socket.SOCK_DGRAM)):
+    for name in (socket.SO_REUSEADDR, socket.SO_KEEPALIVE, socket.SO_SNDBUF, socket.SO_RCVBUF, socket.SO_PASSCRED, socket.SO_RCVLOWAT):
+        s.setsockopt(socket.SOL_SOCKET, name, 1)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 1))
+    for name in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO): s.setsockopt(socket.SOL_SOCKET, name, struct.pack("ll", 1, 0))
+    try: s.setsockopt(socket.SOL_SOCKET, 26, b"")
+    except OSError as e: print(e.strerror)
+`, "Protocol not available\nProtocol not available\nProtocol not available\nProtocol not available\n")
+		if c.o.noNamespaces {
+			return // there are no others
+		}
+		c.mustPrint(`
+import asyncio, http.client, http.server, multiprocessing.connection, socket, socketserver, threading, urllib.request, xmlrpc.client, xmlrpc.server
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self): self.send_response(200); self.end_headers(); self.wfile.write(b"page")
+    def log_message(self, *_): pass
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+print(urllib.request.urlopen("http://127.0.0.1:%d/" % server.server_port).read().decode())
+async def talk():
+    async def answer(reader, writer): writer.write((await reader.readline()).upper()); await writer.drain(); writer.close()
+    for options in ({"reuse_port": True}, {"reuse_address": True}, {}):
+        s = await asyncio.start_server(answer, "127.0.0.1", 0, **options)
+        reader, writer = await asyncio.open_connection(*s.sockets[0].getsockname())
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        writer.write(b"hello\n"); print((await reader.readline()).decode().strip()); writer.close(); s.close()
+    transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0), allow_broadcast=True, reuse_port=True)
+    transport.close()
+asyncio.run(talk())
+with multiprocessing.connection.Listener(("127.0.0.1", 0)) as listener:
+    client = multiprocessing.connection.Client(listener.address); other = listener.accept(); client.send([1, 2]); print(other.recv())
+with socket.create_server(("::1", 0), family=socket.AF_INET6, reuse_port=True) as s, socket.create_connection(s.getsockname()[:2]) as c:
+    for level, names in ((socket.IPPROTO_TCP, (socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT, socket.TCP_USER_TIMEOUT, socket.TCP_QUICKACK, socket.TCP_CORK, socket.TCP_NOTSENT_LOWAT)),
+                         (socket.IPPROTO_IPV6, (socket.IPV6_UNICAST_HOPS, socket.IPV6_TCLASS))):
+        for name in names: c.setsockopt(level, name, 5); assert c.getsockopt(level, name) >= 0
+print("done")
+`, "page\nHELLO\nHELLO\nHELLO\n[1, 2]\ndone\n")
+	})
+}

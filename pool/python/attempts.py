@@ -1,6 +1,7 @@
 """The probe: run like any program when a pool starts. It tries what each guarantee forbids and prints what it could do.
 Where a wall is missing it does no harm: it asks, opens and connects, and takes back what it makes."""
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -45,6 +46,15 @@ def capabilities():
     return any(int(status[name], 16) for name in ("CapInh", "CapPrm", "CapEff", "CapAmb"))
 
 
+def upper_layer():
+    """Whether the kernel looks for a layer; there is none of that name, and so it then says ENOENT."""
+    with socket.socket() as s:
+        try:
+            s.setsockopt(socket.IPPROTO_TCP, 31, b"sandbox-probe")
+        except OSError as e:
+            return e.errno == errno.ENOENT
+
+
 def shared_memory():
     number = libc.shmget(0, 4096, 0o600)
     if number >= 0:
@@ -67,6 +77,11 @@ attempt("privilege", "use capabilities", capabilities)
 attempt("privilege", "gain privilege by an exec", lambda: libc.prctl(39, 0, 0, 0, 0) != 1)
 if host["seccomp"]:
     attempt("privilege", "make a user namespace", lambda: in_child(lambda: libc.unshare(0x10000000)))
+    # Where the kernel's faults of late were that gave root to everybody who could ask: CVE-2026-31431, 43500, 43284, 46300.
+    attempt("privilege", "use the kernel's ciphers (AF_ALG)", lambda: socket.socket(38, socket.SOCK_SEQPACKET).close())
+    attempt("privilege", "speak RxRPC (AF_RXRPC)", lambda: socket.socket(33, socket.SOCK_DGRAM, socket.AF_INET).close())
+    attempt("privilege", "set up IPsec (NETLINK_XFRM)", lambda: socket.socket(16, socket.SOCK_RAW, 6).close())
+    attempt("privilege", "put another layer on TCP (TCP_ULP)", upper_layer)
 for name in ("RLIMIT_DATA", "RLIMIT_FSIZE", "RLIMIT_NOFILE", "RLIMIT_NPROC"):
     attempt("bounds", f"go on without {name}", lambda: resource.RLIM_INFINITY in resource.getrlimit(getattr(resource, name)))
 if host["seccomp"]:

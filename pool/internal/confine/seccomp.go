@@ -171,6 +171,7 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 			}
 		}
 	}
+	verdicts[table.SyscallNames["setsockopt"]] = p.socketOptions(allow)
 
 	// The last run has no end: the calls of x32, which share their architecture's number, lie in it.
 	runs := []numberRun{{0, verdicts[0]}}

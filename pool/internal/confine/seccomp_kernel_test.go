@@ -8,8 +8,11 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // testSources is the python3 on PATH as it describes itself.
@@ -207,4 +210,63 @@ except OSError as e: print(repr(e))
 	if want := "works\nPermissionError(13, 'Permission denied')\n"; out != want {
 		t.Errorf("got %q, want %q", out, want)
 	}
+}
+
+// The probe would notice if the filter did not stand in the way: without it, it says what it could do.
+func TestProbeNoticesOpenDoors(t *testing.T) {
+	t.Parallel()
+	attempts, err := os.ReadFile("../../python/attempts.py")
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	host := mustJSON(map[string]any{"directory": dir, "secret": dir + "/secret", "socket": "", "abstract": "none", "port": 1, "pid": os.Getpid(), "seccomp": true})
+	const loads = `
+import os, socket
+if PROGRAM:
+    import sys; sys.argv[1:] = [PROGRAM]
+    exec(LOAD)
+elif os.getuid() == 0:   # what nothing confines runs as an ordinary user
+    import ctypes, errno, json, mmap, os, resource, signal, stat, struct, subprocess, threading, time
+    os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)
+`
+	run := func(program string) (could map[string][]string) {
+		out := runPython(t, "PROGRAM, LOAD, HOST = "+mustJSON(program)+", "+mustJSON(loadFilter)+", "+mustJSON(host)+loads+string(attempts))
+		if err := json.Unmarshal([]byte(out), &could); err != nil {
+			t.Fatalf("%v in %s", err, out)
+		}
+		return could
+	}
+	doors := []string{"put another layer on TCP (TCP_ULP)"} // what every kernel has since 4.13
+	for what, socket := range map[string][3]int{
+		"use the kernel's ciphers (AF_ALG)": {unix.AF_ALG, unix.SOCK_SEQPACKET, 0}, "speak RxRPC (AF_RXRPC)": {unix.AF_RXRPC, unix.SOCK_DGRAM, unix.AF_INET},
+		"set up IPsec (NETLINK_XFRM)": {unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM},
+	} {
+		if fd, err := unix.Socket(socket[0], socket[1], socket[2]); err == nil {
+			_ = unix.Close(fd)
+			doors = append(doors, what)
+		}
+	}
+	open := run("")["privilege"]
+	for _, door := range doors {
+		if !slices.Contains(open, door) {
+			t.Errorf("unconfined it could %q, and not %s", open, door)
+		}
+	}
+	for _, policy := range []SeccompPolicy{inNamespaces, amongProcesses} {
+		shut := run(hex.EncodeToString(runningProgram(t, policy)))["privilege"]
+		for _, door := range doors {
+			if slices.Contains(shut, door) {
+				t.Errorf("with the filter of %s it could %s", policy.World, door)
+			}
+		}
+	}
+}
+
+func mustJSON(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // strings and numbers
+	}
+	return string(b)
 }

@@ -180,6 +180,58 @@ func TestSeccompAnswersSockets(t *testing.T) {
 	}
 }
 
+// Of a socket only what ordinary programs set can be set, in every world.
+func TestSeccompAnswersSocketOptions(t *testing.T) {
+	t.Parallel()
+	const high = 1 << 40 // bits that the kernel does not read
+	type option struct{ level, name uint64 }
+	allowed := map[option]bool{}
+	for _, o := range []option{
+		// asyncio, socketserver, http.server, requests, urllib3, aiohttp, uvicorn, gunicorn, zmq, redis, multiprocessing
+		{1, 2}, {1, 15}, {1, 9}, {1, 6}, {1, 7}, {1, 8}, {1, 10}, {1, 13}, {1, 16}, {1, 18}, {1, 20}, {1, 21}, {1, 66}, {1, 67},
+		{6, 1}, {6, 2}, {6, 3}, {6, 4}, {6, 5}, {6, 6}, {6, 7}, {6, 8}, {6, 9}, {6, 12}, {6, 18}, {6, 25},
+		{0, 1}, {0, 2}, {0, 8}, {0, 10}, {0, 11}, {0, 24},
+		{41, 16}, {41, 23}, {41, 25}, {41, 26}, {41, 49}, {41, 67},
+	} {
+		allowed[o] = true
+	}
+	refused := []option{
+		{6, 31}, {6, 13}, {6, 14}, {6, 19}, {6, 23}, {6, 38}, // TCP_ULP, congestion control, MD5 signatures, repair, fast open, authentication
+		{1, 26}, {1, 50}, {1, 51}, {1, 52}, {1, 25}, {1, 36}, {1, 37}, {1, 60}, {1, 46}, // packet filters, devices, marks, timestamps, zero copy, busy polling
+		{0, 35}, {0, 39}, {0, 32}, {0, 64}, {0, 65}, {0, 128}, {0, 4}, {0, 3}, {0, 19}, // multicast, netfilter's tables, headers, transparency
+		{41, 20}, {41, 64}, {41, 1}, {41, 57}, {41, 54}, // multicast, netfilter's tables, address forms, extension headers
+		{17, 100}, {17, 103}, {263, 1}, {279, 1}, {255, 1}, {270, 1}, {282, 1}, {285, 1}, {0xffffffff, 2}, {high | 7, 2}, // UDP_ENCAP and other protocols
+	}
+	for goarch, table := range seccompArches {
+		number := uint32(table.SyscallNames["setsockopt"])
+		for _, policy := range []SeccompPolicy{inNamespaces, amongProcesses, {world: worldProcess, connects: true}} {
+			program := makeProgram(t, goarch, policy)
+			for level := range uint64(300) {
+				for name := range uint64(140) {
+					want := unix.ENOPROTOOPT
+					if allowed[option{level, name}] {
+						want = 0
+					}
+					if level > 1 && level != 6 && level != 41 && name > 2 { // no option of these
+						continue
+					}
+					if got := answers(t, program, uint32(table.ID), number, 3, level, name); got != want {
+						t.Errorf("%s: option %d of level %d: got %d, want %d", goarch, name, level, got, want)
+					}
+				}
+			}
+			for _, o := range refused {
+				if got := answers(t, program, uint32(table.ID), number, 3, o.level, o.name); got != unix.ENOPROTOOPT {
+					t.Errorf("%s: option %d of level %d: got %d", goarch, o.name, o.level, got)
+				}
+			}
+			if got := answers(t, program, uint32(table.ID), number, 3, high|6, high|31); got != unix.ENOPROTOOPT {
+				t.Errorf("%s: TCP_ULP with high bits: got %d", goarch, got)
+			}
+		}
+	}
+}
+
 // TestSeccompRefuses holds for profiles to come too: what they allow anew is refused here.
 func TestSeccompRefuses(t *testing.T) {
 	t.Parallel()

@@ -1,0 +1,38 @@
+package confine
+
+import (
+	"slices"
+
+	"golang.org/x/sys/unix"
+)
+
+// socketOptions are what programs may set of a socket, by level: what Python's standard library, its web servers and clients,
+// and message queues set. Whatever else a kernel knows was made for few and is where its faults are: upper layers on TCP
+// (TCP_ULP, CVE-2026-46300), packet filters, multicast, netfilter's tables, timestamps and zero copies.
+var socketOptions = []struct {
+	level   uint32
+	options []uint32
+}{
+	{unix.SOL_SOCKET, []uint32{
+		unix.SO_REUSEADDR, unix.SO_REUSEPORT, unix.SO_KEEPALIVE, unix.SO_BROADCAST, unix.SO_OOBINLINE, unix.SO_LINGER, unix.SO_PASSCRED,
+		unix.SO_SNDBUF, unix.SO_RCVBUF, unix.SO_RCVLOWAT, unix.SO_RCVTIMEO, unix.SO_SNDTIMEO, unix.SO_RCVTIMEO_NEW, unix.SO_SNDTIMEO_NEW,
+	}},
+	{unix.IPPROTO_TCP, []uint32{
+		unix.TCP_NODELAY, unix.TCP_MAXSEG, unix.TCP_CORK, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.TCP_SYNCNT, unix.TCP_LINGER2,
+		unix.TCP_DEFER_ACCEPT, unix.TCP_QUICKACK, unix.TCP_USER_TIMEOUT, unix.TCP_NOTSENT_LOWAT,
+	}},
+	{unix.IPPROTO_IP, []uint32{unix.IP_TOS, unix.IP_TTL, unix.IP_PKTINFO, unix.IP_MTU_DISCOVER, unix.IP_RECVERR, unix.IP_BIND_ADDRESS_NO_PORT}},
+	{unix.IPPROTO_IPV6, []uint32{unix.IPV6_V6ONLY, unix.IPV6_UNICAST_HOPS, unix.IPV6_TCLASS, unix.IPV6_MTU_DISCOVER, unix.IPV6_RECVERR, unix.IPV6_RECVPKTINFO}},
+}
+
+// socketOptions goes on to allow for an option that is listed. The answer to another is that of a kernel without it, which
+// libraries are used to.
+func (p *seccompAssembler) socketOptions(allow position) position {
+	refuse := p.errno(unix.ENOPROTOOPT)
+	next := refuse
+	for _, of := range slices.Backward(socketOptions) {
+		known := p.condition(seccompCondition{argument: 2, values: of.options}, allow, refuse)
+		next = p.condition(seccompCondition{argument: 1, values: []uint32{of.level}}, known, next)
+	}
+	return next
+}
