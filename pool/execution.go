@@ -183,6 +183,7 @@ func (e *execution) fill(r *Result) (err error) {
 	r.Truncated = cutOut || cutErr
 	r.Usage.CPUTime = w.exit.cpu
 	r.Usage.PeakMemory = max(w.exit.maxRSSBytes, w.peak.Load())
+	r.Usage.Processes = int(w.crowd.Load())
 	r.Status, r.ExitCode, err = outcome(w.reason, w.exit)
 	return err
 }

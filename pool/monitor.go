@@ -73,6 +73,9 @@ func (p *Pool) look(interval time.Duration) bool {
 		if held > w.peak.Load() {
 			w.peak.Store(held)
 		}
+		if n := int64(len(tree)); n > w.crowd.Load() {
+			w.crowd.Store(n)
+		}
 		switch {
 		case held > p.cfg.Memory:
 			p.end(w, ReasonMemoryLimit)

@@ -66,6 +66,8 @@ type Usage struct {
 	CPUTime time.Duration
 	// PeakMemory is the largest resident size seen, in bytes.
 	PeakMemory int64
+	// Processes is the largest number of processes seen at once, 0 of an execution that was over before anybody looked.
+	Processes int
 	// QueueTime is the wait for a worker.
 	QueueTime time.Duration
 }

@@ -43,6 +43,7 @@ type worker struct {
 	making   bool         // likewise; counted in its cohort
 	session  atomic.Bool  // it takes input for as long as it lives
 	peak     atomic.Int64 // bytes, by the monitor
+	crowd    atomic.Int64 // the most processes at once, likewise
 
 	// The monitor's own: when it counts the files next, and which processes have been made to give way.
 	scratchDue time.Time
