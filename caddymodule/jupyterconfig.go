@@ -48,9 +48,14 @@ func (h *Handler) addJupyter(rt *runtime, cfg pool.Config) error {
 		return err
 	}
 	standard, most := h.executeTimeouts()
-	h.jupyter = jupyter.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Log: h.log}, jupyter.Options{
+	executions := &operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, Processes: cfg.Processes, Log: h.log}
+	packages := install.KernelHints(rt.pool.Generation)
+	h.jupyter = jupyter.New(executions, jupyter.Options{
 		Logger: h.log, Token: token, Bodies: rt.bodies(h.bodyBounds()), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
-		Timeout: standard, Slots: rt.places, AcquireTimeout: cfg.AcquireTimeout, Hint: install.KernelHint(rt.pool.Generation), InFlight: &h.inFlight,
+		Timeout: standard, Slots: rt.places, AcquireTimeout: cfg.AcquireTimeout, InFlight: &h.inFlight,
+		Hint: func(code, traceback string, generation int) string {
+			return executions.HintOnCell(code, traceback, packages(generation))
+		},
 	})
 	h.jupyter.AddTo(h.routes)
 	return nil

@@ -225,7 +225,7 @@ func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 		return err
 	}
 	return api.AddOperations(h.routes,
-		&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Hint: install.Hint, Log: h.log}, install.OrNil(),
+		&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes, Packages: install.Hints(), Log: h.log}, install.OrNil(),
 		api.Options{DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()), Health: state.Look, InFlight: &h.inFlight})
 }
 
@@ -264,7 +264,7 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 		if err != nil {
 			return nil, err
 		}
-		return mcpserver.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Hint: install.Hint, Log: log}, mcpserver.Options{
+		return mcpserver.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes, Packages: install.Hints(), Log: log}, mcpserver.Options{
 			Install: install.OrNil(),
 			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()),
 			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation/hint"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -70,6 +71,7 @@ func (k *kernel) run(c *cell) (aborted []*cell) {
 // runIn runs a cell in the kernel's process and returns what ended it, nil when nothing did.
 func (k *kernel) runIn(c *cell, count int) *cellFailure {
 	id := operation.NewID()
+	source := cellSource{code: c.Code}
 	for {
 		p, fresh, err := k.lease(c)
 		if err != nil {
@@ -86,7 +88,7 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 			}
 			k.publish(c.parent, kind, content)
 		})
-		end := p.run(c, out, cellFrame(mark, count, c.Code))
+		end := p.run(c, out, cellFrame(mark, count, source.code))
 		if end.died {
 			k.forget(p)
 			byUs := end.interrupted || end.timedOut
@@ -98,6 +100,17 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 			}
 		}
 		failure, result := k.outcome(p, end)
+		if failure != nil && !end.died && source.other(failure) {
+			continue
+		}
+		if source.first != nil {
+			if !end.died && failedToCompile(failure) {
+				failure = source.first
+			} else {
+				k.publish(c.parent, "stream", streamText{"stderr", "[" + hint.Unfenced + "]\n"})
+			}
+		}
+		k.addHint(c, p, failure)
 		if fresh {
 			result.Usage.QueueTime = p.waited
 		}
@@ -211,14 +224,17 @@ func (k *kernel) outcome(p *process, end cellEnd) (*cellFailure, pool.Result) {
 	if said.Name == "KeyboardInterrupt" {
 		result.ExitCode = 130
 	}
-	if said.Name == "ModuleNotFoundError" && k.front.o.Hint != nil {
-		if module := operation.MissingModule(said.Name + ": " + said.Value); module != "" {
-			if hint := k.front.o.Hint(module, int(p.generation.Load())); hint != "" {
-				said.Traceback = append(said.Traceback, hint)
-			}
-		}
-	}
 	return said, result
+}
+
+// addHint adds to the traceback of a cell that has failed what to do about it.
+func (k *kernel) addHint(c *cell, p *process, failure *cellFailure) {
+	if failure == nil || k.front.o.Hint == nil {
+		return
+	}
+	if words := k.front.o.Hint(c.Code, strings.Join(failure.Traceback, "\n"), int(p.generation.Load())); words != "" {
+		failure.Traceback = append(failure.Traceback, words)
+	}
 }
 
 // refuseExpressions answers user_expressions, which no client that runs code has been seen to send.

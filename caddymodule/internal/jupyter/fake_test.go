@@ -119,7 +119,7 @@ func (p *fakeProcess) cell(frame []byte) (result pool.Result, over bool) {
 	case "raise":
 		p.say("error", "ValueError", "no", "Traceback\nValueError: no")
 	case "import":
-		p.say("error", "ModuleNotFoundError", "No module named '"+name+"'", "Traceback")
+		p.say("error", "ModuleNotFoundError", "No module named '"+name+"'", "Traceback (most recent call last):\nModuleNotFoundError: No module named '"+name+"'")
 	case "damaged":
 		p.in.Stdout([]byte("\x1e" + p.mark + " !!!\x1d"))
 		p.say("nonsense")

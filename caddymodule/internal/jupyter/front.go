@@ -56,8 +56,9 @@ type Options struct {
 	// Places bounds the processes, for all fronts of a pool together. AcquireTimeout is how long a cell waits for one.
 	Slots          *Slots
 	AcquireTimeout time.Duration
-	// Hint says what to do about a module that is missing in a process with a generation of packages; nil gives no hints.
-	Hint func(module string, generation int) string
+	// Hint says what to do about a cell that has failed with a traceback, in a process with a generation of packages; nil gives no
+	// hints.
+	Hint func(code, traceback string, generation int) string
 	// InFlight counts cells that run, so that a reload waits for them; nil for nobody.
 	InFlight *atomic.Int64
 

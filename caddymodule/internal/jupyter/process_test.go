@@ -202,10 +202,13 @@ func TestJupyterHints(t *testing.T) {
 	site := newSite(t, Options{})
 	generation := 1
 	site.cells.generation.Store(1)
-	site.front.o.Hint = (&operation.Installs{}).KernelHint(func() int { return generation })
+	packages := (&operation.Installs{}).KernelHints(func() int { return generation })
+	site.front.o.Hint = func(code, traceback string, generation int) string {
+		return (&operation.Executions{}).HintOnCell(code, traceback, packages(generation))
+	}
 	client := site.dial(site.start())
 	expectIn(t, "as it began", client.ask("import numpy"), "The module numpy is not installed, and this server does not install packages")
 	generation = 2
 	expectIn(t, "after an install", client.ask("import numpy"), "restart the kernel, then run the code again")
-	expectIn(t, "what is no package", client.ask("import os"), `"traceback":["Traceback"]`)
+	expectIn(t, "what is no package", client.ask("import os"), `"traceback":["Traceback (most recent call last):","ModuleNotFoundError: No module named 'os'"]`)
 }

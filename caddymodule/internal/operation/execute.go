@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"time"
 	"unicode/utf8"
 
@@ -16,6 +17,7 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation/hint"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -41,7 +43,7 @@ type ExecuteOutput struct {
 	Status        string       `json:"status" enum:"ok,error,timeout,memory_limit,output_limit,killed" doc:"How the run ended."`
 	Truncated     bool         `json:"truncated" doc:"True when some output was left out."`
 	Usage         ExecuteUsage `json:"usage" doc:"What the run cost."`
-	Hint          string       `json:"hint,omitempty" doc:"What to do about a module that is missing, or a limit that was met."`
+	Hint          string       `json:"hint,omitempty" doc:"What to do next, in a sentence or two: about a module that is missing, a limit that was met, a network that is not there, code that is no plain Python."`
 }
 
 type ExecuteUsage struct {
@@ -70,9 +72,11 @@ type Executions struct {
 	DefaultTimeout, MaxTimeout time.Duration
 	// memory and outputKill are the pool's limits, in bytes.
 	Memory, OutputKill int64
-	// hint says what to do about a module that is missing, "" for nothing; nil gives no hints.
-	Hint func(module string) string
-	Log  *zap.Logger
+	// Processes is how many processes and threads a run may have, for hints.
+	Processes int
+	// Packages says how programs get packages, in hints; nil says nothing of packages.
+	Packages hint.Packages
+	Log      *zap.Logger
 }
 
 // Execute checks in, runs it and tells logs and metrics. Every error is a *problem.
@@ -82,13 +86,16 @@ func (o *Executions) Execute(ctx context.Context, in ExecuteInput) (ExecuteOutpu
 		refused.Count()
 		return ExecuteOutput{}, refused
 	}
-	result, err := o.Pool.Execute(ctx, req)
+	result, unfenced, err := o.run(ctx, req)
 	if err != nil {
 		return ExecuteOutput{}, o.Failed(req.ID, in.Code, err)
 	}
 	o.Executed(Record{Id: req.ID, Code: in.Code, Result: result, StdoutBytes: len(result.Stdout), StderrBytes: len(result.Stderr)})
 	out := outputOf(result)
-	out.Hint = o.hintOn(result, req.Timeout)
+	out.Hint = o.hintOn(result, in, req.Timeout)
+	if unfenced {
+		out.Hint = strings.TrimSuffix(hint.Unfenced+" "+out.Hint, " ")
+	}
 	return out, nil
 }
 

@@ -132,7 +132,7 @@ func TestHintsOnMemoryKnowTheExceptionsOfLibraries(t *testing.T) {
 		"MemoryError": true, "MemoryError: out": true, "numpy._core._exceptions._ArrayMemoryError: Unable to allocate 8.00 TiB for an array": true,
 		"numpy.core._exceptions.MemoryError: Unable to allocate": true, "ValueError: MemoryError": false, "x MemoryError": false, "MemoryErrors": false, "": false,
 	} {
-		hint := op.hintOn(pool.Result{Status: pool.StatusError, Stderr: "Traceback (most recent call last):\n" + line + "\n"}, time.Second)
+		hint := op.hintOn(pool.Result{Status: pool.StatusError, Stderr: "Traceback (most recent call last):\n" + line + "\n"}, ExecuteInput{}, time.Second)
 		if strings.Contains(hint, "512 MiB") != want {
 			t.Errorf("%q: got the hint %q", line, hint)
 		}

@@ -204,7 +204,7 @@ func TestSeccompAnswersSocketOptions(t *testing.T) {
 	}
 	for goarch, table := range seccompArches {
 		number := uint32(table.SyscallNames["setsockopt"])
-		for _, policy := range []SeccompPolicy{inNamespaces, amongProcesses, {world: worldProcess, connects: true}} {
+		for _, policy := range []SeccompPolicy{inNamespaces, amongProcesses, {World: WorldProcess, Connects: true}} {
 			program := makeProgram(t, goarch, policy)
 			for level := range uint64(300) {
 				for name := range uint64(140) {
