@@ -48,7 +48,6 @@ func TestBadInput(t *testing.T) {
 		post("timeout 121", `{"code": "print(1)", "timeout": 121}`, 422),
 		post("timeout 120.001", `{"code": "print(1)", "timeout": 120.001}`, 422),
 		post("timeout x", `{"code": "print(1)", "timeout": "x"}`, 422),
-		post("timeout is a string of digits", `{"code": "print(1)", "timeout": "10"}`, 422),
 		post("timeout true", `{"code": "print(1)", "timeout": true}`, 422),
 		post("timeout NaN", `{"code": "print(1)", "timeout": NaN}`, 400),
 		post("timeout Infinity", `{"code": "print(1)", "timeout": Infinity}`, 400),

@@ -97,6 +97,11 @@ type answer struct {
 
 // execute posts a request, which is encoded as JSON unless it is a string.
 func (c *caddy) execute(ctx context.Context, request any) (answer, error) {
+	return c.post(ctx, "/execute", request)
+}
+
+// post posts a request to one of our paths, likewise.
+func (c *caddy) post(ctx context.Context, path string, request any) (answer, error) {
 	body, ok := request.(string)
 	if !ok {
 		b, err := json.Marshal(request)
@@ -105,7 +110,7 @@ func (c *caddy) execute(ctx context.Context, request any) (answer, error) {
 		}
 		body = string(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+"/execute", strings.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url+path, strings.NewReader(body))
 	if err != nil {
 		return answer{}, err
 	}

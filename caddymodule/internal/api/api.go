@@ -6,11 +6,14 @@ import (
 	"fmt"
 	"net/http"
 	"reflect"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"github.com/danielgtaylor/huma/v2/validation"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
@@ -203,6 +206,10 @@ var requiredFields = map[string]requiredField{
 	"pip_install":    {`{"package": "requests"}`, "body.package", "is missing: send the name of the package to install as a string"},
 }
 
+// wrongKinds are huma's words about a value of another kind than the schema has.
+var wrongKinds = []string{validation.MsgExpectedString, validation.MsgExpectedNumber, validation.MsgExpectedInteger,
+	validation.MsgExpectedBoolean, validation.MsgExpectedArray, validation.MsgExpectedObject}
+
 // fieldErrors says what each field at fault must be, once for each field.
 func fieldErrors(details []*huma.ErrorDetail, rules map[string]string, required requiredField) []edge.ProblemError {
 	var fields []edge.ProblemError
@@ -212,6 +219,9 @@ func fieldErrors(details []*huma.ErrorDetail, rules map[string]string, required 
 		switch rule, known := rules[field.Location]; {
 		case known:
 			field.Message = rule
+			if slices.Contains(wrongKinds, detail.Message) {
+				field.Message += "; it came as " + operation.SentKind(strings.TrimPrefix(field.Location, "body."), detail.Value)
+			}
 		case field.Location == "body" && detail.Message == "expected object":
 			field.Message = "must be a JSON object such as " + required.example
 		case field.Location == "body":

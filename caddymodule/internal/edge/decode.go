@@ -30,7 +30,7 @@ func Decode(data []byte, v any) error {
 	if target, ok := v.(*any); ok {
 		*target, err = decodeShallow(data)
 	} else {
-		err = json.Unmarshal(data, v)
+		err = json.Unmarshal(data, v, takeNumbers)
 	}
 	return syntaxSentence(err)
 }
@@ -59,7 +59,7 @@ func decodeShallow(data []byte) (any, error) {
 			return nil, err
 		}
 		if isFieldName(key) {
-			object[key] = value
+			object[key] = asField(key, value)
 		}
 	}
 	if _, err := dec.ReadToken(); err != nil {
@@ -85,11 +85,8 @@ func decodeValue(dec *jsontext.Decoder) (any, error) {
 		text, err := jsontext.AppendUnquote(nil, raw)
 		return string(text), err
 	case jsontext.KindNumber:
-		number, err := strconv.ParseFloat(string(raw), 64)
-		if errors.Is(err, strconv.ErrRange) {
-			return number, nil // infinite, which is over every maximum
-		}
-		return number, err
+		number, _ := parseNumber(string(raw)) // the decoder has checked it
+		return number, nil
 	case jsontext.KindTrue:
 		return true, nil
 	case jsontext.KindFalse:

@@ -157,7 +157,7 @@ func (t *executeTool) arguments(raw json.RawMessage) (in operation.ExecuteInput,
 		}
 		in.Code = code
 	default:
-		return in, "The argument code must be a string of Python source, not " + operation.JSONKind(code) + "."
+		return in, "The argument code must be a string of Python source, not " + operation.SentKind("code", code) + "."
 	}
 	switch timeout := args["timeout"].(type) {
 	case nil:
@@ -168,14 +168,14 @@ func (t *executeTool) arguments(raw json.RawMessage) (in operation.ExecuteInput,
 		}
 		in.Timeout = &timeout
 	default:
-		return in, "The argument timeout must be a number of seconds such as 10, not " + operation.JSONKind(timeout) + "."
+		return in, "The argument timeout must be a number of seconds such as 10, not " + operation.SentKind("timeout", timeout) + "."
 	}
 	switch stdin := args["stdin"].(type) {
 	case nil:
 	case string:
 		in.Stdin = stdin
 	default:
-		return in, "The argument stdin must be a string, not " + operation.JSONKind(stdin) + "."
+		return in, "The argument stdin must be a string, not " + operation.SentKind("stdin", stdin) + "."
 	}
 	return in, ""
 }

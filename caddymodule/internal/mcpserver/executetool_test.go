@@ -72,7 +72,10 @@ func TestMCPRefusedArgumentsAreToolErrors(t *testing.T) {
 		`{"code":"x","timeout":0}`:    "timeout is 0: choose a number of seconds more than 0 and up to 120",
 		`{"code":"x","timeout":-1}`:   "timeout is -1",
 		`{"code":"x","timeout":121}`:  "timeout is 121",
-		`{"code":"x","timeout":"9"}`:  "number of seconds such as 10, not a string",
+		`{"code":"x","timeout":"9s"}`: "number of seconds such as 10, not a string that holds no number",
+		`{"code":"x","timeout":""}`:   "not a string that holds no number",
+		`{"code":"x","timeout":"0"}`:  "timeout is 0",
+		`{"code":["x"]}`:              "not an array: join its lines into one string",
 		`{"code":"x","timeout":true}`: "not true or false",
 		`{"code":"print('\ud800')"}`:  "half of a surrogate pair",
 		`{"code":"x","code":"y"}`:     "occurs twice",
@@ -84,13 +87,14 @@ func TestMCPRefusedArgumentsAreToolErrors(t *testing.T) {
 			t.Errorf("%.60s: %d %.300s", args, status, body)
 		}
 	}
-	for _, args := range []string{`{"code":"x","timeout":null,"stdin":null}`, `{"code":"","other":1}`, `{"code":"x","timeout":0.1}`} {
+	for _, args := range []string{`{"code":"x","timeout":null,"stdin":null}`, `{"code":"","other":1}`, `{"code":"x","timeout":0.1}`,
+		`{"code":"x","timeout":" 9 "}`} {
 		if status, body, _ := b.post("/mcp", "", callJSON(1, args)); status != 200 || strings.Contains(body, `"isError":true`) {
 			t.Errorf("%s: %d %s", args, status, body)
 		}
 	}
-	if started, _ := b.ex.counts(); started != 3 {
-		t.Errorf("%d calls reached the executor, not 3", started)
+	if started, _ := b.ex.counts(); started != 4 {
+		t.Errorf("%d calls reached the executor, not 4", started)
 	}
 }
 

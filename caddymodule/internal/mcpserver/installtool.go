@@ -85,14 +85,14 @@ func (t *installTool) arguments(raw json.RawMessage) (in operation.InstallInput,
 	case string:
 		in.Package = name
 	default:
-		return in, "The argument package must be a string with a package's name, not " + operation.JSONKind(name) + "."
+		return in, "The argument package must be a string with a package's name, not " + operation.SentKind("package", name) + "."
 	}
 	switch version := args["version"].(type) {
 	case nil:
 	case string:
 		in.Version = &version
 	default:
-		return in, `The argument version must be a string such as "2.31.0", not ` + operation.JSONKind(version) + "."
+		return in, `The argument version must be a string such as "2.31.0", not ` + operation.SentKind("version", version) + "."
 	}
 	return in, ""
 }

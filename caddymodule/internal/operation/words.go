@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/dustin/go-humanize"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 )
 
 // SizeText is a limit in bytes as a person writes it.
@@ -36,6 +38,30 @@ func JSONKind(v any) string {
 	default:
 		return "an object"
 	}
+}
+
+// SentKind says what came for a field that takes something else, and what to do about it where that is not plain. It reads after
+// "not" and after "it came as".
+func SentKind(field string, v any) string {
+	kind := JSONKind(v)
+	switch v.(type) {
+	case string:
+		if edge.TakesNumber(field) {
+			return kind + " that holds no number"
+		}
+	case float64:
+		if field == "version" {
+			return kind + ": put it in quotes, since 2.30 and 2.3 are one number"
+		}
+	case []any:
+		switch field {
+		case "code", "stdin":
+			return kind + ": join its lines into one string, with line breaks"
+		case "package":
+			return kind + ": ask for each package in a request of its own"
+		}
+	}
+	return kind
 }
 
 // PackagesWords says how a program gets packages, for the description of execute_python.

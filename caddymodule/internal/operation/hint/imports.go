@@ -43,6 +43,9 @@ func onImport(x exception, packages Packages) string {
 			return packages.Module(strings.TrimRight(found[1], "."))
 		}
 	}
+	if strings.HasPrefix(x.message, "Missing dependencies for SOCKS support") { // requests
+		return packages.Requirements([]string{"requests[socks]"})
+	}
 	for _, words := range []*regexp.Regexp{command, conda} {
 		for _, found := range words.FindAllStringSubmatch(x.message, maxNames) {
 			if name := strings.TrimRight(found[1], "."); !slices.Contains(wordsOnly, name) {
