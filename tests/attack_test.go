@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
@@ -31,11 +32,13 @@ var attacks = []struct{ name, code string }{
 	{"output flood", "import os\nblock = b'\\xff' * 65536\nwhile True: os.write(1, block); os.write(2, block)\n"},
 }
 
-// Programs that take all they can get take it from themselves: their neighbours are served as before, nearly as soon.
+// Programs that take all they can get take it from themselves: their neighbours are served as before, nearly as soon. How soon is compared
+// with what a plain Python takes at the same moment, which is slower too while processors are busy, with an attack or with anything else.
 func TestOrdinaryProgramsDuringAnAttack(t *testing.T) {
+	python := systemPython(t)
 	c := startCaddy(t, caddyOptions{directive: "workers {\n idle 8\n max 16\n acquire_timeout 60s\n }"})
 	c.ordinary(t, 100) // the pool's lanes and our connections are there
-	calm := c.ordinary(t, ordinaryRuns)
+	calm, plainCalm := c.ordinaryBesidePlain(t, python)
 	before := c.resident()
 
 	ctx, cancel := context.WithCancel(t.Context())
@@ -53,9 +56,7 @@ func TestOrdinaryProgramsDuringAnAttack(t *testing.T) {
 					t.Errorf("%s: %d %.300s %v", attacks[n].name, a.code, a.raw, err)
 				default:
 					answered.Store(n, a.Status)
-					if a.took > 10*time.Second {
-						t.Errorf("%s was answered after %s", attacks[n].name, a.took)
-					}
+					expectWithin(t, 10*time.Second, a.began, a.took, "the answer to the "+attacks[n].name)
 				}
 			}
 		})
@@ -68,7 +69,7 @@ func TestOrdinaryProgramsDuringAnAttack(t *testing.T) {
 	})
 	c.waitHealth(wholeWithin, "the attackers at work", func(h health) bool { return h.Workers["leased"] >= attackers-1 })
 	time.Sleep(500 * time.Millisecond) // they have got hold of what they can
-	attacked := c.ordinary(t, ordinaryRuns)
+	attacked, plainAttacked := c.ordinaryBesidePlain(t, python)
 	// Each kind shall come to its end at least once.
 	eventually(t, 20*time.Second, "an answer to each kind of attack", func() bool {
 		for n := range attacks {
@@ -85,8 +86,10 @@ func TestOrdinaryProgramsDuringAnAttack(t *testing.T) {
 		status, _ := answered.Load(n)
 		t.Logf("%s: %v", attacks[n].name, status)
 	}
-	t.Logf("p50 %s and p99 %s, under attack %s and %s", quantile(calm, 50), quantile(calm, 99), quantile(attacked, 50), quantile(attacked, 99))
-	if limit := 10 * quantile(calm, 99); quantile(attacked, 99) > limit {
+	t.Logf("p50 %s and p99 %s, under attack %s and %s; p50 of a plain Python %s, under attack %s", quantile(calm, 50), quantile(calm, 99),
+		quantile(attacked, 50), quantile(attacked, 99), quantile(plainCalm, 50), quantile(plainAttacked, 50))
+	busier := max(1, float64(quantile(plainAttacked, 50))/float64(quantile(plainCalm, 50)))
+	if limit := time.Duration(10 * busier * float64(quantile(calm, 99))); quantile(attacked, 99) > limit {
 		t.Errorf("p99 is %s under attack, more than %s", quantile(attacked, 99), limit)
 	}
 	t.Logf("Caddy held %d MiB before and up to %d MiB under attack", before>>20, most.Load()>>20)
@@ -95,6 +98,32 @@ func TestOrdinaryProgramsDuringAnAttack(t *testing.T) {
 	}
 	c.waitHealth(2*wholeWithin, "a whole pool", func(h health) bool { return h.whole(8) && h.Workers["booting"] == 0 })
 	c.expectNoScratch()
+}
+
+// ordinaryBesidePlain runs ordinary programs, and one after the other in a plain Python of the host, and returns how long each took.
+func (c *caddy) ordinaryBesidePlain(t *testing.T, python string) (ours, plain []time.Duration) {
+	t.Helper()
+	quit := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for over := false; !over; {
+			begin := time.Now()
+			if out, err := exec.Command(python, "-I", "-c", "print(sum(range(100)))").CombinedOutput(); err != nil || string(out) != "4950\n" {
+				t.Errorf("a plain Python: %s %v", out, err)
+			}
+			plain = append(plain, time.Since(begin))
+			select {
+			case <-quit:
+				over = true
+			default:
+			}
+		}
+	})
+	ours = c.ordinary(t, ordinaryRuns)
+	close(quit)
+	wg.Wait()
+	slices.Sort(plain)
+	return ours, plain
 }
 
 // ordinary runs programs from a few clients and returns how long each took. Every answer must be right.

@@ -5,12 +5,15 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"flag"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -72,10 +75,26 @@ func runTests(m *testing.M) int {
 			return 1
 		}
 	}
+	// Most of the time is spent waiting for programs that take their time: more tests may run at once than there are processors, unless
+	// the caller says otherwise.
+	flag.Parse()
+	parallel := strconv.Itoa(max(4, runtime.GOMAXPROCS(0)))
+	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "test.parallel" {
+			parallel = f.Value.String()
+		}
+	})
+	if err := flag.Set("test.parallel", parallel); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	go pace.run()
 	return m.Run()
 }
 
 const needsClients = "the Python clients are not installed: `make test` installs tests/requirements.txt, or set SANDBOX_TEST_PYTHON"
+
+const needsRoot = "only root can start Caddy as root: run the tests as root, too"
 
 // want says whether a prerequisite of a part of a test is there, and logs that it is not; in CI it must be.
 func want(t testing.TB, ok bool, sentence string) bool {
@@ -274,6 +293,19 @@ func (c *caddy) start() {
 	c.waitHealthy(60 * time.Second)
 }
 
+// expectExit waits until Caddy has ended.
+func (c *caddy) expectExit(limit time.Duration, what string) {
+	c.Helper()
+	eventually(c, limit, "the end of Caddy, "+what, func() bool {
+		select {
+		case <-c.exited:
+			return true
+		default:
+			return false
+		}
+	})
+}
+
 func (c *caddy) pid() int { return c.cmd.Process.Pid }
 
 func (c *caddy) stop() {
@@ -306,9 +338,9 @@ func tail(s string, n int) string {
 
 func eventually(t testing.TB, limit time.Duration, what string, cond func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(limit); !cond(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within %s: %s", limit, what)
+	for begin := time.Now(); !cond(); time.Sleep(10 * time.Millisecond) {
+		if late(limit, begin) {
+			t.Fatalf("not within %s, %s on an idle machine: %s", time.Since(begin).Round(time.Millisecond), limit, what)
 		}
 	}
 }

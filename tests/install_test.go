@@ -263,7 +263,7 @@ func stores(t testing.TB, dataDir string) []string {
 func (c *caddy) storeIsClean(dataDir string) {
 	c.Helper()
 	var left []string
-	for deadline := time.Now().Add(wholeWithin); ; time.Sleep(20 * time.Millisecond) {
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		left = nil
 		for _, dir := range stores(c, dataDir) {
 			left = append(left, leftovers(c, dir)...)
@@ -271,7 +271,7 @@ func (c *caddy) storeIsClean(dataDir string) {
 		if len(left) == 0 {
 			return
 		}
-		if time.Now().After(deadline) {
+		if late(wholeWithin, begin) {
 			c.Fatalf("left in %s: %q", dataDir, left)
 		}
 	}

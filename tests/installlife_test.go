@@ -211,11 +211,7 @@ func TestInstallAcrossReloadAndSIGTERM(t *testing.T) {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-c.exited:
-	case <-time.After(20 * time.Second):
-		t.Fatal("Caddy was still there 20 s after SIGTERM, with an install under way")
-	}
+	c.expectExit(20*time.Second, "with an install under way")
 	if a := <-answered; a.code == 200 && a.Success || a.code == 500 {
 		t.Errorf("across SIGTERM: %d %s", a.code, a.raw)
 	} else {

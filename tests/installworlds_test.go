@@ -33,9 +33,7 @@ func inEachWorldWithPackages(t *testing.T, test func(t *testing.T, c *caddy, x *
 	for _, w := range worlds {
 		t.Run(w.name, func(t *testing.T) {
 			t.Parallel()
-			if w.root && os.Geteuid() != 0 {
-				t.Skip("only root can start Caddy as root")
-			}
+			need(t, !w.root || os.Geteuid() == 0, needsRoot)
 			x := newIndex(t)
 			o := caddyOptions{directive: installingBy(python, x.URL(), oftenEnough), noNamespaces: !w.namespaces}
 			if !w.root {
@@ -102,9 +100,7 @@ print("right")`, "right\n")
 // As root in a container, whose home nobody else may enter, and without namespaces: packages need a place that was chosen.
 func TestInstallClosedHome(t *testing.T) {
 	t.Parallel()
-	if os.Geteuid() != 0 {
-		t.Skip("only root can start Caddy as root")
-	}
+	need(t, os.Geteuid() == 0, needsRoot)
 	python := pythonWithPip(t)
 	x := newIndex(t, index.Wheel{Name: "sbx-one", Version: "1.0"})
 	home := filepath.Join(sharedDir(t), "home")
@@ -136,9 +132,7 @@ func TestInstallWithUmask(t *testing.T) {
 			continue // programs have the id of Caddy then
 		}
 		t.Run(w.name, func(t *testing.T) {
-			if os.Geteuid() != 0 {
-				t.Skip("only root can start Caddy as root")
-			}
+			need(t, os.Geteuid() == 0, needsRoot)
 			t.Parallel()
 			x := newIndex(t, twoModules("sbx-top", "1.0", "sbx-below"), twoModules("sbx-below", "1.0"))
 			c := prepare(t, caddyOptions{directive: installingBy(python, x.URL(), oftenEnough, "data_dir "+filepath.Join(sharedDir(t), "packages")),

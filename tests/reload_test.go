@@ -154,11 +154,7 @@ func TestSIGTERMWithOpenStreamsExitsPromptly(t *testing.T) {
 	if err := c.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
-	select {
-	case <-c.exited:
-	case <-time.After(5 * time.Second):
-		t.Fatal("Caddy was still there 5 s after SIGTERM")
-	}
+	c.expectExit(5*time.Second, "whose event streams are open")
 	for _, p := range below {
 		if alive(t, p) {
 			t.Errorf("%+v has survived", p)
@@ -194,9 +190,5 @@ func TestSIGTERMLetsRunningProgramsFinish(t *testing.T) {
 	if got := <-tool; got != "done\n" {
 		t.Errorf("over MCP: %q", got)
 	}
-	select {
-	case <-c.exited:
-	case <-time.After(10 * time.Second):
-		t.Error("Caddy was still there 10 s after its last answer")
-	}
+	c.expectExit(10*time.Second, "which has given its last answer")
 }

@@ -44,7 +44,7 @@ func (h health) whole(idle int) bool {
 
 func (c *caddy) waitHealthy(limit time.Duration) {
 	c.Helper()
-	for deadline := time.Now().Add(limit); ; time.Sleep(20 * time.Millisecond) {
+	for begin := time.Now(); ; time.Sleep(20 * time.Millisecond) {
 		h, err := c.health()
 		if err == nil && h.code == 200 {
 			return
@@ -54,7 +54,7 @@ func (c *caddy) waitHealthy(limit time.Duration) {
 			c.Fatal("Caddy ended before it was healthy")
 		default:
 		}
-		if time.Now().After(deadline) {
+		if late(limit, begin) {
 			c.Fatalf("not healthy within %s: %d %s %v", limit, h.code, h.Raw, err)
 		}
 	}
@@ -70,8 +70,8 @@ func (c *caddy) waitHealth(limit time.Duration, what string, cond func(health) b
 		if err == nil && cond(h) {
 			return took
 		}
-		if took > limit {
-			c.Fatalf("not within %s: %s (%s %v)", limit, what, h.Raw, err)
+		if late(limit, start) {
+			c.Fatalf("not within %s, %s on an idle machine: %s (%s %v)", took, limit, what, h.Raw, err)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -82,6 +82,7 @@ type answer struct {
 	code   int
 	header http.Header
 	raw    string
+	began  time.Time
 	took   time.Duration
 
 	Stdout    string  `json:"stdout"`
@@ -129,7 +130,7 @@ func (c *caddy) do(req *http.Request) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	a := answer{code: resp.StatusCode, header: resp.Header, raw: string(b), took: time.Since(start)}
+	a := answer{code: resp.StatusCode, header: resp.Header, raw: string(b), began: start, took: time.Since(start)}
 	if strings.Contains(resp.Header.Get("Content-Type"), "json") {
 		err = json.Unmarshal(b, &a)
 	}

@@ -137,9 +137,7 @@ func TestWorldClosedHome(t *testing.T) {
 		c.mustPrint("import only_in_this_venv as v; print(v.WORD)", "from the venv\n")
 	})
 	t.Run("Caddy is root", func(t *testing.T) {
-		if os.Geteuid() != 0 {
-			t.Skip("only root can start Caddy as root")
-		}
+		need(t, os.Geteuid() == 0, needsRoot)
 		who := ordinaryUser()
 		home := filepath.Join(interpreterDir(t), "home")
 		mkdirFor(t, home, 0o700, who)
