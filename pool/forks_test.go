@@ -1,13 +1,9 @@
 package pool
 
 import (
-	"os/exec"
 	"regexp"
-	"strconv"
 	"testing"
 	"time"
-
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // What a preloaded module wants done at a fork is done for each worker, as by os.fork.
@@ -43,46 +39,5 @@ print(random.random())`, 10*time.Second)
 				seen[line] = true
 			}
 		})
-	}
-}
-
-// What registered itself before templates began to look is not lost: they fork as Python does.
-func TestForksWithUnseenHooks(t *testing.T) {
-	t.Parallel()
-	forks, err := pythonSources.ReadFile("python/forks.py")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for early, want := range map[string]string{"": "True False", "os.register_at_fork(after_in_child=lambda: None)": "False True", "os.register_at_fork(before=lambda: None)": "False True"} {
-		script := "import os\n" + early + "\nscope = {}\nexec(" + strconv.Quote(string(forks)) + ", scope)\n" + `
-known = scope["is_silent"]()
-scope["watch"]()
-scope["settle"](known)
-print(known, scope["fork"] is os.fork, end="")
-`
-		out, err := exec.CommandContext(t.Context(), "python3", "-I", "-S", "-c", script).CombinedOutput() // without a site, which may register something
-		if err != nil || string(out) != want {
-			t.Errorf("after %q: %s, %v, want %s", early, out, err, want)
-		}
-	}
-}
-
-// A lane has no more of its files mapped than runs need: each page costs every fork and every exit.
-func TestLanesMapWhatRunsNeed(t *testing.T) {
-	t.Parallel()
-	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1})
-	execute(t, p, "print(1)", 10*time.Second)
-	p.mu.Lock()
-	var lane, template int
-	for l := range p.lanes {
-		lane, template = l.pid, l.template.cmd.Process.Pid
-	}
-	p.mu.Unlock()
-	files := func(pid int) int64 {
-		s := procfs.ReadStatus(pid)
-		return s.Resident - s.Anonymous - s.SharedResident
-	}
-	if of, all := files(lane), files(template); of <= 0 || of > all*2/3 {
-		t.Errorf("a lane has %d bytes of files mapped, its template %d", of, all)
 	}
 }

@@ -2,7 +2,6 @@
 that has it ends, and who waits for the end of a process waits for that too. With an heir a worker's end is known at once, and
 the lane then ends the heir with all else that is left. See CLONE_VM in clone(2), and exit_mm in the kernel's kernel/exit.c."""
 import ctypes
-import os
 
 _library = ctypes.PyDLL(None)
 _clone, _sleep = _library["clone"], ctypes.cast(_library["sleep"], ctypes.c_void_p)
@@ -21,12 +20,3 @@ def leave():
 def touch():
     """Write to what leave will write to."""
     _stack[-32] = b"\0"
-
-
-def practise():
-    """In a fork, since an heir outlives a process that is killed meanwhile."""
-    touch()
-    pid = leave()
-    if pid > 0:
-        os.kill(pid, 9)
-        os.waitpid(pid, 0)

@@ -14,8 +14,6 @@ import sys
 import _socket
 
 import _sandbox_confine as confine
-import _sandbox_forks as forks
-import _sandbox_pages as pages
 import _sandbox_processes as processes
 import _sandbox_wire as wire
 import _sandbox_worker as worker
@@ -44,7 +42,7 @@ def serve(control, plan, number):
         os._exit(1)
     begin, end, clear, leave, serve_worker = room.begin, room.end, room.clear, room.leave, worker.serve
     domain, filter = left["domain"], left["filter"]
-    receive, fork, wait, send, close = control.recvmsg, forks.fork, confine.wait, confine.send, confine.close
+    receive, fork, wait, send, close = control.recvmsg, os.fork, confine.wait, confine.send, confine.close
     unpack, dup2, cloexec = struct.unpack, os.dup2, _socket.MSG_CMSG_CLOEXEC
     # What wait4 gives goes out as it is: to make objects of its seventeen numbers costs more than all the rest here.
     ended = ctypes.create_string_buffer(b"exit", 4 + 4 + 144)   # a status, and struct rusage with a long in each field
@@ -53,7 +51,6 @@ def serve(control, plan, number):
         del sys.modules[name]
     gc.collect()
     gc.freeze()   # what a worker collects at its end is its own
-    pages.drop(plan["cold"])
     wire.send(control, b"ready")
     while True:
         word, ancillary, _, _ = receive(32, 64, cloexec)
@@ -81,25 +78,6 @@ def serve(control, plan, number):
         if not clear():
             control.send(b"leave")
             os._exit(0)
-
-
-def rehearse():
-    """Do once what serve does for each worker, so that it shows what that touches."""
-    here, there = _socket.socketpair()
-    here.sendmsg([b"boot"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", there.fileno()))])
-    word, ancillary, _, _ = there.recvmsg(32, 64, _socket.MSG_CMSG_CLOEXEC)
-    int(word[5:] or 0)
-    child = forks.fork()
-    if child == 0:
-        os._exit(0)
-    confine.close(*struct.unpack("i", ancillary[0][2]))
-    status = ctypes.create_string_buffer(4)
-    while confine.wait(-1, ctypes.byref(status), 0, None) != child:
-        pass
-    confine.send(there.fileno(), status, 4, NO_SIGNAL)
-    os.listdir("/")
-    here.close()
-    there.close()
 
 
 class Namespace:

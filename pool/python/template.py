@@ -5,8 +5,6 @@ import os
 import sys
 
 import _sandbox_confine as confine
-import _sandbox_forks as forks
-import _sandbox_heir as heir
 import _sandbox_lane as lane
 import _sandbox_pages as pages
 import _sandbox_preload as preload
@@ -50,10 +48,7 @@ def _start(control, plan):
         import _sandbox_semaphores
         _sandbox_semaphores.install()
     sys.path[:0] = plan["python_path"]
-    known = forks.is_silent()
-    forks.watch()
     preload.preload(plan)
-    forks.settle(known)
     preload.add_packages(plan["python_path"], plan["packages"])
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:
@@ -62,7 +57,6 @@ def _start(control, plan):
                                    "threads cannot be forked safely; take it out of preload")
     sys.argv[:] = ["main.py"]
     worker.warm_up(plan["scratch"]["path"])
-    plan["cold"] = pages.share_page_tables(_rehearse)
     gc.collect()
     gc.disable()   # in the workers it is on again
     if hasattr(confine.libc, "malloc_trim"):   # glibc
@@ -75,12 +69,6 @@ def _start(control, plan):
         if limit["above_template"]:
             limit["value"] += data_bytes   # what the template holds already is not the worker's to pay for
     wire.send(control, b"ready")
-
-
-def _rehearse():
-    worker.practise()
-    heir.practise()
-    lane.rehearse()
 
 
 def _serve(control, plan):
