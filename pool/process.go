@@ -140,8 +140,6 @@ func environment(path string, lookup func(string) (string, bool)) []string {
 		"PATH=" + path, "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=sandbox", "LOGNAME=sandbox",
 		// A fork server has one thread; numerical libraries start theirs on import unless told otherwise.
 		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
-		// A program's pip has no network. With one retry it says so, and it waits only between later ones.
-		"PIP_RETRIES=1", "PIP_DISABLE_PIP_VERSION_CHECK=1",
 	}
 	for _, name := range templateEnv {
 		if value, ok := lookup(name); ok {

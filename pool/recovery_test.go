@@ -121,7 +121,7 @@ func TestWithoutNamespacesTreesAreEndedToo(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	eventually(t, 5*time.Second, "scratch directories of ended workers are gone", func() bool {
-		entries, err := filepath.Glob(p.scratchDir + "/*/*")
+		entries, err := filepath.Glob(p.scratchDir + "/[0-9]*/*")
 		return err == nil && len(entries) <= p.cfg.Idle
 	})
 }

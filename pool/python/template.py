@@ -44,6 +44,10 @@ def _start(control, plan):
     os.umask(0o022)   # before directories are made that other ids pass
     confine.enter_template(plan, ask_for_map)
     os.environ.pop("LD_BIND_NOW", None)
+    # A pip that a program starts has no network: with one retry it says so at once, and waits only between later ones. putenv
+    # passes that on to child processes and leaves os.environ as it is.
+    os.putenv("PIP_RETRIES", "1")
+    os.putenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     if plan["semaphores"]:
         import _sandbox_semaphores
         _sandbox_semaphores.install()
