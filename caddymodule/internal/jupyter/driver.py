@@ -259,7 +259,11 @@ def run_cell(source, count):
         pass   # it is the cells' own, to lock or to fill
     file = keep(count, source.decode())
     main.__dict__.pop("__warningregistry__", None)   # a cell that warns does so each time
-    tree = parse(source, file)
+    try:
+        tree = parse(source, file)
+    except SyntaxError:
+        del sources[file]   # nothing of it runs, and the number may be for what is sent in its place
+        raise
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], _ast.Expr) else None
     code = compile(tree, file, "exec", AWAIT, True)
     if last is None:

@@ -25,7 +25,7 @@ const executeOutputSchema = `{
     "success": {"type": "boolean", "description": "True when the exit code is 0 and the status is ok."},
     "status": {"type": "string", "enum": ["ok", "error", "timeout", "memory_limit", "output_limit", "killed"], "description": "How the run ended."},
     "truncated": {"type": "boolean", "description": "True when some output was left out."},
-    "hint": {"type": "string", "description": "What to do about a module that is missing, or a limit that was met; else absent."},
+    "hint": {"type": "string", "description": "What to do next, in a sentence or two: about a module that is missing, a limit that was met, a network that is not there, code that is no plain Python; else absent."},
     "usage": {
       "type": "object",
       "properties": {
