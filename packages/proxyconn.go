@@ -83,7 +83,7 @@ func (c *proxyConn) CloseWrite() error { return closeWrite(c.Conn) }
 // closeWrite says end of file, where the kind of connection can.
 func closeWrite(c net.Conn) error {
 	if half, ok := c.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite() //nolint:wrapcheck // what any connection says
+		return half.CloseWrite() // what any connection says
 	}
 	return c.Close()
 }

@@ -64,7 +64,7 @@ func TestBodiesAreBoundedInAll(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer held.Close()
+	defer func() { _ = held.Close() }()
 	body := `{"code": "print(1)", "stdin": "` + strings.Repeat("x", 3<<20)
 	if _, err := fmt.Fprintf(held, "POST /execute HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", len(body)+2, body); err != nil {
 		t.Fatal(err)

@@ -77,7 +77,7 @@ func TestChildrenAreTheSamePython(t *testing.T) {
 	if err := os.Symlink(real, chosen); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(odd, "python3"), []byte("#!/bin/sh\necho another\n"), 0o755); err != nil { //nolint:gosec // for everybody to run
+	if err := os.WriteFile(filepath.Join(odd, "python3"), []byte("#!/bin/sh\necho another\n"), 0o755); err != nil { // for everybody to run
 		t.Fatal(err)
 	}
 	for name, python := range map[string]string{"system": system, "venv": inVenv, "venv of copies": filepath.Join(copies, "bin", "python3"), "beside another": chosen} {

@@ -109,8 +109,8 @@ func TestPaceStretchesBounds(t *testing.T) {
 	t.Parallel()
 	var p paceSampler
 	start := time.Now()
-	for n, s := range []time.Duration{4, 4, 12, 20, 4, 4} { // milliseconds for 4 of work
-		p.add(paceSample{start.Add(time.Duration(n) * time.Second), 4 * time.Millisecond, s * time.Millisecond})
+	for n, milliseconds := range []int{4, 4, 12, 20, 4, 4} { // for 4 of work
+		p.add(paceSample{start.Add(time.Duration(n) * time.Second), 4 * time.Millisecond, time.Duration(milliseconds) * time.Millisecond})
 	}
 	for _, c := range []struct{ begin, end, want float64 }{
 		{0, 1, 1}, {2, 2, 3}, {2, 3, 4}, {4, 5, 1}, {9, 9, 1}, {0, 5, 2},

@@ -24,7 +24,7 @@ func parse(s string) (pep440.Version, error) {
 		}
 		s = public + "+" + strings.Join(parts, ".")
 	}
-	return pep440.Parse(s)
+	return pep440.Parse(s) //nolint:wrapcheck // it names the version
 }
 
 // Equal reports whether two texts are spellings of one version. What is not PEP 440 is equal to the same letters only, in
