@@ -17,7 +17,7 @@ import (
 )
 
 // templateModules are sent to each template, in the order of their imports.
-var templateModules = []string{"wire", "confine", "processes", "pages", "heir", "worker", "lane", "preload", "template"}
+var templateModules = []string{"wire", "confine", "processes", "frames", "pages", "heir", "worker", "lane", "preload", "template"}
 
 // template is a running fork server. Its goroutines (receive, wait) end when its process does; stop ends that.
 type template struct {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -161,4 +162,82 @@ with socket.create_server(("::1", 0), family=socket.AF_INET6, reuse_port=True) a
 print("done")
 `, "page\nHELLO\nHELLO\nHELLO\n[1, 2]\ndone\n")
 	})
+}
+
+// What shows the stack of a program shows the program, and nothing that it was started by.
+func TestStacksAreTheProgramsOwn(t *testing.T) {
+	pythons := map[string]caddyOptions{"configured": {}}
+	for _, python := range otherPythons(t) {
+		pythons[python] = caddyOptions{directive: "python " + python}
+	}
+	for name, o := range pythons {
+		t.Run(name, func(t *testing.T) { tryStacks(t, startCaddy(t, o)) })
+	}
+	inEachWorld(t, "", tryStacks)
+}
+
+// otherPythons are interpreters of other versions that lie beside the configured one, as version managers keep them.
+func otherPythons(t *testing.T) (found []string) {
+	t.Helper()
+	out, err := exec.Command("python3", "-c", "import os, sys; print(os.path.realpath(sys.prefix))").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	beside, err := filepath.Glob(filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), "*", "bin", "python3"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, python := range beside {
+		if exec.Command(python, "-c", "import sys, json; sys.exit(sys.version_info < (3, 10))").Run() == nil {
+			found = append(found, python)
+		}
+	}
+	return found
+}
+
+func tryStacks(t *testing.T, c *caddy) {
+	for _, s := range []struct{ name, code, want string }{
+		{"dump", "import faulthandler\ndef f(): faulthandler.dump_traceback(all_threads=False)\nf()", "Stack (most recent call first):\n  File \"main.py\", line 2 in f\n  File \"main.py\", line 3 in <module>\n"},
+		{"abort", "import faulthandler, os\nfaulthandler.enable()\ndef f(): os.abort()\nf()", "  File \"main.py\", line 3 in f\n  File \"main.py\", line 4 in <module>\n"},
+		{"segmentation fault", "import faulthandler, ctypes\nfaulthandler.enable()\nctypes.string_at(0)", "in string_at\n  File \"main.py\", line 3 in <module>\n"},
+		{"later", "import faulthandler, time\nfaulthandler.dump_traceback_later(0.05)\ntime.sleep(0.5)", "  File \"main.py\", line 3 in <module>\n"},
+		{"print_stack", "import traceback\ntraceback.print_stack()", "  File \"main.py\", line 2, in <module>\n    traceback.print_stack()\n"},
+		{"inspect", "import inspect, sys\nsys.stderr.write(str([f.filename for f in inspect.stack()] + [sys._getframe().f_back]))", "['main.py', None]"},
+		{"all threads", "import sys, traceback\nfor f in sys._current_frames().values(): traceback.print_stack(f)", "  File \"main.py\", line 2, in <module>\n    for f in sys._current_frames().values(): traceback.print_stack(f)\n"},
+		{"at exit", "import atexit, faulthandler\n@atexit.register\ndef f(): faulthandler.dump_traceback(all_threads=False)", "Stack (most recent call first):\n  File \"main.py\", line 3 in f\n"},
+		{"finalizer", "import faulthandler\nclass A:\n    def __del__(self, d=faulthandler.dump_traceback): d(all_threads=False)\na = A()", "Stack (most recent call first):\n  File \"main.py\", line 3 in __del__\n"},
+		{"hook", "import sys, faulthandler\ndef f(*_): faulthandler.dump_traceback(all_threads=False)\nsys.excepthook = f\n1/0", "Stack (most recent call first):\n  File \"main.py\", line 2 in f\n"},
+		{"hook that fails", "import sys\ndef f(*_): 1/0\nsys.excepthook = f\nx", "another exception occurred:\n\nTraceback (most recent call last):\n  File \"main.py\", line 2, in f\n"},
+		{"flush", "import sys, faulthandler\nclass S:\n    closed = False\n    def write(self, s): pass\n    def flush(self, d=faulthandler.dump_traceback, f=sys.__stderr__): d(f, all_threads=False)\nsys.stdout = S()", "Stack (most recent call first):\n  File \"main.py\", line 5 in flush\n"},
+		{"exception", "def f(): 1/0\ntry: f()\nfinally: import os", "Traceback (most recent call last):\n  File \"main.py\", line 2, in <module>\n"},
+		{"tracer", "import sys\nsys.settrace(lambda f, e, a: sys.stderr.write(f.f_code.co_name + ' ' + str(f.f_back and f.f_back.f_code.co_name) + '\\n') and None)\ndef f(): pass\nf()\nsys.settrace(None)", "f <module>\n"},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			a := c.run(s.code)
+			if !strings.Contains(a.Stderr, s.want) {
+				t.Errorf("got %q, want %q", a.Stderr, s.want)
+			}
+			for _, ours := range []string{"_sandbox", "worker.py", "lane.py", "template.py", "<string>", "in serve", "in main"} {
+				if strings.Contains(a.Stderr, ours) {
+					t.Errorf("shows %q: %s", ours, a.Stderr)
+				}
+			}
+		})
+	}
+	// Programs that depend on the frame below, and much that runs after it is gone.
+	c.mustPrint(`
+import asyncio, gc, logging, sys, threading, warnings
+warnings.warn("top", stacklevel=3)
+logging.basicConfig(stream=sys.stdout, format="%(filename)s:%(lineno)d %(message)s"); logging.warning("logged", stacklevel=4)
+exec("print(sorted(k for k in locals() if k == 'gc'))"); print(eval("[x for x in (1, 2)]"))
+def recurse(n): return recurse(n + 1)
+try: recurse(0)
+except RecursionError: print("deep")
+t = threading.Thread(target=lambda: print("thread")); t.start(); t.join()
+print(asyncio.run(asyncio.sleep(0, "slept")))
+def g():
+    yield sys._getframe().f_back.f_code.co_name
+print(next(g())); gc.collect()
+sys.exit(0)
+`, "main.py:4 logged\n['gc']\n[1, 2]\ndeep\nthread\nslept\n<module>\n")
 }

@@ -5,6 +5,7 @@ import os
 import sys
 
 import _sandbox_confine as confine
+import _sandbox_frames as frames
 import _sandbox_lane as lane
 import _sandbox_pages as pages
 import _sandbox_preload as preload
@@ -53,6 +54,7 @@ def _start(control, plan):
         _sandbox_semaphores.install()
     sys.path[:0] = plan["python_path"]
     preload.preload(plan)
+    frames.find()
     preload.add_packages(plan["python_path"], plan["packages"])
     threads = len(os.listdir("/proc/self/task"))
     if threads > 1:

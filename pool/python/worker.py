@@ -10,9 +10,11 @@ import builtins
 import gc
 import os
 import sys
+from _functools import partial
 from os import _exit, close, closerange, open as open_file, pipe, read, setpgrp, write
 
 import _sandbox_confine as confine
+import _sandbox_frames as frames
 import _sandbox_heir as heir
 import _sandbox_wire as wire
 
@@ -24,6 +26,7 @@ SMALL_READ, MAX_READ = 1 << 11, 1 << 16   # what most programs fit into, and wha
 SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
 enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
 modules, run_exit_functions, leave_heir, touch_heir = sys.modules, atexit._run_exitfuncs, heir.leave, heir.touch
+find_place = frames.place
 main = type(sys)("__main__")
 main.__builtins__ = builtins
 
@@ -42,6 +45,7 @@ def serve(channel, scratch, domain, filter, processes, parked):
             rehearse()
             touch_heir()
         enable_collector()
+        here = find_place()
         write(channel, b"ready\n")
         request = receive(channel)
     except BaseException as e:
@@ -57,12 +61,14 @@ def serve(channel, scratch, domain, filter, processes, parked):
     try:
         write(file, source)
         close(file)
-        exec(compile(source.decode(), "main.py", "exec", 0, True), main.__dict__)
+        program = compile(source.decode(), "main.py", "exec", 0, True)
+        here.value = None
+        exec(program, main.__dict__)
     except SystemExit as e:
         status = _exit_code(e)
     except BaseException as e:
-        status = _report(e)
-    status = _finish(status)
+        status = _report(e, here)
+    status = _finish(status, here)
     if word == b"run alone":
         leave_heir()     # whoever waits for the answer does not wait for the end of this memory
     _exit(status)
@@ -109,6 +115,8 @@ def practise():
     rehearse(main.__dict__)
     confine.warm_up()
     heir.touch()
+    here = find_place()
+    here.value = here.value
     try:
         setpgrp()
     except OSError:
@@ -159,14 +167,17 @@ def _exit_code(e):
     return 1
 
 
-def _report(e):
-    """Show an uncaught exception as the interpreter does, without the frames below user code."""
+def _report(e, here):
+    """Show an uncaught exception as the interpreter does, without the frames below user code. What is the program's is called
+    from C, with no frame below it, here and in what follows."""
     trace = e.__traceback__ and e.__traceback__.tb_next
     e.__traceback__ = trace
     status = 130 if isinstance(e, KeyboardInterrupt) else 1
     try:
         sys.last_type, sys.last_value, sys.last_traceback = type(e), e, trace
-        sys.excepthook(type(e), e, trace)
+        call = partial(sys.excepthook, type(e), e, trace)
+        here.value = None
+        call()
     except SystemExit as hook:
         status = _exit_code(hook)
     except BaseException as hook:
@@ -181,34 +192,39 @@ def _report(e):
     return status
 
 
-def _finish(status):
+def _finish(status, here):
     """What Py_FinalizeEx does that a program can see; the rest of it would only touch every page of the preload."""
     try:
         if "threading" in modules:
-            modules["threading"]._shutdown()
+            call = partial(modules["threading"]._shutdown)
+            here.value = None
+            call()
     except BaseException as e:
-        _report(e)
+        _report(e, here)
     try:
+        here.value = None
         run_exit_functions()
     except BaseException as e:
-        _report(e)
+        _report(e, here)
     try:
-        _clear(main.__dict__)
+        _clear(main.__dict__, here)
     except BaseException as e:
-        _report(e)
+        _report(e, here)
     for stream in (sys.stdout, sys.stderr):
         try:
+            here.value = None
             if stream is not None and not stream.closed:
-                stream.flush()
+                partial(stream.flush)()
         except BaseException:
             status = status or 120   # as the interpreter says when it cannot flush
     return status
 
 
-def _clear(scope):
+def _clear(scope, here=frames.Nowhere):
     """Let the program's own objects end, so that their finalizers run: private names first, then the others."""
     if count_threads():
         return   # daemon threads still run, and would see their globals vanish
+    here.value = None
     for name in list(scope):
         if name[:1] == "_" and name[:2] != "__":
             scope[name] = None
