@@ -24,7 +24,7 @@ func TestAClosedChannelHasNoDescriptor(t *testing.T) {
 	}
 	defer unix.Close(its)
 	polled.pollable()
-	never := newWorker(nil).channel
+	never := newWorker(nil, StateBooting).channel
 	for name, c := range map[string]*channel{"bare": &bare, "polled": &polled, "never opened": &never} {
 		c.close()
 		if name != "polled" && c.pollable() != nil {

@@ -26,7 +26,7 @@ func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 			return Result{}, err
 		}
 		if req.Leased != nil {
-			req.Leased(w.cohort().generation())
+			req.Leased(w.set().generation())
 		}
 		result, started, err := p.run(ctx, w, req, acquired)
 		p.running.Done()
@@ -95,7 +95,7 @@ func (p *Pool) acquire(ctx context.Context, again bool) (*worker, error) {
 		if ok && ctx.Err() == nil {
 			return w, nil
 		}
-		if ok && w.born != nil {
+		if ok && w.awaitReady != nil {
 			p.takeBack(w)
 		} else if ok {
 			p.end(w, ReasonCancelled)

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -13,9 +14,13 @@ import (
 // wake-up of ours. One that fills a pipe sooner waits for us that long, once.
 const shortRun = 3 * time.Millisecond
 
-// makingTime is how long a worker that is made for a request counts as being made, and its output may wait, unless its run is over
-// before. With less, runs that get in each other's way would let in ever more.
-const makingTime = 8 * time.Millisecond
+// forkingTime is how long a worker that is forked for a request counts as being forked, and its output may wait, unless its run is
+// over before. After a shorter time a busy machine would begin to fork the next ones while the first are not done, and slow all of them.
+const forkingTime = 8 * time.Millisecond
+
+// readyGrace is how long the end of a run waits for a worker that is still being forked, so that it can be ended by itself. After
+// that its lane is ended with it: neither a time limit nor a caller who leaves waits for a lane that hangs.
+const readyGrace = 250 * time.Millisecond
 
 // execution is one run of a request in the worker that was leased for it. Its goroutines, in streams, end when the worker has
 // and the run is collected.
@@ -30,6 +35,7 @@ type execution struct {
 	unasked        atomic.Int64 // bytes of output since the run began, or since the last piece of input
 	streams        sync.WaitGroup
 	stopFeeding    func()
+	ready          chan struct{} // closed once awaitReady has returned, where that is waited for while the run goes on
 }
 
 // run gives the request to a leased worker and waits for the end of both. It calls given once the worker has the code. started says
@@ -37,7 +43,7 @@ type execution struct {
 func (p *Pool) run(ctx context.Context, w *worker, req Request, given func()) (result Result, started bool, err error) {
 	defer w.closePipes()
 	e := &execution{pool: p, worker: w, request: req, stdout: newCapture(p.cfg.Output), stderr: newCapture(p.cfg.Output)}
-	e.stdout.tee, e.stderr.tee = req.Stdout, req.Stderr
+	e.stdout.onOutput, e.stderr.onOutput = req.Stdout, req.Stderr
 	if err := e.start(); err != nil {
 		p.end(w, ReasonCrashed)
 		<-w.dead
@@ -50,12 +56,12 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request, given func()) (r
 	e.await(ctx)
 	result.ExecutionTime = time.Since(e.begin)
 	e.collect()
-	if err := e.bornError(); err != nil {
-		return Result{}, false, err
+	if err := e.readyError(); err != nil {
+		return Result{}, errors.Is(err, ErrWorkerLost), err
 	}
 	err = e.fill(&result)
-	if err == nil && w.reason == ReasonCancelled {
-		err = context.Cause(ctx)
+	if w.reason == ReasonCancelled {
+		err = context.Cause(ctx) // also where its lane had to be ended with it
 	}
 	return result, true, err
 }
@@ -76,10 +82,10 @@ func (e *execution) await(ctx context.Context) {
 	switch {
 	case e.request.Input != nil:
 		readAfter = 0 // somebody waits for what it writes
-	case e.worker.born != nil:
-		readAfter = makingTime
+	case e.worker.awaitReady != nil:
+		readAfter = forkingTime
 	}
-	alarm := time.NewTimer(min(readAfter, e.request.Timeout)) // the run is not a short one, and then its time is over
+	alarm := time.NewTimer(min(readAfter, e.request.Timeout)) // first for when output is read, then for the time limit
 	defer alarm.Stop()
 	for interrupt := e.request.Interrupt; ; {
 		select {
@@ -105,23 +111,49 @@ func (e *execution) await(ctx context.Context) {
 	}
 }
 
-// end ends the worker, and returns when it has.
+// end ends the worker for a reason, and returns when it has ended.
 func (e *execution) end(reason Reason) {
-	e.worker.settle()
-	e.pool.end(e.worker, reason)
-	<-e.worker.dead // endWorker sees to it
+	w := e.worker
+	if w.awaitReady != nil {
+		e.watchReady()
+		grace := time.NewTimer(readyGrace)
+		defer grace.Stop()
+		select {
+		case <-e.ready:
+		case <-w.dead:
+		case <-grace.C:
+		}
+	}
+	e.pool.end(w, reason)
+	<-w.dead // endWorker sees to it
+	if e.ready != nil {
+		w.channel.close() // what the worker has said does not matter any more, and somebody else may hold its end
+	}
+}
+
+// watchReady waits, beside the run, until the worker of a request that had it before it was forked is ready, and ends it if it does
+// not get so.
+func (e *execution) watchReady() {
+	if e.ready != nil {
+		return
+	}
+	e.ready = make(chan struct{})
+	w := e.worker
+	w.channel.pollable() // from here on it can be closed while somebody reads
+	e.streams.Go(func() {
+		defer close(e.ready)
+		if w.awaitReady() != nil {
+			e.pool.end(w, ReasonBootFailed)
+		}
+	})
 }
 
 // read begins to read output while the run goes on, as a run that is not a short one needs.
 func (e *execution) read() {
 	p, w := e.pool, e.worker
-	if w.born != nil {
-		p.made(w)
-		e.streams.Go(func() {
-			if w.born() != nil {
-				p.end(w, ReasonBootFailed)
-			}
-		})
+	if w.awaitReady != nil {
+		p.forked(w)
+		e.watchReady()
 	}
 	over := func() { p.end(w, ReasonOutputLimit) }
 	e.out, e.errs = take(&w.stdout), take(&w.stderr)
@@ -150,24 +182,31 @@ func (e *execution) collect() {
 	_ = e.errs.Close()
 }
 
-// bornError says why a worker that was made for its request never had it, and is nil otherwise. It also counts the ends of such
-// workers, which are not known before.
-func (e *execution) bornError() error {
+// readyError says why a worker that was forked for its request never was ready. It is nil when it was, and when it was ended for
+// another reason. It also counts the ends of such workers, which are not known before.
+func (e *execution) readyError() error {
 	p, w := e.pool, e.worker
-	if w.born == nil {
+	if w.awaitReady == nil {
 		return nil
 	}
-	if err := w.born(); err != nil && w.reason != ReasonCancelled && w.reason != ReasonShutdown {
+	err := w.awaitReady()
+	switch {
+	case w.reason == ReasonCancelled, w.reason == ReasonShutdown, w.reason == ReasonTimeLimit:
+		return nil
+	case err == nil:
 		if w.reason == ReasonServed {
-			p.cfg.Metrics.WorkerExited(ReasonBootFailed)
+			p.cfg.Metrics.WorkerExited(ReasonServed)
 		}
-		p.bootFailed(w, err)
-		return p.notStarted(w, err)
+		return nil
 	}
 	if w.reason == ReasonServed {
-		p.cfg.Metrics.WorkerExited(ReasonServed)
+		p.cfg.Metrics.WorkerExited(ReasonBootFailed)
 	}
-	return nil
+	p.bootFailed(w, err)
+	if errors.Is(err, errProtocol) {
+		return fmt.Errorf("%w: %w", ErrWorkerLost, err) // a process of which we know that little may have run the code
+	}
+	return p.notStarted(w, err)
 }
 
 // fill sets how the worker ended, what it wrote and what it used.
@@ -191,7 +230,7 @@ func (e *execution) fill(r *Result) (err error) {
 // start gives a worker its request, and makes it first where that is still to be done.
 func (e *execution) start() error {
 	p, w, req := e.pool, e.worker, e.request
-	if w.born != nil {
+	if w.awaitReady != nil {
 		theirs, err := w.open()
 		if err != nil {
 			p.takeBack(w) // its lane knows nothing of it, and serves others
@@ -201,18 +240,18 @@ func (e *execution) start() error {
 			return err
 		}
 	}
-	e.begin = time.Now() // before the code is there: it may have run before we do again
-	if err := w.start(req); err != nil || w.born == nil || req.Input == nil {
+	e.begin = time.Now() // before the write: the program may be over before that returns
+	if err := w.start(req); err != nil || w.awaitReady == nil || req.Input == nil {
 		return err
 	}
-	return w.born() // before the first input is taken, which another worker could not have again
+	return w.awaitReady() // before the first input is taken: should this worker fail, another one could not have it again
 }
 
 // notStarted is what the request of a worker is told that ended without it.
 func (p *Pool) notStarted(w *worker, reason error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.lane.leaving {
+	if w.reason == reasonLaneLeft {
 		reason = errLaneLeft
 	}
 	return fmt.Errorf("%w: %w", ErrNotStarted, reason)

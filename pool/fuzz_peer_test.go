@@ -31,7 +31,7 @@ func newBarePool(t *testing.T) *Pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1), closing: make(chan struct{}), current: &cohort{warm: make(chan error, 1), cancel: func() {}}}
+	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1), closing: make(chan struct{}), current: &workerSet{warm: make(chan error, 1), cancel: func() {}}}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	return p
 }
@@ -55,11 +55,11 @@ func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	_ = write.Close()
 	gone := make(chan struct{})
 	close(gone)
-	l := &lane{template: &template{pythonProcess: &pythonProcess{exited: gone}, cohort: p.current}, control: ours, pidfd: handle, pid: noParent}
+	l := &lane{template: &template{pythonProcess: &pythonProcess{exited: gone}, set: p.current}, control: ours, pidfd: handle, pid: noParent}
 	p.mu.Lock()
 	p.lanes[l] = struct{}{}
 	p.current.lanes++
-	p.current.vacant = append(p.current.vacant, l)
+	p.current.free = append(p.current.free, l)
 	p.mu.Unlock()
 	p.background.Add(1)
 	go func() {

@@ -146,7 +146,7 @@ func FuzzWorkerBoot(f *testing.F) {
 		}
 		defer ours.close()
 		defer theirs.Close()
-		w := newWorker(&lane{control: ours, pid: noParent})
+		w := newWorker(&lane{control: ours, pid: noParent}, StateBooting)
 		fds, err := w.open()
 		if err != nil {
 			t.Fatal(err)
@@ -362,8 +362,8 @@ func FuzzLanes(f *testing.F) {
 		}
 		requests.Wait()
 		p.mu.Lock()
-		if len(p.lanes)+len(p.current.vacant)+len(p.current.idle)+len(p.leased)+p.current.booting+p.waiters.Len() > 0 {
-			t.Errorf("left: %d lanes, %d vacant, %d idle, %d leased, %d booting, %d waiting", len(p.lanes), len(p.current.vacant), len(p.current.idle), len(p.leased), p.current.booting, p.waiters.Len())
+		if len(p.lanes)+len(p.current.free)+len(p.current.idle)+len(p.leased)+p.current.beingForked()+p.waiters.Len() > 0 {
+			t.Errorf("left: %d lanes, %d free, %d idle, %d leased, %d being forked, %d waiting", len(p.lanes), len(p.current.free), len(p.current.idle), len(p.leased), p.current.beingForked(), p.waiters.Len())
 		}
 		p.mu.Unlock()
 		eventually(t, 5*time.Second, "every descriptor is closed", func() bool { return openDescriptors(t) <= before })

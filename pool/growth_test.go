@@ -132,7 +132,7 @@ func TestLanesThatCannotBeStartedSlowNothing(t *testing.T) {
 	eventually(t, 10*time.Second, "the pool is whole", isParked(p, 2))
 	p.mu.Lock()
 	real := p.current.templates[0]
-	failing.cohort = p.current
+	failing.set = p.current
 	p.current.templates[0] = failing
 	lost := p.current.idle[0].lane
 	p.mu.Unlock()
@@ -193,7 +193,7 @@ func TestAPoolWithoutLanesIsNotReady(t *testing.T) {
 	eventually(t, 10*time.Second, "the pool is whole", isParked(p, 1))
 	p.mu.Lock()
 	real := p.current.templates[0]
-	failing.cohort = p.current
+	failing.set = p.current
 	p.current.templates[0] = failing
 	lost := p.current.idle[0].lane
 	p.mu.Unlock()
@@ -237,7 +237,7 @@ func TestALaneStartHasADeadline(t *testing.T) {
 		p.mu.Lock()
 		lanes := len(p.lanes)
 		p.mu.Unlock()
-		return lanes == 1 && len(real.pendingLanes()) == 0 && len(lanesBelow(pid)) == 1
+		return lanes == 1 && real.pendingLanes() == 0 && len(lanesBelow(pid)) == 1
 	})
 	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" {
 		t.Errorf("got %+v", r)
@@ -291,10 +291,10 @@ func lanesBelow(pid int) (lanes []int) {
 	return lanes
 }
 
-func (t *template) pendingLanes() map[int]chan<- laneStart {
+func (t *template) pendingLanes() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.lanes
+	return len(t.lanes)
 }
 
 func TestBackoffGrowsAndForgets(t *testing.T) {

@@ -204,3 +204,89 @@ func TestRequestsThatCannotBeStartedAreToldWhy(t *testing.T) {
 	}
 	eventually(t, 10*time.Second, "the pool is whole again", isParked(p, 1))
 }
+
+// Neither a time limit nor a caller who leaves waits for a lane that hangs while it is to fork the request's worker.
+func TestNobodyWaitsForALaneThatHangs(t *testing.T) {
+	t.Parallel()
+	const rush = 6
+	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: rush})
+	var sessions []*testSession
+	for range rush {
+		s := startSession(t, p, "print('.', flush=True)\ninput()")
+		s.await(".\n")
+		sessions = append(sessions, s)
+	}
+	for _, s := range sessions {
+		s.send("\n")
+		if _, err := s.wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	startSession(t, p, "print('.', flush=True)\ninput()").await(".\n") // has whatever was parked
+	p.mu.Lock()
+	var stopped []*lane
+	for l := range p.lanes {
+		if l.current == nil || l.current.state != StateLeased {
+			stopped = append(stopped, l)
+		}
+	}
+	p.mu.Unlock()
+	for _, l := range stopped {
+		if err := unix.Kill(l.pid, unix.SIGSTOP); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() {
+		for _, l := range stopped {
+			l.kill()
+		}
+	}()
+	if len(stopped) < 4 {
+		t.Fatalf("%d lanes without a run are left of a rush", len(stopped))
+	}
+	forks := func() (n int) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for w := range p.leased {
+			if w.awaitReady != nil && w.state == StateLeased {
+				n++
+			}
+		}
+		return n
+	}
+	within := func(what string, f func()) {
+		t.Helper()
+		done := make(chan struct{})
+		go func() { defer close(done); f() }()
+		select {
+		case <-done:
+		case <-time.After(bootTimeout - 5*time.Second):
+			t.Errorf("%s takes as long as the lane hangs", what)
+			<-done
+		}
+	}
+	var timedOut int
+	for range 3 { // at most one of these finds a worker that was parked before the lanes were stopped
+		within("a time limit", func() {
+			r, err := p.Execute(t.Context(), Request{Code: "import time; time.sleep(60)", Timeout: 100 * time.Millisecond})
+			if err != nil || r.Status != StatusTimeout {
+				t.Errorf("got %+v, %v", r, err)
+			} else if r.Usage.CPUTime == 0 {
+				timedOut++
+			}
+		})
+	}
+	if timedOut == 0 {
+		t.Error("each of the requests had a worker")
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		eventually(t, 10*time.Second, "a lane is to fork a worker for the request", func() bool { return forks() > 0 })
+		cancel()
+	}()
+	within("a caller who leaves", func() {
+		if r, err := p.Execute(ctx, Request{Code: "1", Timeout: time.Minute}); !errors.Is(err, context.Canceled) {
+			t.Errorf("got %+v, %v", r, err)
+		}
+	})
+}

@@ -25,7 +25,7 @@ const (
 )
 
 // lane is the first process of a pid namespace, which forks workers one after the other. The pool's mutex guards
-// made, current, leaving and gaveWay; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
+// made and current; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
 type lane struct {
 	template *template
 	control  *control
@@ -33,15 +33,13 @@ type lane struct {
 	pid      int       // as Caddy sees it
 	uid      int       // of user code, as Caddy sees it; 0 where it is Caddy's own
 	since    time.Time // when it was ready
-	made     int       // workers, so far
+	made     int       // how many workers, so far
 	current  *worker
-	leaving  bool // it has said so: what the last worker left was too much to clear, or was not to be there
-	gaveWay  bool // a worker was made to give way, and the lane's session with it: it gets no other
 	group    cgroup.LaneGroup
 	oomKills int64 // in the group, at the end of the last worker; receive's own
 }
 
-func (l *lane) cohort() *cohort { return l.template.cohort }
+func (l *lane) set() *workerSet { return l.template.set }
 
 // exit is what a lane's wait4 says of a worker.
 type exit struct {
@@ -160,8 +158,7 @@ func parseExit(packet []byte) (e exit, err error) {
 	return e, nil
 }
 
-// wait returns when the process has ended: its handle becomes readable then (pidfd_open(2)). It has been killed, so
-// that is soon.
+// wait returns when the lane's process, which has been killed, has ended: its handle becomes readable then (pidfd_open(2)).
 func (l *lane) wait() {
 	raw, err := l.pidfd.SyscallConn()
 	if err != nil {
@@ -177,7 +174,8 @@ func (l *lane) wait() {
 	})
 }
 
-// endWorker kills its worker, and the lane then whatever is left of it. A lane that does not is killed with it.
+// endWorker kills the first process of a lane's worker. The lane sees that, and kills what the worker had started. A lane that has
+// not reported the end within killGrace is killed itself, and so is one whose worker cannot be killed by itself.
 func (l *lane) endWorker(w *worker) {
 	if !w.kill() {
 		l.kill()
@@ -192,7 +190,7 @@ func (l *lane) endWorker(w *worker) {
 	}()
 }
 
-// retire asks the lane to end once it has no worker.
+// retire asks the lane to end as soon as it has no worker.
 func (l *lane) retire() { _ = l.control.conn.CloseWrite() }
 
 // kill ends the lane, and in a pid namespace everything in it. The handle makes sure that no other process is hit.

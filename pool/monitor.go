@@ -30,7 +30,7 @@ func (p *Pool) monitor() {
 			return
 		case <-calmed:
 			p.mu.Lock()
-			p.current.retireVacantLocked()
+			p.current.retireFreeLocked()
 			p.mu.Unlock()
 			calmed = nil
 			continue
@@ -66,7 +66,7 @@ func (p *Pool) look(interval time.Duration) bool {
 	for _, w := range old {
 		tree := procfs.Descendants(w.lane.pid)
 		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || procfs.CPUTime(tree) > longRun) {
-			p.giveWay(w, tree)
+			p.deprioritize(w, tree)
 		}
 		held := treeMemory(w.lane.pid, tree, p.cfg.Memory)
 		sum += held

@@ -9,15 +9,15 @@ import (
 // capture keeps the beginning and the end of a stream, in characters. The zero value is not usable: see newCapture.
 // Not safe for concurrent use.
 type capture struct {
-	limit int // characters
-	head  []byte
-	heads int // characters in head
-	ring  []byte
-	start int // of the oldest byte in ring, once it is full
-	chars int64
-	bytes int64
-	carry []byte       // an incomplete character at the end of what came
-	tee   func([]byte) // gets all that comes, too; nil for nobody
+	limit    int // characters
+	head     []byte
+	heads    int // characters in head
+	ring     []byte
+	start    int // of the oldest byte in ring, once it is full
+	chars    int64
+	bytes    int64
+	carry    []byte       // an incomplete character at the end of what came
+	onOutput func([]byte) // gets all bytes of the stream as they come; nil for nobody
 }
 
 func newCapture(limit int) *capture { return &capture{limit: limit} }
@@ -25,8 +25,8 @@ func newCapture(limit int) *capture { return &capture{limit: limit} }
 // write takes the next bytes of the stream. A byte that is not UTF-8 counts as one character.
 func (c *capture) write(p []byte) {
 	c.bytes += int64(len(p))
-	if c.tee != nil && len(p) > 0 {
-		c.tee(p)
+	if c.onOutput != nil && len(p) > 0 {
+		c.onOutput(p)
 	}
 	if len(c.carry) > 0 {
 		p = append(c.carry, p...)

@@ -22,7 +22,7 @@ import (
 type Pool struct {
 	cfg        Config
 	python     Interpreter
-	plan       confine.Plan // without packages; each cohort's own has them
+	plan       confine.Plan // without packages; each worker set's own has them
 	guarantees []Guarantee
 	log        *slog.Logger
 	scratchDir string          // "" with namespaces
@@ -39,8 +39,8 @@ type Pool struct {
 	// mu guards what follows. No system call that can block is made under it.
 	mu             sync.Mutex
 	closed         bool
-	closing        chan struct{} // closed with it
-	current        *cohort       // serves requests
+	closing        chan struct{} // closed by Close
+	current        *workerSet    // serves requests
 	lanes          map[*lane]struct{}
 	leased         map[*worker]struct{}
 	waiters        list.List          // of *waiter, the first to come first
@@ -86,7 +86,7 @@ func newPool(ctx context.Context, cfg Config, sys confine.System) (*Pool, error)
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	p.mu.Lock() // its templates are at work before it is returned
-	p.current = p.newCohort(set, first)
+	p.current = p.newWorkerSet(set, first)
 	p.mu.Unlock()
 	p.background.Add(1)
 	go p.monitor()
@@ -158,23 +158,22 @@ func (p *Pool) parked(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.state != StateBooting {
-		return // it died, or the pool closed, meanwhile
+		return // meanwhile it died, or the pool closed
 	}
-	c := w.cohort()
-	c.booting--
+	set := w.set()
 	w.lane.madeLocked()
 	p.setLocked(w, StateIdle)
-	c.idle = append(c.idle, w)
-	if c.retired {
+	set.idle = append(set.idle, w)
+	if set.retired {
 		p.endLocked(w, ReasonGeneration)
-		go w.lane.endWorker(w) // ends with its system calls
+		go w.lane.endWorker(w) // its system calls are not made under the mutex; it ends with them
 		return
 	}
-	if len(c.idle) == p.cfg.Idle {
-		c.announce(nil)
+	if len(set.idle) == p.cfg.Idle {
+		set.announce(nil)
 	}
 	p.dispatchLocked()
-	p.refillLocked(c)
+	p.refillLocked(set)
 }
 
 // dispatchLocked gives idle workers to waiters in the order in which they came.
@@ -188,46 +187,41 @@ func (p *Pool) dispatchLocked() {
 // leaseLocked takes the youngest idle worker, whose pages are still in the processor's caches. Preconditions: there is
 // one, and fewer than Max are leased.
 func (p *Pool) leaseLocked() *worker {
-	c := p.current
-	w := c.idle[len(c.idle)-1]
-	c.idle = c.idle[:len(c.idle)-1]
-	w.alone = len(p.leased) < max(1, runtime.NumCPU()/2) && p.waiters.Len() == 0
+	set := p.current
+	w := set.idle[len(set.idle)-1]
+	set.idle = set.idle[:len(set.idle)-1]
+	// With half of the processors free, one of them takes the worker's memory apart while its answer is on its way.
+	w.leavesHolder = len(p.leased) < max(1, runtime.NumCPU()/2) && p.waiters.Len() == 0
+	p.setLocked(w, StateLeased)
 	p.leasedLocked(w)
 	return w
 }
 
-// leaseVacantLocked leases workers that are yet to be made to those who wait. Each makes its own: that spares parking it,
-// with all that makes the answer of a parked one quick, and two changes of who runs.
-func (p *Pool) leaseVacantLocked(c *cohort) {
-	for c == p.current && p.waiters.Len() > 0 && len(c.vacant) > 0 && len(p.leased) < p.cfg.Max && c.booting+c.making < maxForks {
-		w := newWorker(c.vacant[len(c.vacant)-1])
-		w.born = sync.OnceValue(w.awaitReady)
-		w.making = true
-		c.making++
+// leaseFreeLocked leases workers that are yet to be forked to those who wait (worker.awaitReady).
+func (p *Pool) leaseFreeLocked(set *workerSet) {
+	for set == p.current && p.waiters.Len() > 0 && len(set.free) > 0 && len(p.leased) < p.cfg.Max && set.beingForked() < maxForks {
+		w := newWorker(set.free[len(set.free)-1], StateForking)
+		set.free = set.free[:len(set.free)-1]
+		set.count[StateForking]++
+		w.awaitReady = sync.OnceValue(w.readReady)
 		w.lane.current = w
-		c.vacant = c.vacant[:len(c.vacant)-1]
 		p.leasedLocked(w)
 		p.waiters.Remove(p.waiters.Front()).(*waiter).worker <- w
 	}
 }
 
-// made is called when a worker that was leased before it was made has had the time for that.
-func (p *Pool) made(w *worker) {
+// forked is called when a worker that was leased before it was forked has had the time for that.
+func (p *Pool) forked(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.madeLocked(w)
-	p.refillLocked(w.cohort())
-}
-
-func (p *Pool) madeLocked(w *worker) {
-	if w.making {
-		w.making = false
-		w.cohort().making--
+	if w.state == StateForking {
+		p.setLocked(w, StateLeased)
+		p.refillLocked(w.set())
 	}
 }
 
+// leasedLocked counts a worker among those that requests have.
 func (p *Pool) leasedLocked(w *worker) {
-	p.setLocked(w, StateLeased)
 	w.leasedAt = time.Now()
 	p.leased[w] = struct{}{}
 	if len(p.leased) == 1 {
@@ -238,12 +232,15 @@ func (p *Pool) leasedLocked(w *worker) {
 	}
 }
 
-// setLocked moves a worker along its life.
+// setLocked moves a worker along its life, and keeps count.
 func (p *Pool) setLocked(w *worker, to State) {
 	state, err := transition(w.state, to)
 	if err != nil {
 		panic(err)
 	}
+	count := &w.set().count
+	count[w.state]--
+	count[state]++
 	w.state = state
 }
 
@@ -252,14 +249,12 @@ func (p *Pool) endLocked(w *worker, reason Reason) {
 	switch w.state {
 	case StateDraining, StateDead:
 		return
-	case StateBooting:
-		w.cohort().booting--
 	case StateIdle:
-		c := w.cohort()
-		if i := slices.Index(c.idle, w); i >= 0 {
-			c.idle = slices.Delete(c.idle, i, i+1)
+		set := w.set()
+		if i := slices.Index(set.idle, w); i >= 0 {
+			set.idle = slices.Delete(set.idle, i, i+1)
 		}
-	case StateLeased:
+	case StateBooting, StateForking, StateLeased:
 	}
 	w.reason = reason
 	p.setLocked(w, StateDraining)
@@ -272,12 +267,12 @@ func (p *Pool) exited(l *lane, e exit) {
 	p.exitedLocked(l, e)
 }
 
-// takeBack gives up a worker that was leased before it was made, and that its lane was not asked for: the lane is free for the next.
+// takeBack gives up a worker that a request has and its lane was not asked for yet. The lane is free for another.
 func (p *Pool) takeBack(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.lane.current == w { // else it ended with its lane
-		p.endLocked(w, reasonNotForked)
+		p.endLocked(w, reasonNotAsked)
 		p.exitedLocked(w.lane, exit{lost: true})
 	}
 }
@@ -288,7 +283,8 @@ func (p *Pool) exitedLocked(l *lane, e exit) {
 		return
 	}
 	reason := ReasonCrashed
-	if w.state == StateLeased && !e.lost {
+	leased := w.state == StateLeased || w.state == StateForking
+	if leased && !e.lost {
 		l.madeLocked()
 		reason = ReasonServed
 	} else if w.state == StateBooting {
@@ -297,64 +293,67 @@ func (p *Pool) exitedLocked(l *lane, e exit) {
 	if reason == ReasonServed && e.outOfMemory && e.status.Signaled() {
 		reason = ReasonMemoryLimit
 	}
-	if p.closed && w.state != StateLeased {
+	if p.closed && !leased {
 		reason = ReasonShutdown
 	}
 	p.endLocked(w, reason)
 	p.setLocked(w, StateDead)
 	delete(p.leased, w)
-	p.madeLocked(w)
 	l.current = nil
 	w.exit = e
 	switch {
-	case w.reason == ReasonServed && w.born != nil: // its request finds out
-	case w.reason == ReasonBootFailed && l.leaving, w.reason == reasonNotForked: // there was no process
+	case w.reason == ReasonServed && w.awaitReady != nil: // whether it got ready, its request finds out, and counts
+	case !w.reason.wasForked():
 	default:
 		p.cfg.Metrics.WorkerExited(w.reason)
 	}
 	if w.leasedAt.IsZero() {
 		w.closePipes() // else its request does
 	}
-	c := l.cohort()
-	if _, alive := p.lanes[l]; alive {
-		p.vacateLocked(l)
+	if _, alive := p.lanes[l]; alive && w.isDeprioritized() {
+		l.retire() // its priority cannot always be raised again
+	} else if alive {
+		p.freeLocked(l)
 	}
 	p.dispatchLocked()
-	p.refillLocked(c)
+	p.refillLocked(l.set())
 	close(w.dead) // last, so that the scheduler lets its request go on before what refills
 }
 
-// leaves takes a lane's word that it goes: it gets no other worker.
+// leaves takes a lane's word that it goes: it gets no other worker, and makes none that it was asked for meanwhile.
 func (p *Pool) leaves(l *lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	l.leaving = true
-	p.unvacateLocked(l)
+	delete(p.lanes, l)
+	p.notFreeLocked(l)
+	if l.current != nil {
+		p.endLocked(l.current, reasonLaneLeft)
+	}
 }
 
-// vacateLocked takes a lane without a worker: for the next, unless its time is over.
-func (p *Pool) vacateLocked(l *lane) {
-	c := l.cohort()
-	if p.closed || c.retired || l.gaveWay {
+// freeLocked takes a lane without a worker: for the next, unless its time is over.
+func (p *Pool) freeLocked(l *lane) {
+	set := l.set()
+	if p.closed || set.retired {
 		l.retire()
 		return
 	}
-	c.vacant = append(c.vacant, l)
+	set.free = append(set.free, l)
 }
 
-func (p *Pool) unvacateLocked(l *lane) {
-	c := l.cohort()
-	if i := slices.Index(c.vacant, l); i >= 0 {
-		c.vacant = slices.Delete(c.vacant, i, i+1)
+func (p *Pool) notFreeLocked(l *lane) {
+	set := l.set()
+	if i := slices.Index(set.free, l); i >= 0 {
+		set.free = slices.Delete(set.free, i, i+1)
 	}
 }
 
 // laneGone takes the end of a lane, and with it of its worker.
 func (p *Pool) laneGone(l *lane) {
-	c := l.cohort()
+	set := l.set()
 	p.mu.Lock()
 	delete(p.lanes, l)
-	p.unvacateLocked(l)
+	p.notFreeLocked(l)
 	p.mu.Unlock()
 	if p.scratchDir != "" {
 		_ = l.template.tell("sweep", time.Now().Add(laneStartTimeout)) // refused by a template that is gone, too
@@ -363,9 +362,9 @@ func (p *Pool) laneGone(l *lane) {
 	p.exited(l, exit{lost: true})
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	c.lanes--
-	p.endRetiredLocked(c)
-	p.refillLocked(c)
+	set.lanes--
+	p.endRetiredLocked(set)
+	p.refillLocked(set)
 }
 
 // Close drains the pool: new requests are refused, running ones may finish within Config.ShutdownGrace, then every

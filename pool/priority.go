@@ -10,21 +10,20 @@ import (
 )
 
 const (
-	// longRun is when an execution begins to give way: most are over long before, and the next should not wait for the few
+	// longRun is when an execution is deprioritized, where others want the processor: most are over long before, and the next should not wait for the few
 	// that compute for seconds, or attack.
 	longRun = 250 * time.Millisecond
-	// longRunNice is what it gives way with (setpriority(2)): a twentieth of the weight of one that does not.
+	// longRunNice is its priority from then on (setpriority(2)): a twentieth of the weight of others.
 	longRunNice = 13
 )
 
-// giveWay lowers the priority of a worker's processes, once each, and of its lane's session, which the kernel schedules as one
+// deprioritize lowers the priority of a worker's processes, once each, and of its lane's session, which the kernel schedules as one
 // where it has autogroups (sched(7)). That cannot always be taken back, so the lane ends with its worker. What may not be changed
 // stays as it is.
-func (p *Pool) giveWay(w *worker, tree []int) {
+func (p *Pool) deprioritize(w *worker, tree []int) {
 	if w.lowered == nil {
-		w.lowered = map[int]bool{}
 		p.mu.Lock()
-		w.lane.gaveWay = true
+		w.lowered = map[int]bool{}
 		p.mu.Unlock()
 	}
 	for _, pid := range tree {

@@ -126,7 +126,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 	}()
 	stop := context.AfterFunc(ctx, l.kill)
 	defer stop()
-	w := newWorker(l)
+	w := newWorker(l, StateBooting)
 	theirs, err := w.open()
 	if err != nil {
 		return "", err

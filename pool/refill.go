@@ -16,32 +16,32 @@ const refillDelay = 20 * time.Millisecond
 // cores at work while an answer or the next request is on its way.
 var maxForks = runtime.NumCPU() + 1
 
-// supervise keeps one slot of a cohort filled with a template until the cohort ends.
-func (p *Pool) supervise(c *cohort, slot int, t *template) {
-	defer c.supervisors.Done()
+// supervise keeps one slot of a worker set filled with a template until the set ends.
+func (p *Pool) supervise(set *workerSet, slot int, t *template) {
+	defer set.supervisors.Done()
 	starts := backoff{first: 10 * time.Millisecond}
 	var logged, endsLogged rarely
 	for {
 		var err error
 		if t == nil {
-			t, err = startTemplate(c.ctx, p.python, c.plan)
+			t, err = startTemplate(set.ctx, p.python, set.plan)
 		}
 		if err == nil {
 			started := time.Now()
-			t.cohort = c
+			t.set = set
 			p.mu.Lock()
-			c.templates[slot] = t
-			p.refillLocked(c)
+			set.templates[slot] = t
+			p.refillLocked(set)
 			p.mu.Unlock()
 			select {
 			case <-t.exited:
-			case <-c.ctx.Done():
+			case <-set.ctx.Done():
 				t.stop()
 			}
 			p.mu.Lock()
-			c.templates[slot] = nil
+			set.templates[slot] = nil
 			p.mu.Unlock()
-			if c.ctx.Err() == nil {
+			if set.ctx.Err() == nil {
 				p.cfg.Metrics.TemplateExited()
 				if held, ok := endsLogged.allow(); ok {
 					p.log.Warn("template ended", "status", t.cmd.ProcessState.String(), "stderr", lastLine(t.stderr.String()), "not_logged_before", held)
@@ -50,11 +50,11 @@ func (p *Pool) supervise(c *cohort, slot int, t *template) {
 			if time.Since(started) > 10*time.Second {
 				starts.succeed()
 			}
-		} else if c.ctx.Err() == nil {
+		} else if set.ctx.Err() == nil {
 			if held, ok := logged.allow(); ok {
 				p.log.Error("template did not start", "error", err, "not_logged_before", held)
 			}
-			c.announce(err)
+			set.announce(err)
 		}
 		t = nil
 		// One that was ready and died comes back soon, one that cannot start ever later.
@@ -63,7 +63,7 @@ func (p *Pool) supervise(c *cohort, slot int, t *template) {
 			starts.longest = 10 * time.Second
 		}
 		select {
-		case <-c.ctx.Done():
+		case <-set.ctx.Done():
 			return
 		case <-time.After(starts.fail()):
 		}
@@ -72,57 +72,57 @@ func (p *Pool) supervise(c *cohort, slot int, t *template) {
 
 // refillLocked brings the number of workers that are parked or on their way to what is wanted. It leaves the processor to
 // what executes while enough are parked: most executions are over before refillDelay, and their end refills.
-func (p *Pool) refillLocked(c *cohort) {
-	if len(p.leased) == 0 || p.waiters.Len() > 0 || len(c.idle) <= p.cfg.Idle/2 {
-		p.forkLocked(c)
+func (p *Pool) refillLocked(set *workerSet) {
+	if len(p.leased) == 0 || p.waiters.Len() > 0 || len(set.idle) <= p.cfg.Idle/2 {
+		p.forkLocked(set)
 		return
 	}
-	p.forkLaterLocked(c, refillDelay)
+	p.forkLaterLocked(set, refillDelay)
 }
 
 // forkLaterLocked starts what is missing after a while. A timer that is due by then is enough: it looks again itself.
-func (p *Pool) forkLaterLocked(c *cohort, delay time.Duration) {
+func (p *Pool) forkLaterLocked(set *workerSet, delay time.Duration) {
 	at := time.Now().Add(delay)
-	if !c.forksAt.IsZero() && !c.forksAt.After(at) {
+	if !set.forksAt.IsZero() && !set.forksAt.After(at) {
 		return
 	}
-	c.forksAt = at
+	set.forksAt = at
 	time.AfterFunc(delay, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if c.forksAt.Equal(at) {
-			c.forksAt = time.Time{}
+		if set.forksAt.Equal(at) {
+			set.forksAt = time.Time{}
 		}
-		p.forkLocked(c)
+		p.forkLocked(set)
 	})
 }
 
 // forkLocked starts what is missing.
-func (p *Pool) forkLocked(c *cohort) {
-	if p.closed || c.retired {
+func (p *Pool) forkLocked(set *workerSet) {
+	if p.closed || set.retired {
 		return
 	}
-	p.leaseVacantLocked(c)
-	if wait := c.pipes.wait(); wait > 0 {
-		p.forkLaterLocked(c, wait)
+	p.leaseFreeLocked(set)
+	if wait := set.pipes.wait(); wait > 0 {
+		p.forkLaterLocked(set, wait)
 		return
 	}
 	wanted := 0
-	if c == p.current {
+	if set == p.current {
 		wanted = min(p.waiters.Len(), p.cfg.Max-len(p.leased))
 	}
-	missing := p.cfg.Idle + wanted - len(c.idle) - c.booting
-	for missing = min(missing, maxForks-c.booting-c.making); missing > 0; missing-- {
-		if n := len(c.vacant); n > 0 {
-			l := c.vacant[n-1]
-			c.vacant = c.vacant[:n-1]
+	missing := p.cfg.Idle + wanted - len(set.idle) - set.count[StateBooting]
+	for missing = min(missing, maxForks-set.beingForked()); missing > 0; missing-- {
+		if n := len(set.free); n > 0 {
+			l := set.free[n-1]
+			set.free = set.free[:n-1]
 			p.bootLocked(l)
 			continue
 		}
-		if c.lanes+c.laneStarts >= p.cfg.Idle+p.cfg.Max {
+		if set.lanes+set.laneStarts >= p.cfg.Idle+p.cfg.Max {
 			return
 		}
-		if !p.growLocked(c, missing) {
+		if !p.growLocked(set, missing) {
 			return
 		}
 	}
@@ -130,14 +130,14 @@ func (p *Pool) forkLocked(c *cohort) {
 
 // growLocked starts a lane, unless enough are under way: on the template that has the fewest, of those whose last ones did not
 // fail just now. What fails in one template holds back neither another one nor the lanes that are there.
-func (p *Pool) growLocked(c *cohort, missing int) bool {
-	if c.laneStarts >= missing {
+func (p *Pool) growLocked(set *workerSet, missing int) bool {
+	if set.laneStarts >= missing {
 		return false
 	}
 	var counts map[*template]int
 	var chosen *template
 	retry := time.Duration(-1)
-	for _, t := range c.templates {
+	for _, t := range set.templates {
 		if t == nil {
 			continue
 		}
@@ -156,13 +156,13 @@ func (p *Pool) growLocked(c *cohort, missing int) bool {
 	}
 	if chosen == nil {
 		if retry > 0 {
-			p.forkLaterLocked(c, retry)
+			p.forkLaterLocked(set, retry)
 		}
 		return false // without a template there is a supervisor that refills
 	}
-	c.laneStarts++
+	set.laneStarts++
 	p.background.Add(1)
-	go p.grow(c, chosen)
+	go p.grow(set, chosen)
 	return true
 }
 
@@ -174,7 +174,7 @@ func (p *Pool) lanesByTemplateLocked() map[*template]int {
 	return counts
 }
 
-func (p *Pool) grow(c *cohort, t *template) {
+func (p *Pool) grow(set *workerSet, t *template) {
 	defer p.background.Done()
 	l, err := startLane(t, laneStartTimeout)
 	if err == nil && p.group != nil {
@@ -188,58 +188,56 @@ func (p *Pool) grow(c *cohort, t *template) {
 		err = errTemplateGone
 	}
 	p.mu.Lock()
-	c.laneStarts--
+	set.laneStarts--
 	if err != nil {
-		if !p.closed && !c.retired && !errors.Is(err, errTemplateGone) { // then its supervisor refills
+		if !p.closed && !set.retired && !errors.Is(err, errTemplateGone) { // then its supervisor refills
 			p.growthFailedLocked(t, err)
-			p.refillLocked(c)
+			p.refillLocked(set)
 		}
-		p.endRetiredLocked(c)
+		p.endRetiredLocked(set)
 		p.mu.Unlock()
 		return
 	}
 	p.lanes[l] = struct{}{}
-	c.lanes++
+	set.lanes++
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
 		l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func() { p.laneGone(l) })
 	}()
-	p.vacateLocked(l)
-	p.refillLocked(c)
+	p.freeLocked(l)
+	p.refillLocked(set)
 	p.mu.Unlock()
 }
 
-// bootLocked makes a worker in a vacant lane.
+// bootLocked has a free lane make a worker that is parked. The worker is the lane's current one as soon as it has pipes, which the
+// end of the lane closes from then on.
 func (p *Pool) bootLocked(l *lane) {
-	c := l.cohort()
-	c.booting++
+	set := l.set()
+	w := newWorker(l, StateBooting)
+	set.count[StateBooting]++
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		w := newWorker(l)
 		theirs, err := w.open()
-		if err != nil {
-			p.mu.Lock()
-			defer p.mu.Unlock()
-			c.booting--
-			c.pipes.fail()
-			p.vacateLocked(l)
-			p.logFailureLocked(c, err)
-			p.refillLocked(c)
-			return
+		if err == nil {
+			w.channel.pollable()
 		}
-		w.channel.pollable() // from here on the end of the lane may close it
 		p.mu.Lock()
-		c.pipes.succeed()
 		l.current = w
-		_, alive := p.lanes[l]
-		p.mu.Unlock()
-		if !alive {
-			closeAll(theirs)
-			p.exited(l, exit{lost: true})
+		if _, alive := p.lanes[l]; err != nil || !alive {
+			if err == nil {
+				closeAll(theirs)
+			} else if set.pipes.fail(); !p.closed {
+				p.logFailureLocked(set, err)
+			}
+			p.endLocked(w, reasonNotAsked)
+			p.exitedLocked(l, exit{lost: true})
+			p.mu.Unlock()
 			return
 		}
+		set.pipes.succeed()
+		p.mu.Unlock()
 		if err := w.boot(theirs, p.processLimit()); err != nil {
 			if errors.Is(err, errProtocol) {
 				p.mu.Lock()
@@ -253,17 +251,25 @@ func (p *Pool) bootLocked(l *lane) {
 	}()
 }
 
-// bootFailed ends the lane of a worker that failed to boot: it is not trusted with another.
+// bootFailed ends the lane of a worker that failed to boot: it is not trusted with another. What that says of its template is
+// found out behind the caller, who may be a request.
 func (p *Pool) bootFailed(w *worker, err error) {
 	l := w.lane
 	l.kill()
-	<-w.dead // by then all that the lane has said is known
-	lost := l.template.endsSoon()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c := l.cohort(); !l.leaving && !lost && !p.closed && !c.retired {
-		p.growthFailedLocked(l.template, err)
+	if p.closed {
+		return
 	}
+	p.background.Go(func() {
+		<-w.dead // by then all that the lane has said is known
+		lost := l.template.endsSoon()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if w.reason != reasonLaneLeft && !lost && !p.closed && !l.set().retired {
+			p.growthFailedLocked(l.template, err)
+		}
+	})
 }
 
 // processLimit is RLIMIT_NPROC for a worker whose id others have too; 0 when its lane has set one, or has a control group: that
@@ -277,18 +283,18 @@ func (p *Pool) processLimit() int {
 
 // growthFailedLocked holds back the next lane of a template after one that could not be started, or made no worker.
 func (p *Pool) growthFailedLocked(t *template, err error) {
-	c := t.cohort
+	set := t.set
 	t.growth.fail()
-	p.logFailureLocked(c, err)
+	p.logFailureLocked(set, err)
 	if errors.Is(err, errLaneTimeout) && p.lanesByTemplateLocked()[t] == 0 {
 		_ = t.cmd.Process.Kill() // nobody loses anything by it, and its supervisor starts another
 	}
-	for _, t := range c.templates {
+	for _, t := range set.templates {
 		if t != nil && t.growth.failures < 3 {
 			return
 		}
 	}
-	c.announce(err)
+	set.announce(err)
 }
 
 // madeLocked is called when a lane has made a worker. If it is younger than its template's last failure, lanes can be started
@@ -301,11 +307,11 @@ func (l *lane) madeLocked() {
 }
 
 // failingLocked says whether nothing can be forked at the moment.
-func (c *cohort) failingLocked() bool {
-	if c.pipes.failures > 0 {
+func (set *workerSet) failingLocked() bool {
+	if set.pipes.failures > 0 {
 		return true
 	}
-	for _, t := range c.templates {
+	for _, t := range set.templates {
 		if t != nil && t.growth.failures == 0 {
 			return false
 		}
@@ -316,7 +322,7 @@ func (c *cohort) failingLocked() bool {
 // servesLocked says whether there is a lane that makes workers for requests.
 func (p *Pool) servesLocked() bool {
 	for l := range p.lanes {
-		if l.made > 0 && l.cohort() == p.current {
+		if l.made > 0 && l.set() == p.current {
 			return true
 		}
 	}
@@ -325,13 +331,13 @@ func (p *Pool) servesLocked() bool {
 
 // logFailureLocked logs that a worker could not be made. It is an error when requests have to wait for that, and a warning as
 // long as other workers serve.
-func (p *Pool) logFailureLocked(c *cohort, err error) {
+func (p *Pool) logFailureLocked(set *workerSet, err error) {
 	held, ok := p.failuresLogged.allow()
 	if !ok {
 		return
 	}
 	level, message := slog.LevelError, "no worker could be started"
-	if c == p.current && p.servesLocked() {
+	if set == p.current && p.servesLocked() {
 		level, message = slog.LevelWarn, "a worker could not be started; the others serve"
 	}
 	p.log.Log(context.Background(), level, message, "error", err, "not_logged_before", held)

@@ -5,9 +5,10 @@ import "fmt"
 // State is where a worker stands in its life. A worker that has run user code never becomes idle again.
 type State uint8
 
-// The states of a worker, in the order of its life.
+// The states of a worker, in the order of its life. It begins as one of the first two.
 const (
-	StateBooting  State = iota // forked, confining and warming itself
+	StateBooting  State = iota // being forked, to be parked
+	StateForking               // being forked for a request that has it already; leased after forkingTime, unless its run is over before
 	StateIdle                  // parked, waiting for a request
 	StateLeased                // a request has it
 	StateDraining              // asked to end, not yet reaped
@@ -15,9 +16,9 @@ const (
 )
 
 // States lists every State.
-var States = []State{StateBooting, StateIdle, StateLeased, StateDraining, StateDead}
+var States = []State{StateBooting, StateForking, StateIdle, StateLeased, StateDraining, StateDead}
 
-var stateNames = [...]string{"booting", "idle", "leased", "draining", "dead"}
+var stateNames = [...]string{"booting", "forking", "idle", "leased", "draining", "dead"}
 
 func (s State) String() string {
 	if int(s) < len(stateNames) {
@@ -28,7 +29,8 @@ func (s State) String() string {
 
 // legal holds, for each state, the states that may follow it.
 var legal = [...][]State{
-	StateBooting:  {StateIdle, StateLeased, StateDraining, StateDead}, // leased at once where requests wait
+	StateBooting:  {StateIdle, StateDraining, StateDead},
+	StateForking:  {StateLeased, StateDraining, StateDead},
 	StateIdle:     {StateLeased, StateDraining, StateDead},
 	StateLeased:   {StateDraining, StateDead},
 	StateDraining: {StateDead},
@@ -70,8 +72,14 @@ const (
 	ReasonShutdown     Reason = "shutdown"      // the pool closed
 )
 
-// reasonNotForked is that of a worker that never was a process: nothing is counted.
-const reasonNotForked Reason = "not_forked"
+// The reasons for which a worker ends that never was a process. They are counted nowhere.
+const (
+	reasonNotAsked Reason = "not_asked" // its lane was not asked for it, and is free for another
+	reasonLaneLeft Reason = "lane_left" // its lane was asked, and went before it read that
+)
+
+// wasForked says whether a worker that ended for a reason was a process.
+func (r Reason) wasForked() bool { return r != reasonNotAsked && r != reasonLaneLeft }
 
 // Reasons lists every Reason that is counted.
 var Reasons = []Reason{ReasonServed, ReasonBootFailed, ReasonCrashed, ReasonTimeLimit, ReasonMemoryLimit,

@@ -9,7 +9,8 @@ import (
 func TestEveryPairOfStatesIsAllowedOrRefused(t *testing.T) {
 	t.Parallel()
 	allowed := map[State][]State{
-		StateBooting:  {StateIdle, StateLeased, StateDraining, StateDead},
+		StateBooting:  {StateIdle, StateDraining, StateDead},
+		StateForking:  {StateLeased, StateDraining, StateDead},
 		StateIdle:     {StateLeased, StateDraining, StateDead},
 		StateLeased:   {StateDraining, StateDead},
 		StateDraining: {StateDead},

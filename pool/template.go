@@ -17,12 +17,12 @@ import (
 )
 
 // templateModules are sent to each template, in the order of their imports.
-var templateModules = []string{"wire", "confine", "processes", "frames", "pages", "heir", "worker", "lane", "preload", "template"}
+var templateModules = []string{"wire", "confine", "processes", "frames", "pages", "memoryholder", "worker", "lane", "preload", "template"}
 
 // template is a running fork server. Its goroutines (receive, wait) end when its process does; stop ends that.
 type template struct {
 	*pythonProcess
-	cohort *cohort
+	set    *workerSet
 	plan   confine.Plan
 	growth backoff // of lanes that could not be started, or made no worker; guarded by the pool's mutex
 

@@ -164,7 +164,7 @@ class Tree:
         os.chdir(self.scratch)
         os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
         sys.path.insert(0, self.scratch)
-        worker.settle(self.scratch)
+        worker.place_main(self.scratch)
 
     def end(self):
         try:

@@ -15,7 +15,7 @@ from os import _exit, close, closerange, open as open_file, pipe, read, setpgrp,
 
 import _sandbox_confine as confine
 import _sandbox_frames as frames
-import _sandbox_heir as heir
+import _sandbox_memoryholder as memoryholder
 import _sandbox_wire as wire
 
 if sys.version_info >= (3, 13):
@@ -25,7 +25,8 @@ MAIN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 SMALL_READ, MAX_READ = 1 << 11, 1 << 16   # what most programs fit into, and what others are read by
 SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
 enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
-modules, run_exit_functions, leave_heir, touch_heir = sys.modules, atexit._run_exitfuncs, heir.leave, heir.touch
+modules, run_exit_functions = sys.modules, atexit._run_exitfuncs
+leave_memory_holder, touch_memory_holder = memoryholder.leave, memoryholder.touch
 find_place = frames.place
 main = type(sys)("__main__")
 main.__builtins__ = builtins
@@ -43,7 +44,7 @@ def serve(channel, scratch, domain, filter, processes, parked):
         file = open_file("main.py", MAIN_FLAGS, 0o644)
         if parked:
             rehearse()
-            touch_heir()
+            touch_memory_holder()
         enable_collector()
         here = find_place()
         write(channel, b"ready\n")
@@ -70,7 +71,7 @@ def serve(channel, scratch, domain, filter, processes, parked):
         status = _report(e, here)
     status = _finish(status, here)
     if word == b"run alone":
-        leave_heir()     # whoever waits for the answer does not wait for the end of this memory
+        leave_memory_holder()   # whoever waits for the answer does not wait for the end of this memory
     _exit(status)
 
 
@@ -109,12 +110,12 @@ def rehearse(scope=None):
             stream.flush()
 
 
-def practise():
+def exercise():
     """Run what every worker runs, in ways that change nothing."""
     rehearse()
     rehearse(main.__dict__)
     confine.warm_up()
-    heir.touch()
+    memoryholder.touch()
     here = find_place()
     here.value = here.value
     try:
@@ -137,19 +138,19 @@ def practise():
 
 
 def warm_up(scratch):
-    """In the template: run what every worker will run until the interpreter has settled. It specializes bytecode and
+    """In the template: run what every worker will run until the interpreter changes nothing more. It specializes bytecode and
     fills caches of types and methods as it runs (PEP 659), and each such write in a worker would copy a page."""
     global random_states
     random_states = [sys.modules[n] for n in ("numpy.random", "ssl", "multiprocessing.process") if n in sys.modules]
     for _ in range(32):
-        practise()
+        exercise()
     main.__dict__.clear()
     main.__dict__.update(type(sys)("__main__").__dict__, __builtins__=builtins)
-    settle(scratch)
+    place_main(scratch)
     sys.modules["__main__"] = main
 
 
-def settle(scratch):
+def place_main(scratch):
     """Set what a program finds of where it lies."""
     main.__file__ = scratch + "/main.py"
 

@@ -53,7 +53,7 @@ var answerExamples = map[string][]example{
 	"health": {
 		{"ready", "Ready", operation.HealthOutput{
 			Status: "ok", Version: "v1.0.0", Python: operation.HealthPython{Version: "3.12.4", Executable: "/usr/bin/python3.12"}, Preloaded: []string{"json", "math"},
-			Workers: map[string]int{"booting": 0, "idle": 4, "leased": 1, "draining": 0}, Templates: operation.HealthCount{Ready: 2, Target: 2}, Isolation: "strict",
+			Workers: map[string]int{"booting": 0, "forking": 0, "idle": 4, "leased": 1, "draining": 0}, Templates: operation.HealthCount{Ready: 2, Target: 2}, Isolation: "strict",
 			Guarantees: []operation.Guarantee{{Name: "reads only what Python needs", Layers: []string{"namespaces", "Landlock"}}},
 			Limits: operation.HealthLimits{ExecuteTimeout: 30, ExecuteTimeoutMax: 120, MemoryBytes: 512 << 20, Processes: 64, OutputCharacters: 10000,
 				OutputKillBytes: 64 << 20, ScratchBytes: 256 << 20, OpenFiles: 256, RequestBodyBytes: 10 << 20, CodeBytes: operation.MaxCodeBytes},

@@ -17,7 +17,7 @@ import (
 func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 	t.Parallel()
 	const held = 64 << 20
-	heirOf := func(t *testing.T, p *Pool) (heirs int) {
+	holdersOf := func(t *testing.T, p *Pool) (holders int) {
 		eventually(t, 10*time.Second, "no worker is parked", func() bool {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -51,7 +51,7 @@ func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 			if pid == worker {
 				continue
 			}
-			heirs++
+			holders++
 			if got := procfs.ReadStatus(pid).Anonymous; got < held {
 				t.Errorf("what is left holds %d bytes", got)
 			}
@@ -70,19 +70,19 @@ func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 			}
 			return true
 		})
-		return heirs
+		return holders
 	}
 	for name, isolation := range map[string]Isolation{"namespaces": IsolationStrict, "process": IsolationNone} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: isolation, Templates: 1, Idle: 1, Max: 2 + runtime.NumCPU()})
-			if n := heirOf(t, p); n != 1 {
+			if n := holdersOf(t, p); n != 1 {
 				t.Errorf("alone: %d processes are left, not one", n)
 			}
 			for range runtime.NumCPU() { // no processor is free for what follows
 				startSession(t, p, "print('.', flush=True)\ninput()").await(".\n")
 			}
-			if n := heirOf(t, p); n != 0 {
+			if n := holdersOf(t, p); n != 0 {
 				t.Errorf("beside others: %d processes are left", n)
 			}
 		})
