@@ -40,9 +40,9 @@ var mayImport = map[string]struct {
 	"caddymodule/internal/edge":          {own: []string{"pool", "pool/install", "caddymodule/internal/metrics"}, caddy: httpOnly},
 	"caddymodule/internal/edge/edgetest": {own: []string{"caddymodule/internal/edge"}},
 	"caddymodule/internal/metrics":       {own: []string{"pool", "pool/install"}},
-	"pool":                               {own: []string{"packages", "pool/install", "pool/internal/confine", "pool/internal/cgroup", "pool/internal/procfs"}},
+	"pool":                               {own: []string{"packages", "pool/install", "pool/internal/confine", "pool/internal/cgroup", "pool/internal/procfs", "internal/pep440"}},
 	"pool/internal/cgroup":               {own: []string{"pool/internal/procfs"}},
-	"pool/install":                       {own: []string{"packages", "pool/internal/confine", "pool/internal/process"}},
+	"pool/install":                       {own: []string{"packages", "internal/pep440", "pool/internal/confine", "pool/internal/process"}},
 	"packages":                           {own: []string{"internal/pep440"}},
 	"policy":                             {own: []string{"internal/pep440"}},
 	// The test build of the product for the MCP conformance suite.

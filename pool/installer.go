@@ -24,7 +24,7 @@ import (
 )
 
 // installerModules are sent to each installer, in the order of their imports.
-var installerModules = []string{"wire", "confine", "processes", "installer"}
+var installerModules = []string{"wire", "confine", "processes", "deadends", "installer"}
 
 const (
 	// workTarget is where an installer's own directory lies in a root of its own.
@@ -41,15 +41,18 @@ const (
 
 // installerTask is what one installer is to do, as python/installer.py reads it.
 type installerTask struct {
-	Kind      string            `json:"kind"` // resolve, build or compile
-	Network   bool              `json:"network"`
-	Port      int               `json:"port"` // of the proxy, where the network is the host's
-	Work      string            `json:"work"`
-	Packages  string            `json:"packages"`
-	PipWheel  string            `json:"pip_wheel"` // see pipFacts
-	Arguments []string          `json:"arguments"`
-	Trees     [][2]string       `json:"trees"`
-	Env       map[string]string `json:"env"`
+	Kind      string   `json:"kind"` // resolve, build or compile
+	Network   bool     `json:"network"`
+	Port      int      `json:"port"` // of the proxy, where the network is the host's
+	Work      string   `json:"work"`
+	Packages  string   `json:"packages"`
+	PipWheel  string   `json:"pip_wheel"` // see pipFacts
+	Arguments []string `json:"arguments"`
+	// SearchSeconds and SearchBytes bound what pip looks at once it has come to a dead end.
+	SearchSeconds float64           `json:"search_seconds"`
+	SearchBytes   int64             `json:"search_bytes"`
+	Trees         [][2]string       `json:"trees"`
+	Env           map[string]string `json:"env"`
 }
 
 // installerPlan is a plan with the task that is confined by it.
@@ -67,6 +70,7 @@ type installerAnswers struct {
 	Broken []string `json:"broken"`
 	Files  int      `json:"files"`
 	Log    string   `json:"log"`
+	search
 }
 
 // chosen is a distribution that pip would install.
@@ -78,6 +82,8 @@ type chosen struct {
 	Direct    bool   `json:"direct"`
 	Yanked    bool   `json:"yanked"`
 	Requested bool   `json:"requested"`
+	// Extras are those that it has, in any spelling.
+	Extras []string `json:"extras"`
 }
 
 // installerRun is one task with what it may reach.

@@ -106,7 +106,13 @@ func (i *installation) resolve(ctx context.Context, page packages.Page, hosts []
 			arguments = append(arguments, requirement(root.Name, root.Extras, cmp.Or(root.Specifier, ">="+root.Version)))
 		}
 	}
-	answers, err := i.runTask(ctx, i.networked("resolve", hosts, arguments...))
+	run := i.networked("resolve", hosts, arguments...)
+	run.task.SearchSeconds, run.task.SearchBytes = min(maxSearch, i.req.Timeout/2).Seconds(), i.req.MaxDownload/2
+	answers, err := i.runTask(ctx, run)
+	if cause := i.deadEnd(ctx, answers, err); cause != nil {
+		i.pool.log.Info("pip found nothing to choose", "package", i.req.Name, "specifier", i.req.Specifier, "dead_ends", len(answers.DeadEnds), "log", tailOf(answers.Log, 2000))
+		return nil, cause
+	}
 	if err != nil {
 		return nil, err
 	}

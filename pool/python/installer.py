@@ -8,6 +8,7 @@ import sys
 import _socket
 
 import _sandbox_confine as confine
+import _sandbox_deadends as deadends
 import _sandbox_processes as processes
 import _sandbox_wire as wire
 
@@ -162,14 +163,16 @@ def resolve(task):
     import json
     _find_pip(task)
     _fetch_metadata_only()
+    deadends.watch(task)
     packages = task["packages"]
     if packages:
         # Distributions are found there, modules are not: no finder looks into it.
         sys.path.insert(0, packages)
         sys.path_importer_cache[packages] = None
     status = _pip(["install", "--dry-run", "--report", "report.json", "--progress-bar", "off", *task["arguments"]])
+    search = {"dead_ends": deadends.found, "gave_up": deadends.state["gave_up"]}
     if status:
-        return {"status": status}
+        return {"status": status, **search}
     with open("report.json", encoding="utf-8") as f:
         report = json.load(f)
     chosen = []
@@ -183,9 +186,9 @@ def resolve(task):
         chosen.append({
             "name": metadata["name"], "version": metadata["version"], "url": info["url"], "sha256": hashes.get("sha256", ""),
             "direct": bool(item.get("is_direct")), "yanked": bool(item.get("is_yanked") or link and link.is_yanked),   # pip before 23.3 does not report it
-            "requested": bool(item.get("requested")),
+            "requested": bool(item.get("requested")), "extras": metadata.get("provides_extra", []),
         })
-    return {"status": 0, "chosen": chosen, "broken": _broken(report["install"])}
+    return {"status": 0, "chosen": chosen, "broken": _broken(report["install"]), **search}
 
 
 def _broken(changes):

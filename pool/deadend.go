@@ -1,0 +1,166 @@
+package pool
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/pep440"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+)
+
+// maxSearch bounds how long pip goes on trying other versions after its first dead end.
+const maxSearch = time.Minute
+
+// search is what an installer says of how pip chose.
+type search struct {
+	DeadEnds []deadEnd `json:"dead_ends"` // the first of them
+	GaveUp   bool      `json:"gave_up"`   // there were too many, or they took too long
+}
+
+// deadEnd is a requirement for which pip found nothing, so that it tried another version of the package that has it.
+type deadEnd struct {
+	Name          string `json:"name"` // canonical
+	Specifier     string `json:"specifier"`
+	Needs         string `json:"needs"`  // as it is written
+	Parent        string `json:"parent"` // with its extras; "" for what was asked for
+	ParentVersion string `json:"parent_version"`
+	// Missing says that there is nothing for this requirement alone: it does not conflict with another one.
+	Missing bool `json:"missing"`
+}
+
+// deadEnd returns what pip's search ended at, or nil when its result stands, or when pip itself says best why there is none. err
+// is how its task ended.
+func (i *installation) deadEnd(ctx context.Context, answers installerAnswers, err error) error {
+	refused, _ := errors.AsType[*refusal](err)
+	tooLarge := refused != nil && refused.status == InstallTooLarge // by what it looked at on its way
+	ends := answers.DeadEnds
+	switch {
+	case err != nil && !tooLarge:
+		return nil
+	case err == nil && answers.Status == 0: // it has chosen: maybe a version that is older than the extra that was asked for
+		if len(lostExtras(i.req, answers.Chosen)) == 0 {
+			return nil
+		}
+		ends = slices.DeleteFunc(slices.Clone(ends), func(d deadEnd) bool { return !d.of(i.req) })
+	}
+	if len(ends) == 0 {
+		return nil
+	}
+	missing := slices.IndexFunc(ends, func(d deadEnd) bool { return d.Missing && d.of(i.req) })
+	if missing < 0 {
+		missing = slices.IndexFunc(ends, func(d deadEnd) bool { return d.Missing })
+	}
+	if missing >= 0 {
+		return i.nothingFor(ctx, ends[missing])
+	}
+	if err == nil && answers.Status != 0 && !answers.GaveUp {
+		return nil // a conflict, of which pip names all sides
+	}
+	var reasons []string
+	told := map[string]bool{}
+	for _, end := range ends {
+		if !told[end.Parent] && len(told) < 6 { // the first version of each, which is the newest
+			told[end.Parent] = true
+			reasons = append(reasons, end.String())
+		}
+	}
+	return refuse(InstallConflict, "No version of %s that was tried goes together with what is there and with what it needs: %s. Nothing has changed; ask for another version.",
+		requirement(i.req.Name, i.req.Extras, i.req.Specifier), strings.Join(reasons, "; "))
+}
+
+// of says whether what was asked for has the requirement itself.
+func (d deadEnd) of(req InstallRequest) bool {
+	name, _, _ := strings.Cut(d.Parent, "[")
+	return name == req.Name
+}
+
+// String is a part of a sentence. It comes from a package's metadata, so it is kept short.
+func (d deadEnd) String() string {
+	needs := strings.Join(strings.Fields(d.Needs), " ")
+	if len(needs) > 200 {
+		needs = needs[:200] + "..."
+	}
+	if d.Parent == "" {
+		return "what was asked for includes " + needs
+	}
+	return d.Parent + " " + d.ParentVersion + " needs " + needs
+}
+
+// lostExtras returns the extras that were asked for and that the chosen version does not have.
+func lostExtras(req InstallRequest, set []chosen) (lost []string) {
+	n := slices.IndexFunc(set, func(c chosen) bool { return packages.Canonical(c.Name) == req.Name })
+	if n < 0 {
+		return nil
+	}
+	for _, extra := range req.Extras {
+		if !slices.ContainsFunc(set[n].Extras, func(has string) bool { return packages.Canonical(has) == extra }) {
+			lost = append(lost, extra)
+		}
+	}
+	return lost
+}
+
+// nothingFor says of which package nothing will do, and why.
+func (i *installation) nothingFor(ctx context.Context, end deadEnd) error {
+	page, err := i.req.Index.Lookup(ctx, end.Name)
+	if err != nil {
+		return indexFailure(err)
+	}
+	return nothingForDependency(i.req, end, page, i.pool.python.Version)
+}
+
+func nothingForDependency(req InstallRequest, end deadEnd, page packages.Page, python string) error {
+	have := lookAtFiles(page, end.Specifier, python)
+	status, why, remedy := InstallNotFound, "", "Ask for another version, or for another package."
+	if strings.HasPrefix(end.Parent, req.Name+"[") {
+		remedy = "Ask for " + req.Name + " alone, and then by their names for those packages of the extra that are needed."
+	}
+	switch {
+	case !page.Found:
+		why = "which the index does not have"
+	case have.wheels > 0:
+		status, why = InstallNoWheel, "which has wheels for other systems or other Pythons only; this is Python "+python
+	case have.sources > 0:
+		status, why = InstallNoWheel, "which comes as source only, and source is not built here, since that runs the package's own code at install"
+		remedy += " The operator can set packages sdist allow."
+	case have.python != "":
+		status, why = InstallConflict, "which needs Python "+have.python+", and this is Python "+python
+	case have.withdrawn > 0:
+		why = "of which all was withdrawn by its authors (yanked)"
+	default:
+		why = "and the index has no such version of it; it has " + cmp.Or(pageVersions(page), "none")
+	}
+	return refuse(status, "%s cannot be installed, since %s, %s. Nothing has changed. %s",
+		requirement(req.Name, req.Extras, req.Specifier), end, why, remedy)
+}
+
+// matchingFiles counts the files of a page that match a specifier and are for this Python.
+type matchingFiles struct {
+	wheels, sources, withdrawn int
+	python                     string // which another Python the last of the rest needs
+}
+
+func lookAtFiles(page packages.Page, specifier, python string) (have matchingFiles) {
+	matches := func(specifier, version string) bool {
+		set, err := pep440.ParseSpecifier(specifier)
+		return err != nil || set.Match(version) // "" is no specifier, and what is none excludes nothing, as for pip
+	}
+	for _, f := range page.Files {
+		switch {
+		case f.Version == "" || !f.Wheel && !f.Sdist || !matches(specifier, f.Version):
+		case !matches(f.RequiresPython, python):
+			have.python = f.RequiresPython
+		case f.Yanked:
+			have.withdrawn++
+		case f.Wheel:
+			have.wheels++
+		default:
+			have.sources++
+		}
+	}
+	return have
+}

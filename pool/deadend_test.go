@@ -1,0 +1,155 @@
+package pool
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
+)
+
+// What the caller reads is the package of which nothing will do, however pip's search for another way ends: it finds a version
+// without the extra, it would go on for ever, it has fetched more than it may, or it finds nothing.
+func TestPackageThatNeedsOneWithoutWheel(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
+	server, ask := newTestIndex(t)
+	// Without metadata of its own, a wheel has to be fetched whole to be known.
+	server.Add(index.Project{Name: "sbx-source", Files: []index.File{index.Sdist{Name: "sbx-source", Version: "1.5"}.File()}})
+	project := func(name string, versions int, wheel func(n int) index.Wheel) {
+		var files []index.File
+		for n := range versions {
+			w := wheel(n)
+			w.Name, w.Version = name, fmt.Sprintf("%d.0", n)
+			file := w.File()
+			file.NoMetadata = true
+			if name == "sbx-slow" {
+				file.Delay = 2500 * time.Millisecond
+			}
+			files = append(files, file)
+		}
+		server.Add(index.Project{Name: name, Files: files})
+	}
+	needy := func(n int) index.Wheel {
+		return index.Wheel{Extras: []string{"more"}, Requires: []string{`sbx-source>=1; extra == "more"`}}
+	}
+	project("sbx-few", 2, func(n int) index.Wheel {
+		if n == 0 {
+			return index.Wheel{}
+		}
+		return needy(n)
+	})
+	project("sbx-lots", 100, needy)
+	project("sbx-heavy", 30, func(n int) index.Wheel {
+		w := needy(n)
+		w.Padding = 2 * mib
+		return w
+	})
+	project("sbx-slow", 30, needy)
+	project("sbx-plain", 3, func(int) index.Wheel { return index.Wheel{Requires: []string{"sbx-source"}} })
+	project("sbx-deep", 3, func(int) index.Wheel { return index.Wheel{Requires: []string{"sbx-plain"}} })
+	project("sbx-old", 3, func(n int) index.Wheel {
+		if n == 0 {
+			return index.Wheel{}
+		}
+		return index.Wheel{Requires: []string{"sbx-source"}}
+	})
+
+	for _, c := range []struct {
+		name   string
+		extras []string
+		looks  int // at so many wheels at most
+		words  []string
+	}{
+		{"sbx-few", []string{"more"}, 2, []string{"sbx-few[more] 1.0 needs sbx-source>=1", "source only", "Ask for sbx-few alone"}},
+		{"sbx-lots", []string{"more"}, 10, []string{"sbx-lots[more] 99.0 needs sbx-source>=1", "source only"}},
+		{"sbx-heavy", []string{"more"}, 4, []string{"sbx-heavy[more] 29.0 needs sbx-source>=1"}},
+		{"sbx-slow", []string{"more"}, 5, []string{"sbx-slow[more] 29.0 needs sbx-source>=1"}},
+		{"sbx-plain", nil, 3, []string{"sbx-plain 2.0 needs sbx-source,", "sdist allow", "Ask for another version"}},
+		{"sbx-deep", nil, 6, []string{"sbx-plain 2.0 needs sbx-source,"}},
+	} {
+		before := server.WheelDownloads()
+		req := ask(c.name, "")
+		req.Extras, req.Timeout = c.extras, 16*time.Second
+		r := install(t, p, req, InstallNoWheel)
+		for _, word := range c.words {
+			if !strings.Contains(r.Message, word) {
+				t.Errorf("%s: %q lacks %q", c.name, r.Message, word)
+			}
+		}
+		if looked := server.WheelDownloads() - before; looked > c.looks {
+			t.Errorf("%s: %d wheels were fetched", c.name, looked)
+		}
+	}
+	// An older version that needs nothing of the kind is taken, as pip does.
+	if r := install(t, p, ask("sbx-old", ""), InstallInstalled); r.Version != "0.0" {
+		t.Errorf("got %+v", r)
+	}
+	if r := install(t, p, ask("sbx-few", ""), InstallInstalled); r.Version != "1.0" {
+		t.Errorf("got %+v", r)
+	}
+}
+
+// Two packages that never go together are not tried in all their versions for as long as an install may take.
+func TestEndlessConflictEnds(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
+	server, ask := newTestIndex(t)
+	var left, right, shared []index.File
+	for n := range 60 {
+		version := fmt.Sprintf("%d.0", n)
+		left = append(left, index.Wheel{Name: "sbx-left", Version: version, Requires: []string{fmt.Sprintf("sbx-shared==%d.0", 2*n)}}.File())
+		right = append(right, index.Wheel{Name: "sbx-right", Version: version, Requires: []string{fmt.Sprintf("sbx-shared==%d.0", 2*n+1)}}.File())
+	}
+	for n := range 120 {
+		shared = append(shared, index.Wheel{Name: "sbx-shared", Version: fmt.Sprintf("%d.0", n)}.File())
+	}
+	server.Add(index.Project{Name: "sbx-left", Files: left})
+	server.Add(index.Project{Name: "sbx-right", Files: right})
+	server.Add(index.Project{Name: "sbx-shared", Files: shared})
+	server.AddWheels(index.Wheel{Name: "sbx-both", Version: "1.0", Requires: []string{"sbx-left", "sbx-right"}})
+	r := install(t, p, ask("sbx-both", ""), InstallConflict)
+	if !strings.Contains(r.Message, "sbx-left 59.0 needs sbx-shared==118.0; sbx-right 59.0 needs sbx-shared==119.0") {
+		t.Errorf("got %s", r.Message)
+	}
+}
+
+func TestNothingForADependency(t *testing.T) {
+	t.Parallel()
+	wheel := func(version, python string) packages.File {
+		return packages.File{Version: version, Wheel: true, RequiresPython: python}
+	}
+	sdist := packages.File{Version: "1.5", Sdist: true}
+	req := InstallRequest{Name: "one", Extras: []string{"more"}}
+	for _, c := range []struct {
+		parent string
+		page   packages.Page
+		status InstallStatus
+		words  []string
+	}{
+		{"one[more]", packages.Page{}, InstallNotFound, []string{"one[more] 2.0 needs two>=1, which the index does not have", "Ask for one alone"}},
+		{"one[more]", packages.Page{Found: true, Files: []packages.File{sdist}}, InstallNoWheel, []string{"source only", "Ask for one alone", "sdist allow"}},
+		{"three", packages.Page{Found: true, Files: []packages.File{sdist}}, InstallNoWheel, []string{"three 2.0 needs two>=1", "Ask for another version"}},
+		{"one", packages.Page{Found: true, Files: []packages.File{wheel("1.1", ""), sdist}}, InstallNoWheel, []string{"other systems", "3.11.7"}},
+		{"one", packages.Page{Found: true, Files: []packages.File{wheel("0.9", ""), sdist}}, InstallNoWheel, []string{"source only"}},
+		{"one", packages.Page{Found: true, Files: []packages.File{wheel("1.1", ">=3.13")}}, InstallConflict, []string{"needs Python >=3.13, and this is Python 3.11.7"}},
+		{"one", packages.Page{Found: true, Files: []packages.File{wheel("1.1", ">=3.5.*")}}, InstallNoWheel, []string{"other systems"}},
+		{"one", packages.Page{Found: true, Files: []packages.File{{Version: "1.1", Wheel: true, Yanked: true}}}, InstallNotFound, []string{"withdrawn"}},
+		{"one", packages.Page{Found: true, Files: []packages.File{wheel("0.9", "")}}, InstallNotFound, []string{"no such version", "0.9"}},
+	} {
+		err := nothingForDependency(req, deadEnd{Name: "two", Specifier: ">=1", Needs: "two>=1", Parent: c.parent, ParentVersion: "2.0"}, c.page, "3.11.7")
+		refused, ok := errors.AsType[*refusal](err)
+		if !ok || refused.status != c.status {
+			t.Errorf("%+v: got %v", c.page, err)
+			continue
+		}
+		for _, word := range c.words {
+			if !strings.Contains(refused.message, word) {
+				t.Errorf("%q lacks %q", refused.message, word)
+			}
+		}
+	}
+}
