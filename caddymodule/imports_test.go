@@ -40,11 +40,13 @@ var mayImport = map[string]struct {
 	"caddymodule/internal/edge":          {own: []string{"pool", "pool/install", "caddymodule/internal/metrics"}, caddy: httpOnly},
 	"caddymodule/internal/edge/edgetest": {own: []string{"caddymodule/internal/edge"}},
 	"caddymodule/internal/metrics":       {own: []string{"pool", "pool/install"}},
-	"pool":                               {own: []string{"packages", "pool/install", "pool/internal/confine", "pool/internal/cgroup", "pool/internal/procfs", "internal/pep440"}},
-	"pool/internal/cgroup":               {own: []string{"pool/internal/procfs"}},
-	"pool/install":                       {own: []string{"packages", "internal/pep440", "pool/internal/confine", "pool/internal/process"}},
-	"packages":                           {own: []string{"internal/pep440"}},
-	"policy":                             {own: []string{"internal/pep440"}},
+	"pool": {own: []string{"packages", "pool/install", "pool/python", "pool/internal/confine", "pool/internal/cgroup", "pool/internal/process",
+		"pool/internal/procfs", "pool/internal/scratch"}},
+	"pool/install":          {own: []string{"packages", "policy", "internal/pep440", "pool/internal/confine", "pool/internal/process", "pool/internal/scratch"}},
+	"pool/internal/process": {own: []string{"pool/python", "pool/internal/confine"}},
+	"pool/internal/cgroup":  {own: []string{"pool/internal/procfs"}},
+	"packages":              {own: []string{"internal/pep440"}},
+	"policy":                {own: []string{"internal/pep440"}},
 	// The test build of the product for the MCP conformance suite.
 	"tests/conformance": {own: []string{"caddymodule", "internal/mcphook"}, caddy: all},
 }

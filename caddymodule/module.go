@@ -213,7 +213,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		}
 		h.onExit(ctx, h.jupyter.Close)
 	}
-	h.onExit(ctx, rt.pool.EndInstalls)
+	h.onExit(ctx, rt.installs.Drain)
 	return nil
 }
 
@@ -239,7 +239,7 @@ func (h *Handler) installation(rt *runtime, cfg pool.Config, log *zap.Logger) (*
 	if err != nil {
 		return nil, err
 	}
-	return &operation.Installs{Pool: rt.pool, Policy: rules, Rate: rt.rate(settings.Rate, settings.RateWindow), Settings: settings, Log: log}, nil
+	return &operation.Installs{On: rt.installs, Policy: rules, Rate: rt.rate(settings.Rate, settings.RateWindow), Settings: settings, Log: log}, nil
 }
 
 // shownLimits says what one execution may use.

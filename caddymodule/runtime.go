@@ -18,6 +18,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 // What lives longer than one configuration. A reload provisions the new handler before it cleans the old one up, so
@@ -30,10 +31,11 @@ var (
 // runtime is a pool with its log, and with the counts of who has installed how much, which both surfaces share and a reload
 // keeps.
 type runtime struct {
-	pool    *pool.Pool
-	log     *liveCore
-	places  *jupyter.Slots // of kernels' processes
-	started time.Time
+	pool     *pool.Pool
+	installs *install.Installs
+	log      *liveCore
+	places   *jupyter.Slots // of kernels' processes
+	started  time.Time
 
 	mu     sync.Mutex
 	rates  map[rateKey]*policy.Rate
@@ -92,6 +94,7 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 		if rt.pool, err = pool.New(ctx, cfg); err != nil {
 			return nil, err //nolint:wrapcheck // a sentence for the operator
 		}
+		rt.installs = install.New(rt.pool.InstallHost())
 		metrics.Sandbox.Pools.Add(rt.pool)
 		return rt, nil
 	})
@@ -106,6 +109,7 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 // Destruct drains the pool and returns when its last process is gone.
 func (rt *runtime) Destruct() error {
 	defer metrics.Sandbox.Pools.Remove(rt.pool)
+	rt.installs.Close()
 	return rt.pool.Close() //nolint:wrapcheck // names itself
 }
 

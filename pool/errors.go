@@ -32,11 +32,3 @@ func (e *PackagesDirError) Error() string {
 	return fmt.Sprintf("packages in %s cannot be used as root without namespaces: the sandbox's unprivileged id may not enter %s; "+
 		"set packages data_dir to a directory that everybody may read, or packages off", e.Dir, e.Closed)
 }
-
-// Errors of Install and of what it needs.
-var (
-	// ErrNoPackages means that the pool keeps no packages (Config.PackagesDir).
-	ErrNoPackages = errors.New("nothing can be installed here")
-	// ErrNoPip means that the interpreter has no pip, nor the wheel of it that ensurepip brings.
-	ErrNoPip = errors.New("the server's Python has no pip, so nothing can be installed: the operator can add it with python -m ensurepip, or by the system's package python3-pip")
-)

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // shortRun is how long a run's output may wait in its pipes, which hold 64 KiB: a program that is over by then has cost no
@@ -203,7 +205,7 @@ func (e *execution) readyError() error {
 		p.cfg.Metrics.WorkerExited(ReasonBootFailed)
 	}
 	p.bootFailed(w, err)
-	if errors.Is(err, errProtocol) {
+	if errors.Is(err, process.ErrProtocol) {
 		return fmt.Errorf("%w: %w", ErrWorkerLost, err) // a process of which we know that little may have run the code
 	}
 	return p.notStarted(w, err)

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // scriptedLane is the other side of a lane's control socket.
@@ -38,7 +40,7 @@ func newBarePool(t *testing.T) *Pool {
 
 // newScriptedLane adds a lane to a pool, as grow does, and returns the other side of it.
 func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
-	ours, theirs, err := newControl()
+	ours, theirs, err := process.NewControl()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +57,7 @@ func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	_ = write.Close()
 	gone := make(chan struct{})
 	close(gone)
-	l := &lane{template: &template{pythonProcess: &pythonProcess{exited: gone}, set: p.current}, control: ours, pidfd: handle, pid: noParent}
+	l := &lane{template: &template{Process: &process.Process{Exited: gone}, set: p.current}, control: ours, pidfd: handle, pid: noParent}
 	p.mu.Lock()
 	p.lanes[l] = struct{}{}
 	p.current.lanes++
@@ -152,7 +154,7 @@ func (l *scriptedLane) work() {
 }
 
 func (l *scriptedLane) drop() {
-	closeAll(l.held)
+	process.CloseAll(l.held)
 	l.held = nil
 }
 

@@ -17,6 +17,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // Whatever the other side of a process boundary says, Go neither panics nor keeps a descriptor nor mixes up requests. The
@@ -42,7 +44,7 @@ func FuzzParseExit(f *testing.F) {
 	f.Fuzz(func(t *testing.T, line string) {
 		e, err := parseExit([]byte(line))
 		if err != nil {
-			if !errors.Is(err, errProtocol) {
+			if !errors.Is(err, process.ErrProtocol) {
 				t.Fatalf("%q: %v", line, err)
 			}
 			return
@@ -66,8 +68,8 @@ func FuzzParseFailure(f *testing.F) {
 		f.Add([]byte(packet))
 	}
 	f.Fuzz(func(t *testing.T, packet []byte) {
-		err := parseFailure(packet)
-		var step *stepError
+		err := process.ParseFailure(packet)
+		var step *process.StepError
 		switch {
 		case err == nil:
 			t.Fatalf("%q is no failure", packet)
@@ -75,7 +77,7 @@ func FuzzParseFailure(f *testing.F) {
 			if !utf8.ValidString(err.Error()) || len(err.Error()) > 3*len(packet) || !bytes.Contains(packet, []byte("failed")) && !bytes.Contains(packet, []byte(`\u`)) {
 				t.Errorf("%q is taken for %q", packet, err)
 			}
-		case !errors.Is(err, errProtocol):
+		case !errors.Is(err, process.ErrProtocol):
 			t.Errorf("%q: %v", packet, err)
 		}
 		if describeStart(err) == nil {
@@ -92,11 +94,11 @@ func FuzzControlRead(f *testing.F) {
 		f.Add([]byte(script))
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
-		c, theirs, err := newControl()
+		c, theirs, err := process.NewControl()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer c.close()
+		defer c.Close()
 		defer theirs.Close()
 		mark := newMark(t)
 		for tape := tape(script); len(tape) >= 3; {
@@ -106,7 +108,7 @@ func FuzzControlRead(f *testing.F) {
 			if err := sendPacket(int(theirs.Fd()), packet, mark.rights(count)); err != nil {
 				t.Fatal(err)
 			}
-			got, fd, err := c.read()
+			got, fd, err := c.Read()
 			if err == nil && (fd >= 0) != (count > 0) {
 				t.Errorf("%d descriptors were sent, and %d was given", count, fd)
 			}
@@ -115,14 +117,14 @@ func FuzzControlRead(f *testing.F) {
 			}
 			mark.expectClosed(t)
 			switch {
-			case size == 0 && !errors.Is(err, io.EOF), size > maxMessage && err == nil, size > 0 && size <= maxMessage && !bytes.Equal(got, packet):
+			case size == 0 && !errors.Is(err, io.EOF), size > process.MaxMessage && err == nil, size > 0 && size <= process.MaxMessage && !bytes.Equal(got, packet):
 				t.Fatalf("of %d bytes %d came, %v", size, len(got), err)
 			case err != nil:
 				return
 			}
 		}
 		_ = theirs.Close()
-		if got, fd, err := c.read(); err == nil || fd >= 0 {
+		if got, fd, err := c.Read(); err == nil || fd >= 0 {
 			t.Errorf("read %q, %d of a closed socket", got, fd)
 		}
 	})
@@ -140,11 +142,11 @@ func FuzzWorkerBoot(f *testing.F) {
 		if len(say) > 1<<15 {
 			t.Skip("more than a socket takes at once")
 		}
-		ours, theirs, err := newControl()
+		ours, theirs, err := process.NewControl()
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer ours.close()
+		defer ours.Close()
 		defer theirs.Close()
 		w := newWorker(&lane{control: ours, pid: noParent}, StateBooting)
 		fds, err := w.open()
@@ -157,7 +159,7 @@ func FuzzWorkerBoot(f *testing.F) {
 		go func() {
 			defer close(said)
 			held := receiveBoot(int(theirs.Fd()))
-			defer closeAll(held)
+			defer process.CloseAll(held)
 			if len(held) < 4 {
 				t.Errorf("boot came with %d descriptors", len(held))
 				return
@@ -246,7 +248,7 @@ func FuzzStandardError(f *testing.F) {
 	f.Add([]byte("\xff\xfe\n\n\n"), byte(1))
 	f.Add(bytes.Repeat([]byte("€\r\n"), 3000), byte(200))
 	f.Fuzz(func(t *testing.T, said []byte, step byte) {
-		var kept tail
+		var kept process.Tail
 		for rest := said; len(rest) > 0; {
 			n := min(len(rest), int(step)+1)
 			if m, err := kept.Write(rest[:n]); m != n || err != nil {
@@ -255,11 +257,11 @@ func FuzzStandardError(f *testing.F) {
 			rest = rest[n:]
 		}
 		text := kept.String()
-		line := lastLine(text)
+		line := process.LastLine(text)
 		if !utf8.ValidString(text) || len(text) > 4096 || !utf8.ValidString(line) || utf8.RuneCountInString(line) > 203 || strings.Contains(line, "\n") {
 			t.Errorf("%q is shown as %q", said, line)
 		}
-		if text := lastLine(string(said)); utf8.RuneCountInString(text) > 203 {
+		if text := process.LastLine(string(said)); utf8.RuneCountInString(text) > 203 {
 			t.Errorf("%q is shown as %q", said, text)
 		}
 	})
@@ -273,14 +275,14 @@ func FuzzTemplate(f *testing.F) {
 		f.Add([]byte(script))
 	}
 	f.Fuzz(func(t *testing.T, script []byte) {
-		ours, theirs, err := newControl()
+		ours, theirs, err := process.NewControl()
 		if err != nil {
 			t.Fatal(err)
 		}
 		mark := newMark(t)
 		gone := make(chan struct{})
 		close(gone)
-		tm := &template{pythonProcess: &pythonProcess{control: ours, cmd: &exec.Cmd{Process: &os.Process{}}, exited: gone}, lanes: map[int]chan<- laneStart{}}
+		tm := &template{Process: &process.Process{Control: ours, Cmd: &exec.Cmd{Process: &os.Process{}}, Exited: gone}, lanes: map[int]chan<- laneStart{}}
 		var asked [2]chan laneStart
 		for i := range asked {
 			asked[i] = make(chan laneStart, 1)
@@ -293,7 +295,7 @@ func FuzzTemplate(f *testing.F) {
 		}()
 		for tape := tape(script); len(tape) >= 2; {
 			count := int(tape.next() % 4)
-			say := [...]string{"lane 0", "lane 1", "lane 7", "lane", "lane ", "lane -1", "lane 99999999999999999999", "", "lane 0 0", strings.Repeat("x", maxMessage+1)}[tape.next()%10]
+			say := [...]string{"lane 0", "lane 1", "lane 7", "lane", "lane ", "lane -1", "lane 99999999999999999999", "", "lane 0 0", strings.Repeat("x", process.MaxMessage+1)}[tape.next()%10]
 			if sendPacket(int(theirs.Fd()), []byte(say), mark.rights(count)) != nil {
 				break // Go has heard enough
 			}
@@ -314,7 +316,7 @@ func FuzzTemplate(f *testing.F) {
 			}
 		}
 		mark.expectClosed(t)
-		if conn, _, _, err := tm.forkLane(time.Now().Add(time.Second)); !errors.Is(err, errTemplateGone) {
+		if conn, _, _, err := tm.forkLane(time.Now().Add(time.Second)); !errors.Is(err, process.ErrGone) {
 			t.Errorf("forked %v of a template that is gone, %v", conn, err)
 		}
 	})

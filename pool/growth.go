@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // growLocked starts a lane, unless enough are under way: on the template that has the fewest, of those whose last ones did not
@@ -65,12 +67,12 @@ func (p *Pool) grow(set *workerSet, t *template) {
 		}
 	}
 	if err != nil && t.endsSoon() {
-		err = errTemplateGone
+		err = process.ErrGone
 	}
 	p.mu.Lock()
 	set.laneStarts--
 	if err != nil {
-		if !p.closed && !set.retired && !errors.Is(err, errTemplateGone) { // then its supervisor refills
+		if !p.closed && !set.retired && !errors.Is(err, process.ErrGone) { // then its supervisor refills
 			p.growthFailedLocked(t, err)
 			p.refillLocked(set)
 		}
@@ -96,7 +98,7 @@ func (p *Pool) growthFailedLocked(t *template, err error) {
 	t.growth.fail()
 	p.logFailureLocked(set, err)
 	if errors.Is(err, errLaneTimeout) && p.lanesByTemplateLocked()[t] == 0 {
-		_ = t.cmd.Process.Kill() // nobody loses anything by it, and its supervisor starts another
+		_ = t.Cmd.Process.Kill() // nobody loses anything by it, and its supervisor starts another
 	}
 	for _, t := range set.templates {
 		if t != nil && t.growth.failures < 3 {

@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
@@ -47,15 +48,15 @@ func (l *logged) with(text string) (found []string) {
 // newFailingTemplate plays a template whose lanes fail at a step of their confinement. It counts them.
 func newFailingTemplate(t *testing.T, growth backoff) (*template, *atomic.Int64) {
 	t.Helper()
-	ours, theirs, err := newControl()
+	ours, theirs, err := process.NewControl()
 	if err != nil {
 		t.Fatal(err)
 	}
-	self := &pythonProcess{control: ours, stderr: &tail{}, exited: make(chan struct{}), cmd: sleeper(t)}
-	tm := &template{pythonProcess: self, lanes: map[int]chan<- laneStart{}, growth: growth}
+	self := &process.Process{Control: ours, Stderr: &process.Tail{}, Exited: make(chan struct{}), Cmd: sleeper(t)}
+	tm := &template{Process: self, lanes: map[int]chan<- laneStart{}, growth: growth}
 	go func() {
-		_ = self.cmd.Wait()
-		close(self.exited)
+		_ = self.Cmd.Wait()
+		close(self.Exited)
 	}()
 	go tm.receive()
 	asked := &atomic.Int64{}
@@ -91,14 +92,14 @@ func newFailingTemplate(t *testing.T, growth backoff) (*template, *atomic.Int64)
 			}
 			_ = unix.Sendmsg(fds[0], []byte(`{"event":"failed","step":"mounting /proc/cmdline","error":"No such file or directory"}`), nil, nil, unix.MSG_NOSIGNAL)
 			_ = unix.Sendmsg(other, word[:n], unix.UnixRights(handle), nil, unix.MSG_NOSIGNAL)
-			closeAll(append(fds, handle))
+			process.CloseAll(append(fds, handle))
 			_ = lane.Wait()
 		}
 	}()
 	t.Cleanup(func() {
-		_ = self.control.conn.CloseWrite()
+		_ = self.Control.Conn.CloseWrite()
 		<-played
-		<-self.exited
+		<-self.Exited
 	})
 	return tm, asked
 }
@@ -216,7 +217,7 @@ func TestALaneStartHasADeadline(t *testing.T) {
 	p.mu.Lock()
 	real := p.current.templates[0]
 	p.mu.Unlock()
-	pid := real.cmd.Process.Pid
+	pid := real.Cmd.Process.Pid
 	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
@@ -252,7 +253,7 @@ func TestATemplateThatDoesNotAnswerIsReplaced(t *testing.T) {
 	p.mu.Lock()
 	real, only := p.current.templates[0], p.current.idle[0].lane
 	p.mu.Unlock()
-	if err := unix.Kill(real.cmd.Process.Pid, unix.SIGSTOP); err != nil {
+	if err := unix.Kill(real.Cmd.Process.Pid, unix.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
 	fail := func() {
@@ -265,7 +266,7 @@ func TestATemplateThatDoesNotAnswerIsReplaced(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	select {
-	case <-real.exited:
+	case <-real.Exited:
 		t.Error("a template with a lane was ended")
 	default:
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // confine starts the first template in the strongest world that the system offers and the configuration accepts, proves by
@@ -51,7 +52,7 @@ func (p *Pool) confine(ctx context.Context, sys confine.System, set *packages.Ge
 		err = p.gap()
 	}
 	if err != nil {
-		t.stop()
+		t.Stop()
 		p.group.Remove()
 		return nil, err
 	}
@@ -94,10 +95,10 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys confine.System, set *p
 	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
 		return nil, fmt.Errorf("making a scratch directory: %w; set TMPDIR to a directory that Caddy may write to", err)
 	}
-	if p.plan, err = confine.New(p.cfg.limits(), p.python.sources(p.cfg), sys, confine.WorldProcess, p.scratchDir); err != nil {
+	if p.plan, err = confine.New(p.cfg.limits(), p.python.Sources(p.cfg.PythonPath, p.cfg.Preload), sys, confine.WorldProcess, p.scratchDir); err != nil {
 		return nil, err
 	}
-	if err = p.python.commands.Write(p.python.Executable, filepath.Join(p.scratchDir, confine.CommandsDir)); err != nil {
+	if err = p.python.Commands.Write(p.python.Executable, filepath.Join(p.scratchDir, confine.CommandsDir)); err != nil {
 		return nil, fmt.Errorf("making the command python: %w", err)
 	}
 	if sys.Euid == 0 {
@@ -120,14 +121,14 @@ func (p *Pool) withoutNamespaces(ctx context.Context, sys confine.System, set *p
 
 func (p *Pool) tryNamespaces(ctx context.Context, sys confine.System, set *packages.Generation) (*template, error) {
 	if sys.Euid == 0 && !hasCapability(unix.CAP_SYS_ADMIN) {
-		return nil, &stepError{"creating namespaces", "root without CAP_SYS_ADMIN: run Caddy as an ordinary user, or give it the capability"}
+		return nil, &process.StepError{Step: "creating namespaces", Reason: "root without CAP_SYS_ADMIN: run Caddy as an ordinary user, or give it the capability"}
 	}
 	if dir := coveredByScratch(p.cfg, p.python); dir != "" {
 		return nil, fmt.Errorf("%s lies under a directory that is each execution's own scratch: "+
 			"choose a python and python_path outside of /tmp and /var/tmp", dir)
 	}
 	var err error
-	if p.plan, err = confine.New(p.cfg.limits(), p.python.sources(p.cfg), sys, confine.WorldNamespaces, ""); err != nil {
+	if p.plan, err = confine.New(p.cfg.limits(), p.python.Sources(p.cfg.PythonPath, p.cfg.Preload), sys, confine.WorldNamespaces, ""); err != nil {
 		return nil, err
 	}
 	p.countOthers(sys)
@@ -144,8 +145,8 @@ func (p *Pool) countOthers(sys confine.System) {
 
 // lackOfNamespaces returns why the system refuses namespaces, or "" when err is something else.
 func lackOfNamespaces(err error, euid int) string {
-	var step *stepError
-	if !errors.As(err, &step) || strings.HasPrefix(step.step, "preload") || step.step == "confining" {
+	var step *process.StepError
+	if !errors.As(err, &step) || strings.HasPrefix(step.Step, "preload") || step.Step == "confining" {
 		return ""
 	}
 	for _, knob := range []struct{ path, closed, name string }{
@@ -163,19 +164,19 @@ func lackOfNamespaces(err error, euid int) string {
 
 // describeStart names the word of the configuration that a template's failure is about.
 func describeStart(err error) error {
-	var step *stepError
-	if errors.As(err, &step) && strings.HasPrefix(step.step, "preload") {
-		return fmt.Errorf("%s failed: %s; install the module for this interpreter or take it out of preload", step.step, step.reason)
+	var step *process.StepError
+	if errors.As(err, &step) && strings.HasPrefix(step.Step, "preload") {
+		return fmt.Errorf("%s failed: %s; install the module for this interpreter or take it out of preload", step.Step, step.Reason)
 	}
-	if errors.As(err, &step) || errors.Is(err, errTemplateGone) {
+	if errors.As(err, &step) || errors.Is(err, process.ErrGone) {
 		return fmt.Errorf("python does not start in its confinement: %w", err)
 	}
 	return err
 }
 
 // coveredByScratch returns a directory that user code imports from and that the scratch mount would hide, or "".
-func coveredByScratch(cfg Config, python Interpreter) string {
-	for _, dir := range slices.Concat([]string{filepath.Dir(python.Executable)}, python.roots, cfg.PythonPath) {
+func coveredByScratch(cfg Config, python process.Interpreter) string {
+	for _, dir := range slices.Concat([]string{filepath.Dir(python.Executable)}, python.Roots, cfg.PythonPath) {
 		if confine.Within(filepath.Clean(dir), "/tmp") || confine.Within(filepath.Clean(dir), "/var/tmp") {
 			return dir
 		}

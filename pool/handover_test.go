@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // waits is a Metrics that keeps how long requests waited.
@@ -93,22 +95,22 @@ func TestAHandedOverRequestWaitsOnce(t *testing.T) {
 // that failed.
 func TestLastWordsAreRead(t *testing.T) {
 	t.Parallel()
-	c, theirs, err := newControl()
+	c, theirs, err := process.NewControl()
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.close()
-	if err := c.write([]byte("work")); err != nil {
+	defer c.Close()
+	if err := c.Write([]byte("work")); err != nil {
 		t.Fatal(err)
 	}
 	if err := sendPacket(int(theirs.Fd()), []byte("leave"), nil); err != nil {
 		t.Fatal(err)
 	}
 	_ = theirs.Close()
-	if word, err := c.word(); err != nil || string(word) != "leave" {
+	if word, err := c.Word(); err != nil || string(word) != "leave" {
 		t.Errorf("got %q, %v", word, err)
 	}
-	if word, err := c.word(); err == nil {
+	if word, err := c.Word(); err == nil {
 		t.Errorf("got %q at the end", word)
 	}
 }

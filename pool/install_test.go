@@ -12,11 +12,13 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
 )
 
 // newTestIndex serves wheels, and returns how to ask for what it has.
-func newTestIndex(t *testing.T, wheels ...index.Wheel) (*index.Server, func(name, version string) InstallRequest) {
+func newTestIndex(t *testing.T, wheels ...index.Wheel) (*index.Server, func(name, version string) install.Request) {
 	t.Helper()
 	server := index.New()
 	t.Cleanup(server.Close)
@@ -26,11 +28,9 @@ func newTestIndex(t *testing.T, wheels ...index.Wheel) (*index.Server, func(name
 		t.Fatal(err)
 	}
 	t.Cleanup(x.Close)
-	return server, func(name, version string) InstallRequest {
-		req := InstallRequest{Name: name, Satisfied: func(v string) bool { return version == "" || v == version }, Index: x,
-			MaxDownload: 10 * mib, MaxInstalled: 100 * mib, Timeout: time.Minute,
-			Approve:          func([]ResolvedPackage) (InstallStatus, string) { return "", "" },
-			ApproveInstalled: func(int64) (InstallStatus, string) { return "", "" }}
+	return server, func(name, version string) install.Request {
+		req := install.Request{Requirement: policy.Requirement{Name: name}, Index: x, Rules: noRules{},
+			MaxDownload: 10 * mib, MaxInstalled: 100 * mib, Timeout: time.Minute}
 		if version != "" {
 			req.Specifier = "==" + version
 		}
@@ -38,9 +38,42 @@ func newTestIndex(t *testing.T, wheels ...index.Wheel) (*index.Server, func(name
 	}
 }
 
-func install(t *testing.T, p *Pool, req InstallRequest, want InstallStatus) InstallResult {
+// noRules allow everything.
+type noRules struct{}
+
+func (noRules) CheckResolved(policy.Requirement, []policy.Resolved) policy.Decision {
+	return policy.Decision{Allowed: true}
+}
+func (noRules) CheckInstalledSize(int64) policy.Decision { return policy.Decision{Allowed: true} }
+
+// brokenRules panic.
+type brokenRules struct{ noRules }
+
+func (brokenRules) CheckResolved(policy.Requirement, []policy.Resolved) policy.Decision {
+	panic("a bug")
+}
+
+// testInstalls are those of the pools of tests.
+var testInstalls sync.Map
+
+// installsOf returns the installs of a pool, which end before it does.
+func installsOf(t *testing.T, p *Pool) *install.Installs {
 	t.Helper()
-	r, err := p.Install(t.Context(), req)
+	if made, ok := testInstalls.Load(p); ok {
+		return made.(*install.Installs)
+	}
+	made := install.New(p.InstallHost())
+	testInstalls.Store(p, made)
+	t.Cleanup(func() {
+		made.Close()
+		testInstalls.Delete(p)
+	})
+	return made
+}
+
+func installPackage(t *testing.T, p *Pool, req install.Request, want install.Status) install.Result {
+	t.Helper()
+	r, err := installsOf(t, p).Install(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +102,7 @@ func TestNextExecutionHasWhatWasInstalled(t *testing.T) {
 		running <- r
 	}()
 	eventually(t, 5*time.Second, "it runs", func() bool { return p.Stat().Workers[StateLeased] == 1 })
-	if r := install(t, p, ask("sandbox-one", "1.0"), InstallInstalled); r.Version != "1.0" || len(r.Packages) != 1 {
+	if r := installPackage(t, p, ask("sandbox-one", "1.0"), install.Installed); r.Version != "1.0" || len(r.Packages) != 1 {
 		t.Fatalf("got %+v", r)
 	}
 	if idle := p.Stat().Workers[StateIdle]; idle < 2 {
@@ -81,8 +114,8 @@ func TestNextExecutionHasWhatWasInstalled(t *testing.T) {
 	if r := <-running; r.Status != StatusOK || r.Stdout != "here\nNone\n" {
 		t.Errorf("the one that ran got %+v", r)
 	}
-	install(t, p, ask("sandbox-one", ""), InstallAlready)
-	install(t, p, ask("sandbox-one", "2.0"), InstallInstalled)
+	installPackage(t, p, ask("sandbox-one", ""), install.Already)
+	installPackage(t, p, ask("sandbox-one", "2.0"), install.Installed)
 	if r := execute(t, p, version, 10*time.Second); r.Stdout != "2.0\n" {
 		t.Errorf("got %+v", r)
 	}
@@ -103,7 +136,7 @@ func TestSetSurvivesItsPool(t *testing.T) {
 	_, ask := newTestIndex(t, module("sandbox-kept", "1.0"))
 	first := newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1})
 	beside := newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1, Max: 1})
-	install(t, first, ask("sandbox-kept", ""), InstallInstalled)
+	installPackage(t, first, ask("sandbox-kept", ""), install.Installed)
 	// Another pool of the same directory, as of the next configuration, has it at the same moment.
 	for _, p := range []*Pool{first, beside, newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1, Max: 2})} {
 		if r := execute(t, p, "import sandbox_kept; print(sandbox_kept.VERSION)", 10*time.Second); r.Stdout != "1.0\n" {
@@ -137,7 +170,7 @@ func TestPreloadGivesWayToWhatWasInstalled(t *testing.T) {
 	if r := execute(t, p, code, 10*time.Second); r.Stdout != "True True\n" {
 		t.Fatalf("got %+v", r)
 	}
-	install(t, p, ask("sandbox-pre", ""), InstallInstalled)
+	installPackage(t, p, ask("sandbox-pre", ""), install.Installed)
 	if r := execute(t, p, code, 10*time.Second); r.Stdout != "False True\n" {
 		t.Errorf("got %+v", r)
 	}
@@ -151,9 +184,9 @@ func TestInstallsOfTheSameAreOne(t *testing.T) {
 	wheel.Delay = 300 * time.Millisecond
 	server.Add(index.Project{Name: "sandbox-same", Files: []index.File{wheel}})
 	var all sync.WaitGroup
-	results := make([]InstallResult, 5)
+	results := make([]install.Result, 5)
 	for n := range results {
-		all.Go(func() { results[n], _ = p.Install(t.Context(), ask("sandbox-same", "")) })
+		all.Go(func() { results[n], _ = installsOf(t, p).Install(t.Context(), ask("sandbox-same", "")) })
 	}
 	all.Wait()
 	installed := 0
@@ -161,7 +194,7 @@ func TestInstallsOfTheSameAreOne(t *testing.T) {
 		if r.Version != "1.0" {
 			t.Errorf("got %+v", r)
 		}
-		if r.Status == InstallInstalled {
+		if r.Status == install.Installed {
 			installed++
 		}
 	}
@@ -180,16 +213,16 @@ func TestAnInstallThatNobodyWaitsForIsGivenUp(t *testing.T) {
 	server.AddWheels(module("sandbox-quick", "1.0"))
 	ctx, cancel := context.WithCancel(t.Context())
 	req := ask("sandbox-slow", "")
-	req.Progress = func(progress InstallProgress) {
-		if progress.Phase == PhaseDownloading {
+	req.Progress = func(progress install.Progress) {
+		if progress.Phase == install.PhaseDownloading {
 			cancel()
 		}
 	}
-	if _, err := p.Install(ctx, req); !errors.Is(err, context.Canceled) {
+	if _, err := installsOf(t, p).Install(ctx, req); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	install(t, p, ask("sandbox-quick", ""), InstallInstalled) // it does not stand behind the other one
-	if generation, set, _, err := p.InstalledPackages(t.Context()); err != nil || generation == 0 || len(set) != 1 {
+	installPackage(t, p, ask("sandbox-quick", ""), install.Installed) // it does not stand behind the other one
+	if generation, set, _, err := installsOf(t, p).InstalledPackages(t.Context()); err != nil || generation == 0 || len(set) != 1 {
 		t.Errorf("got %d %+v %v", generation, set, err)
 	}
 }
@@ -203,7 +236,7 @@ func TestInstallTakesItsTimeOnly(t *testing.T) {
 	server.Add(index.Project{Name: "sandbox-slow", Files: []index.File{wheel}})
 	req := ask("sandbox-slow", "")
 	req.Timeout = 2 * time.Second
-	if r := install(t, p, req, InstallTimeout); !strings.Contains(r.Message, "install_timeout") {
+	if r := installPackage(t, p, req, install.TimedOut); !strings.Contains(r.Message, "install_timeout") {
 		t.Errorf("got %q", r.Message)
 	}
 }
@@ -217,8 +250,8 @@ func TestInstalledCodeRunsInNoInstallerAndNoTemplate(t *testing.T) {
 		"sandbox_trap.py": "VERSION = '1'\n", "keyring.py": trap, "pip/__init__.py": trap, "packaging/__init__.py": trap, "brotli.py": trap,
 		"sandbox_trap.pth": "import sandbox_trap; raise SystemExit\n",
 	}})
-	install(t, p, ask("sandbox-trap", ""), InstallInstalled)
-	install(t, p, ask("sandbox-after", ""), InstallInstalled)
+	installPackage(t, p, ask("sandbox-trap", ""), install.Installed)
+	installPackage(t, p, ask("sandbox-after", ""), install.Installed)
 	if r := execute(t, p, "import sandbox_after, sys; print('sandbox_trap' in sys.modules)", 10*time.Second); r.Stdout != "False\n" {
 		t.Errorf("got %+v", r)
 	}
@@ -230,9 +263,9 @@ func TestAPanicInAnInstallIsItsOwn(t *testing.T) {
 	_, ask := newTestIndex(t, module("sandbox-one", "1.0"))
 	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
 	broken := ask("sandbox-one", "")
-	broken.Approve = func([]ResolvedPackage) (InstallStatus, string) { panic("a bug") }
-	if r, err := p.Install(t.Context(), broken); err == nil || !strings.Contains(err.Error(), "a bug") {
+	broken.Rules = brokenRules{}
+	if r, err := installsOf(t, p).Install(t.Context(), broken); err == nil || !strings.Contains(err.Error(), "a bug") {
 		t.Errorf("got %+v, %v", r, err)
 	}
-	install(t, p, ask("sandbox-one", "1.0"), InstallInstalled)
+	installPackage(t, p, ask("sandbox-one", "1.0"), install.Installed)
 }

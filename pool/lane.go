@@ -15,6 +15,7 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 const (
@@ -28,7 +29,7 @@ const (
 // made and current; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
 type lane struct {
 	template *template
-	control  *control
+	control  *process.Control
 	pidfd    *os.File
 	pid      int       // as Caddy sees it
 	uid      int       // of user code, as Caddy sees it; 0 where it is Caddy's own
@@ -59,10 +60,10 @@ func startLane(t *template, timeout time.Duration) (*lane, error) {
 	}
 	l := &lane{template: t, control: conn, pidfd: pidfd, uid: hostID(t.plan, number)}
 	if l.pid, err = pidOf(pidfd); err == nil {
-		_ = conn.conn.SetReadDeadline(deadline)
+		_ = conn.Conn.SetReadDeadline(deadline)
 		var word []byte
-		if word, err = conn.word(); err == nil && string(word) != "ready" {
-			err = parseFailure(word)
+		if word, err = conn.Word(); err == nil && string(word) != "ready" {
+			err = process.ParseFailure(word)
 		}
 	}
 	if err != nil {
@@ -73,7 +74,7 @@ func startLane(t *template, timeout time.Duration) (*lane, error) {
 		}
 		return nil, fmt.Errorf("starting a lane: %w", err)
 	}
-	_ = conn.conn.SetReadDeadline(time.Time{})
+	_ = conn.Conn.SetReadDeadline(time.Time{})
 	l.since = time.Now()
 	return l, nil
 }
@@ -100,7 +101,7 @@ func pidOf(pidfd *os.File) (int, error) {
 		if text, ok := strings.CutPrefix(lines.Text(), "Pid:"); ok {
 			pid, err := strconv.Atoi(strings.TrimSpace(text))
 			if err == nil && pid <= 0 {
-				err = errTemplateGone
+				err = process.ErrGone
 			}
 			return pid, err
 		}
@@ -112,7 +113,7 @@ func pidOf(pidfd *os.File) (int, error) {
 // reported; when it cannot, onLeave is called, and it goes.
 func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 	for {
-		line, err := l.control.word()
+		line, err := l.control.Word()
 		if err != nil {
 			break
 		}
@@ -140,18 +141,18 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 func parseExit(packet []byte) (e exit, err error) {
 	const status, usage, end = 4, 4 + 4, 4 + 4 + 144
 	if len(packet) != end || string(packet[:status]) != "exit" {
-		return e, errProtocol
+		return e, process.ErrProtocol
 	}
 	e.status = unix.WaitStatus(binary.NativeEndian.Uint32(packet[status:]))
 	var number [5]int64 // user and system time, each in seconds and microseconds, and peak resident memory in KiB
 	for i := range number {
 		number[i] = int64(binary.NativeEndian.Uint64(packet[usage+8*i:]))
 		if number[i] < 0 || number[i] > math.MaxUint32 {
-			return e, errProtocol
+			return e, process.ErrProtocol
 		}
 	}
 	if e.status > math.MaxUint16 || !e.status.Exited() && !e.status.Signaled() && !e.status.Stopped() {
-		return e, errProtocol
+		return e, process.ErrProtocol
 	}
 	e.cpu = time.Duration(number[0]+number[2])*time.Second + time.Duration(number[1]+number[3])*time.Microsecond
 	e.maxRSSBytes = number[4] << 10
@@ -191,7 +192,7 @@ func (l *lane) endWorker(w *worker) {
 }
 
 // retire asks the lane to end as soon as it has no worker.
-func (l *lane) retire() { _ = l.control.conn.CloseWrite() }
+func (l *lane) retire() { _ = l.control.Conn.CloseWrite() }
 
 // kill ends the lane, and in a pid namespace everything in it. The handle makes sure that no other process is hit.
 func (l *lane) kill() {
@@ -202,6 +203,6 @@ func (l *lane) kill() {
 }
 
 func (l *lane) close() {
-	l.control.close()
+	l.control.Close()
 	_ = l.pidfd.Close()
 }

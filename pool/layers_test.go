@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // layered is a program of ../tests/cases that prints BLOCKED.
@@ -89,7 +90,7 @@ var seccompAlone = map[string]bool{
 }
 
 // testPython is the interpreter behind shims.
-var testPython = sync.OnceValues(func() (Interpreter, error) { return findInterpreter(context.Background(), "python3") })
+var testPython = sync.OnceValues(func() (process.Interpreter, error) { return process.FindInterpreter(context.Background(), "python3") })
 
 // skipWithoutLayer skips a test for want of a kernel feature, but never in CI.
 func skipWithoutLayer(t *testing.T, reason string) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/scratch"
 )
 
 // What happens to workers and lanes, in the order of their lives. state.go has the states of a worker.
@@ -213,7 +215,7 @@ func (p *Pool) laneGone(l *lane) {
 	p.mu.Unlock()
 	if p.scratchDir != "" {
 		_ = l.template.tell("sweep", time.Now().Add(laneStartTimeout)) // refused by a template that is gone, too
-		removeScratchOf(p.scratchDir, l.pid)                           // the lane has tried
+		scratch.RemoveOf(p.scratchDir, l.pid)                          // the lane has tried
 	}
 	p.exited(l, exit{lost: true})
 	p.mu.Lock()

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/scratch"
 )
 
 const (
@@ -81,7 +82,7 @@ func (p *Pool) look(interval time.Duration) bool {
 			p.end(w, ReasonMemoryLimit)
 		case p.scratchDir != "" && time.Now().After(w.scratchDue):
 			begin := time.Now()
-			if scratchFull(p.scratchDir, w.lane.pid, p.cfg.Scratch) {
+			if scratch.Full(p.scratchDir, w.lane.pid, p.cfg.Scratch) {
 				p.end(w, ReasonScratchLimit)
 			}
 			// Counting holds up whoever makes files meanwhile.

@@ -12,14 +12,16 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // Pool keeps warm, confined Python workers and runs code in them. All methods may be called concurrently.
 type Pool struct {
 	cfg        Config
-	python     Interpreter
+	python     process.Interpreter
 	plan       confine.Plan // without packages; each worker set's own has them
 	guarantees []Guarantee
 	log        *slog.Logger
@@ -27,7 +29,6 @@ type Pool struct {
 	group      *cgroup.Group   // nil when none is delegated
 	others     *processCount   // of the id that workers share with Caddy; nil when they have ids or namespaces of their own
 	store      *packages.Store // nil where nothing can be installed
-	pipLook    pipLook
 	unwatch    func()
 	ctx        context.Context
 	cancel     context.CancelFunc
@@ -41,14 +42,11 @@ type Pool struct {
 	current        *workerSet    // serves requests
 	lanes          map[*lane]struct{}
 	leased         map[*worker]struct{}
-	waiters        list.List          // of *waiter, the first to come first
-	busy           chan struct{}      // wakes the monitor; buffered(1)
-	failuresLogged rarely             // workers that could not be made
-	memory         int64              // of leased workers at the monitor's last look
-	flights        map[string]*flight // installs that wait or run, by what was asked for
+	waiters        list.List     // of *waiter, the first to come first
+	busy           chan struct{} // wakes the monitor; buffered(1)
+	failuresLogged rarely        // workers that could not be made
+	memory         int64         // of leased workers at the monitor's last look
 
-	endsInstalls bool          // no more are taken
-	installsEnd  chan struct{} // closed when those that are left are given up
 }
 
 // waiter is a request that waits for a worker.
@@ -67,12 +65,12 @@ func newPool(ctx context.Context, cfg Config, sys confine.System) (*Pool, error)
 	if err != nil {
 		return nil, err
 	}
-	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1), closing: make(chan struct{}), flights: map[string]*flight{}, installsEnd: make(chan struct{})}
-	if p.python, err = findInterpreter(ctx, cfg.Python); err != nil {
+	p := &Pool{cfg: cfg, log: cfg.Logger, lanes: map[*lane]struct{}{}, leased: map[*worker]struct{}{}, busy: make(chan struct{}, 1), closing: make(chan struct{})}
+	if p.python, err = process.FindInterpreter(ctx, cfg.Python); err != nil {
 		return nil, err
 	}
 	if cfg.PackagesDir != "" {
-		if p.store, err = packages.Open(filepath.Join(cfg.PackagesDir, p.python.tag), cfg.Logger); err != nil {
+		if p.store, err = packages.Open(filepath.Join(cfg.PackagesDir, p.python.Tag), cfg.Logger); err != nil {
 			return nil, fmt.Errorf("opening the package store: %w", err)
 		}
 	}
@@ -142,6 +140,11 @@ func release(set *packages.Generation) {
 	if set != nil {
 		set.Release()
 	}
+}
+
+// InstallHost is what installs for this pool need of it.
+func (p *Pool) InstallHost() install.Host {
+	return install.Host{Store: p.store, Plan: p.plan, Python: p.python, Logger: p.log, Grace: p.cfg.ShutdownGrace}
 }
 
 func (p *Pool) closeStore() error {

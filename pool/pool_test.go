@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // newTestPool starts a pool that the test ends.
@@ -308,8 +309,8 @@ func TestATemplateKilledWhileItStartsIsNoFaultOfThePython(t *testing.T) {
 		if err := os.WriteFile(script, []byte("#!/bin/sh\n"+text), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		_, err := startTemplate(context.Background(), Interpreter{Executable: script}, confine.Plan{World: confine.WorldProcess})
-		if err == nil || errors.Is(err, errTemplateGone) != killed {
+		_, err := startTemplate(context.Background(), process.Interpreter{Executable: script}, confine.Plan{World: confine.WorldProcess})
+		if err == nil || errors.Is(err, process.ErrGone) != killed {
 			t.Errorf("%s: got %v", text, err)
 		}
 	}

@@ -12,6 +12,9 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/scratch"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/python"
 )
 
 // attemptsTimeout bounds the probe, which takes some milliseconds.
@@ -33,7 +36,7 @@ func (p *Pool) probe(ctx context.Context, t *template, sys confine.System) error
 	if err != nil {
 		return fmt.Errorf("preparing the test of the confinement: %w; set TMPDIR to a directory that Caddy may write to", err)
 	}
-	attempts, err := pythonSources.ReadFile("python/attempts.py")
+	attempts, err := python.Sources.ReadFile("attempts.py")
 	if err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 		l.wait()
 		l.close()
 		if p.scratchDir != "" {
-			removeScratchOf(p.scratchDir, l.pid)
+			scratch.RemoveOf(p.scratchDir, l.pid)
 		}
 	}()
 	stop := context.AfterFunc(ctx, l.kill)
@@ -138,7 +141,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 	if err := w.start(Request{Code: code}); err != nil {
 		return "", err
 	}
-	line, err := l.control.word()
+	line, err := l.control.Word()
 	if err != nil {
 		return "", fmt.Errorf("the probe was lost: %w", err)
 	}
@@ -152,7 +155,7 @@ func (p *Pool) runProbe(ctx context.Context, t *template, code string) (string, 
 	text, _ := stdout.text()
 	if e.status != 0 {
 		errorText, _ := stderr.text()
-		return "", fmt.Errorf("the probe failed (status %#x): %s", int(e.status), lastLine(errorText))
+		return "", fmt.Errorf("the probe failed (status %#x): %s", int(e.status), process.LastLine(errorText))
 	}
 	return text, nil
 }

@@ -21,7 +21,7 @@ func tree(p *Pool) []int {
 	var pids []int
 	for _, t := range p.current.templates {
 		if t != nil {
-			pids = append(append(pids, t.cmd.Process.Pid), procfs.Descendants(t.cmd.Process.Pid)...)
+			pids = append(append(pids, t.Cmd.Process.Pid), procfs.Descendants(t.Cmd.Process.Pid)...)
 		}
 	}
 	return pids
@@ -44,7 +44,7 @@ func TestTemplatesComeBack(t *testing.T) {
 	pids := tree(p)
 	p.mu.Lock()
 	for _, template := range p.current.templates {
-		_ = template.cmd.Process.Kill()
+		_ = template.Cmd.Process.Kill()
 	}
 	p.mu.Unlock()
 	eventually(t, 5*time.Second, "every process of the old templates is gone", func() bool { return gone(pids) })
@@ -67,7 +67,7 @@ func TestALostWorkerIsNotAResult(t *testing.T) {
 	}()
 	<-executes
 	p.mu.Lock()
-	_ = p.current.templates[0].cmd.Process.Kill()
+	_ = p.current.templates[0].Cmd.Process.Kill()
 	p.mu.Unlock()
 	if err := <-failed; !errors.Is(err, ErrWorkerLost) {
 		t.Errorf("got %v", err)

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"runtime"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // refillDelay is how long forks wait for executions to end while enough workers are parked.
@@ -31,9 +33,9 @@ func (p *Pool) supervise(set *workerSet, slot int, t *template) {
 			p.refillLocked(set)
 			p.mu.Unlock()
 			select {
-			case <-t.exited:
+			case <-t.Exited:
 			case <-set.ctx.Done():
-				t.stop()
+				t.Stop()
 			}
 			p.mu.Lock()
 			set.templates[slot] = nil
@@ -41,7 +43,7 @@ func (p *Pool) supervise(set *workerSet, slot int, t *template) {
 			if set.ctx.Err() == nil {
 				p.cfg.Metrics.TemplateExited()
 				if held, ok := endsLogged.allow(); ok {
-					p.log.Warn("template ended", "status", t.cmd.ProcessState.String(), "stderr", lastLine(t.stderr.String()), "not_logged_before", held)
+					p.log.Warn("template ended", "status", t.Cmd.ProcessState.String(), "stderr", process.LastLine(t.Stderr.String()), "not_logged_before", held)
 				}
 			}
 			if time.Since(started) > 10*time.Second {
@@ -56,7 +58,7 @@ func (p *Pool) supervise(set *workerSet, slot int, t *template) {
 		t = nil
 		// One that was ready and died comes back soon, one that cannot start ever later.
 		starts.longest = 300 * time.Millisecond
-		if err != nil && !errors.Is(err, errTemplateGone) {
+		if err != nil && !errors.Is(err, process.ErrGone) {
 			starts.longest = 10 * time.Second
 		}
 		select {
@@ -142,7 +144,7 @@ func (p *Pool) bootLocked(l *lane) {
 		l.current = w
 		if _, alive := p.lanes[l]; err != nil || !alive {
 			if err == nil {
-				closeAll(theirs)
+				process.CloseAll(theirs)
 			} else if set.pipes.fail(); !p.closed {
 				p.logFailureLocked(set, err)
 			}
@@ -154,7 +156,7 @@ func (p *Pool) bootLocked(l *lane) {
 		set.pipes.succeed()
 		p.mu.Unlock()
 		if err := w.boot(theirs, p.processLimit()); err != nil {
-			if errors.Is(err, errProtocol) {
+			if errors.Is(err, process.ErrProtocol) {
 				p.mu.Lock()
 				p.endLocked(w, ReasonProtocol)
 				p.mu.Unlock()

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 // testSession is an execution that takes input.
@@ -211,13 +213,13 @@ func TestSessionsKeepTheirPackages(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1, Max: 2})
 	_, ask := newTestIndex(t, module("sandbox-one", "1.0"), module("sandbox-one", "2.0"), module("sandbox-one", "3.0"))
-	install(t, p, ask("sandbox-one", "1.0"), InstallInstalled)
+	installPackage(t, p, ask("sandbox-one", "1.0"), install.Installed)
 	first := p.Generation()
 	s := startSession(t, p, "import sys\nfor line in sys.stdin:\n    sys.modules.pop('sandbox_one', None)\n    import sandbox_one\n    print(sandbox_one.VERSION, flush=True)")
 	s.send("\n")
 	s.await("1.0\n")
 	for _, version := range []string{"2.0", "3.0"} {
-		install(t, p, ask("sandbox-one", version), InstallInstalled)
+		installPackage(t, p, ask("sandbox-one", version), install.Installed)
 		if r := execute(t, p, "import sandbox_one; print(sandbox_one.VERSION)", 10*time.Second); r.Stdout != version+"\n" {
 			t.Errorf("got %+v", r)
 		}

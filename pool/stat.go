@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // Stat is a snapshot of a pool.
@@ -29,6 +30,9 @@ type Stat struct {
 	// Guarantees is the table of what user code is promised, and by which layers.
 	Guarantees []Guarantee
 }
+
+// Interpreter is the Python of a pool, as it describes itself.
+type Interpreter = process.Interpreter
 
 // Guarantee is one promise about user code and the layers that hold it; none means that it is not held.
 type Guarantee = confine.Guarantee

@@ -8,12 +8,12 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // templateModules are sent to each template, in the order of their imports.
@@ -21,7 +21,7 @@ var templateModules = []string{"wire", "confine", "processes", "frames", "pages"
 
 // template is a running fork server. Its goroutines (receive, wait) end when its process does; stop ends that.
 type template struct {
-	*pythonProcess
+	*process.Process
 	set    *workerSet
 	plan   confine.Plan
 	growth backoff // of lanes that could not be started, or made no worker; guarded by the pool's mutex
@@ -30,30 +30,27 @@ type template struct {
 	lanes map[int]chan<- laneStart // requests that the template has not answered yet
 }
 
-// laneNumbers counts the lanes of this process. The number picks a lane's id, so that no two pools' lanes share one.
-var laneNumbers atomic.Int64
-
 type laneStart struct {
 	pidfd *os.File
 	err   error
 }
 
 // startTemplate starts a template and returns once it is ready to fork.
-func startTemplate(ctx context.Context, python Interpreter, p confine.Plan) (*template, error) {
-	process, err := startProcess(ctx, python, p, p, templateModules, nil, nil)
+func startTemplate(ctx context.Context, python process.Interpreter, p confine.Plan) (*template, error) {
+	process, err := process.Start(ctx, python, p, p, templateModules, nil, nil)
 	if err != nil {
 		return nil, err
 	}
-	t := &template{pythonProcess: process, plan: p, lanes: map[int]chan<- laneStart{}, growth: backoff{first: 40 * time.Millisecond, longest: 5 * time.Second}}
+	t := &template{Process: process, plan: p, lanes: map[int]chan<- laneStart{}, growth: backoff{first: 40 * time.Millisecond, longest: 5 * time.Second}}
 	go t.receive()
 	return t, nil
 }
 
 // receive serves the control socket until the template is gone.
 func (t *template) receive() {
-	defer t.control.close()
+	defer t.Control.Close()
 	for {
-		word, fd, err := t.control.read()
+		word, fd, err := t.Control.Read()
 		if err != nil {
 			break
 		}
@@ -76,26 +73,24 @@ func (t *template) receive() {
 		}
 		answer <- laneStart{pidfd: handle}
 	}
-	_ = t.cmd.Process.Kill() // a broken control socket is a broken template
-	<-t.exited
+	_ = t.Cmd.Process.Kill() // a broken control socket is a broken template
+	<-t.Exited
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id, answer := range t.lanes {
 		delete(t.lanes, id)
-		answer <- laneStart{err: errTemplateGone}
+		answer <- laneStart{err: process.ErrGone}
 	}
 	t.lanes = nil
 }
-
-var errTemplateGone = errors.New("the template is gone")
 
 // errLaneTimeout is the error of a template that does not answer. It may be stopped, or hang in a call of the kernel.
 var errLaneTimeout = errors.New("the template did not answer in time")
 
 // forkLane asks for a lane until deadline. It returns Go's end of the lane's control socket, a handle on its process, and its
 // number.
-func (t *template) forkLane(deadline time.Time) (*control, *os.File, int, error) {
-	conn, theirs, err := newControl()
+func (t *template) forkLane(deadline time.Time) (*process.Control, *os.File, int, error) {
+	conn, theirs, err := process.NewControl()
 	if err != nil {
 		return nil, nil, 0, err
 	}
@@ -104,15 +99,15 @@ func (t *template) forkLane(deadline time.Time) (*control, *os.File, int, error)
 	t.mu.Lock()
 	if t.lanes == nil {
 		t.mu.Unlock()
-		conn.close()
-		return nil, nil, 0, errTemplateGone
+		conn.Close()
+		return nil, nil, 0, process.ErrGone
 	}
-	id := int(laneNumbers.Add(1))
+	id := int(process.Numbers.Add(1))
 	t.lanes[id] = answer
 	t.mu.Unlock()
 	if err := t.tell("lane "+strconv.Itoa(id), deadline, int(theirs.Fd())); err != nil {
 		t.forget(id)
-		conn.close()
+		conn.Close()
 		return nil, nil, 0, fmt.Errorf("asking for a lane: %w", err)
 	}
 	late := time.NewTimer(time.Until(deadline))
@@ -129,7 +124,7 @@ func (t *template) forkLane(deadline time.Time) (*control, *os.File, int, error)
 		}
 	}
 	if started.err != nil {
-		conn.close()
+		conn.Close()
 		return nil, nil, 0, started.err
 	}
 	return conn, started.pidfd, id, nil
@@ -138,8 +133,8 @@ func (t *template) forkLane(deadline time.Time) (*control, *os.File, int, error)
 // tell writes to the control socket, whose buffer is full where the template does not read, until deadline: the latest one of what
 // is being written holds for all.
 func (t *template) tell(word string, deadline time.Time, fds ...int) error {
-	_ = t.control.conn.SetWriteDeadline(deadline)
-	return t.control.write([]byte(word), fds...)
+	_ = t.Control.Conn.SetWriteDeadline(deadline)
+	return t.Control.Write([]byte(word), fds...)
 }
 
 // forget gives up a request, and says whether it had not been answered.
@@ -154,7 +149,7 @@ func (t *template) forget(id int) bool {
 // endsSoon says whether the template is ending, for which it waits a moment: what hangs from it sees that first.
 func (t *template) endsSoon() bool {
 	select {
-	case <-t.exited:
+	case <-t.Exited:
 		return true
 	case <-time.After(100 * time.Millisecond):
 		return false

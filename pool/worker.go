@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
@@ -65,7 +66,7 @@ func newWorker(l *lane, state State) *worker {
 func (w *worker) open() (theirs []int, err error) {
 	defer func() {
 		if err != nil {
-			closeAll(theirs)
+			process.CloseAll(theirs)
 			w.closePipes()
 		}
 	}()
@@ -97,12 +98,6 @@ func (w *worker) open() (theirs []int, err error) {
 	return theirs, err
 }
 
-func closeAll(fds []int) {
-	for _, fd := range fds {
-		_ = unix.Close(fd)
-	}
-}
-
 func (w *worker) closePipes() {
 	for _, fd := range []*int{&w.stdin, &w.stdout, &w.stderr} {
 		if *fd >= 0 {
@@ -126,8 +121,8 @@ func (w *worker) ask(word string, theirs []int, processes int) error {
 	if processes > 0 {
 		word += " " + strconv.Itoa(processes)
 	}
-	err := w.lane.control.write([]byte(word), theirs...)
-	closeAll(theirs)
+	err := w.lane.control.Write([]byte(word), theirs...)
+	process.CloseAll(theirs)
 	if err != nil {
 		return fmt.Errorf("asking for a worker: %w", err)
 	}
@@ -149,7 +144,7 @@ func (w *worker) readReady() error {
 	for n := 0; ; {
 		if n == len(line) {
 			if n >= 4096 {
-				return errProtocol
+				return process.ErrProtocol
 			}
 			line = append(line, make([]byte, 4096-n)...)
 		}
@@ -160,12 +155,12 @@ func (w *worker) readReady() error {
 		n += read
 		if end := bytes.IndexByte(line[:n], '\n'); end >= 0 {
 			if end != n-1 || w.pid.Load() <= 0 {
-				return errProtocol
+				return process.ErrProtocol
 			}
 			if string(line[:end]) == "ready" {
 				return nil
 			}
-			return parseFailure(line[:end])
+			return process.ParseFailure(line[:end])
 		}
 		if err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
@@ -207,8 +202,6 @@ func (w *worker) signal(sig unix.Signal, flags int) bool {
 	}
 	return unix.PidfdSendSignal(pidfd, sig, nil, flags) == nil
 }
-
-var errProtocol = errors.New("the worker broke the protocol")
 
 // start hands the request over; from its return on the worker has the code.
 func (w *worker) start(req Request) error {

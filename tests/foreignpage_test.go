@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 // foreignPage tries what a page of another site can do without asking the server first: requests of simple types, a form, an
@@ -61,7 +62,7 @@ func TestForeignPageRunsNothing(t *testing.T) {
 			t.Errorf("the page got %v programs run, with status %s", n, status)
 		}
 	}
-	for _, status := range pool.InstallStatuses {
+	for _, status := range install.Statuses {
 		if n := c.metric(fmt.Sprintf("sandbox_package_installs_total{status=%q}", status)); n > 0 {
 			t.Errorf("the page asked for %v installs, with status %s", n, status)
 		}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 // StatusClientGone is what logs show when nobody is left to answer. No client sees it.
@@ -52,6 +53,10 @@ var errorTable = []struct {
 	{pool.ErrAcquireTimeout, http.StatusServiceUnavailable, metrics.KindAcquireTimeout, time.Second,
 		"no worker became free in time: try again in a second"},
 	{pool.ErrClosed, http.StatusServiceUnavailable, metrics.KindShuttingDown, time.Second,
+		"the sandbox is shutting down or changing its configuration: try again in a second"},
+	{install.ErrQueueFull, http.StatusServiceUnavailable, metrics.KindQueueFull, time.Second,
+		"too many installs are waiting already: try again in a second"},
+	{install.ErrClosed, http.StatusServiceUnavailable, metrics.KindShuttingDown, time.Second,
 		"the sandbox is shutting down or changing its configuration: try again in a second"},
 	{pool.ErrNotStarted, http.StatusServiceUnavailable, metrics.KindNotStarted, time.Second,
 		"the sandbox could not start a worker for the code, and nothing of it ran: try again in a second; the server's log says what it lacks"},

@@ -9,7 +9,7 @@ import (
 	"github.com/mark3labs/mcp-go/mcp"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 // installOutputSchema describes InstallOutput to MCP clients; a test holds the two together. More fields may come.
@@ -68,7 +68,7 @@ func (t *installTool) call(ctx context.Context, req mcp.CallToolRequest) (*mcp.C
 		return func(ctx context.Context) (any, error) {
 			notes := newProgressNotes(ctx, req)
 			defer notes.close()
-			return t.in.Install(ctx, in, func(p pool.InstallProgress) { notes.tell(installNote(p)) })
+			return t.in.Install(ctx, in, func(p install.Progress) { notes.tell(installNote(p)) })
 		}, fault
 	})
 }
@@ -98,25 +98,25 @@ func (t *installTool) arguments(raw json.RawMessage) (in operation.InstallInput,
 }
 
 // phaseShare is where each phase begins, as a part of the whole.
-var phaseShare = map[pool.InstallPhase]float64{
-	pool.PhaseQueued: 0.01, pool.PhaseResolving: 0.1, pool.PhaseDownloading: 0.25, pool.PhaseUnpacking: 0.8, pool.PhaseWarming: 0.9,
+var phaseShare = map[install.Phase]float64{
+	install.PhaseQueued: 0.01, install.PhaseResolving: 0.1, install.PhaseDownloading: 0.25, install.PhaseUnpacking: 0.8, install.PhaseWarming: 0.9,
 }
 
 // installNote says in one note where an install stands.
-func installNote(p pool.InstallProgress) note {
+func installNote(p install.Progress) note {
 	done := phaseShare[p.Phase]
-	if p.Phase == pool.PhaseDownloading && p.Total > 0 {
-		done += (phaseShare[pool.PhaseUnpacking] - done) * float64(p.Done) / float64(p.Total)
+	if p.Phase == install.PhaseDownloading && p.Total > 0 {
+		done += (phaseShare[install.PhaseUnpacking] - done) * float64(p.Done) / float64(p.Total)
 	}
 	return note{string(p.Phase), done, progressWords(p)}
 }
 
-func progressWords(p pool.InstallProgress) string {
+func progressWords(p install.Progress) string {
 	bytes := func(n int64) string { return humanize.IBytes(uint64(max(0, n))) } //nolint:gosec // not negative
 	switch {
-	case p.Phase == pool.PhaseQueued:
+	case p.Phase == install.PhaseQueued:
 		return "queued behind other installs"
-	case p.Phase == pool.PhaseWarming:
+	case p.Phase == install.PhaseWarming:
 		return "warming workers with the new packages"
 	case p.Total > 0:
 		return fmt.Sprintf("%s, %s of %s", p.Phase, bytes(p.Done), bytes(p.Total))

@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 // Sandbox are made once per process and registered with each configuration's registry, so that counters go on
@@ -60,7 +61,7 @@ func newCollectors() *collectors {
 		m.executions.WithLabelValues(string(status))
 		m.durations.WithLabelValues(string(status))
 	}
-	for _, status := range pool.InstallStatuses {
+	for _, status := range install.Statuses {
 		m.installs.WithLabelValues(string(status))
 	}
 	for _, k := range kinds {
@@ -90,7 +91,7 @@ func (m *collectors) Executed(r pool.Result) {
 	m.durations.WithLabelValues(string(r.Status)).Observe(r.ExecutionTime.Seconds())
 }
 
-func (m *collectors) Installed(status pool.InstallStatus) {
+func (m *collectors) Installed(status install.Status) {
 	m.installs.WithLabelValues(string(status)).Inc()
 }
 

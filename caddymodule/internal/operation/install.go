@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 // InstallInput is what a caller asks for.
@@ -44,7 +44,7 @@ type PackageVersion struct {
 
 // Packages is the operation that both surfaces enter. Its error is a *problem when the caller can act on it.
 type Packages interface {
-	Install(ctx context.Context, in InstallInput, progress func(pool.InstallProgress)) (InstallOutput, error)
+	Install(ctx context.Context, in InstallInput, progress func(install.Progress)) (InstallOutput, error)
 	List(ctx context.Context) (PackageList, error)
 }
 
@@ -67,7 +67,7 @@ type InstallSettings struct {
 
 // Installs is the installer on a pool. The zero value installs nothing. It is safe for concurrent use.
 type Installs struct {
-	Pool     *pool.Pool
+	On       *install.Installs // nil where nothing can be installed
 	Policy   *policy.Policy
 	Rate     *policy.Rate
 	Settings InstallSettings
@@ -79,14 +79,14 @@ type Installs struct {
 
 // OrNil returns i as an installer, or none where nothing can be installed.
 func (i *Installs) OrNil() Packages {
-	if i.Pool == nil {
+	if i.On == nil {
 		return nil
 	}
 	return i
 }
 
 // Install checks in, installs it and tells logs and metrics. Every error is a *problem.
-func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(pool.InstallProgress)) (InstallOutput, error) {
+func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(install.Progress)) (InstallOutput, error) {
 	version := ""
 	if in.Version != nil {
 		version = *in.Version
@@ -118,14 +118,14 @@ func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(p
 		return InstallOutput{}, p
 	}
 	switch result.Status {
-	case pool.InstallNotFound, pool.InstallNoWheel, pool.InstallFailed:
+	case install.NotFound, install.NoWheel, install.Failed:
 		// Some names to import are also those of packages that nobody means.
 		if meant := policy.Provider(req.Name); meant != "" && meant != req.Name {
 			result.Message += fmt.Sprintf(" The module %s comes with the package %s: did you mean that?", req.Name, meant)
 		}
 	}
 	metrics.Sandbox.Installed(result.Status)
-	if result.Status != pool.InstallBlocked { // logged where it was decided
+	if result.Status != install.Blocked { // logged where it was decided
 		i.Log.Info("install ended", zap.String("package", req.String()), zap.String("client", client), zap.String("status", string(result.Status)),
 			zap.String("version", result.Version), zap.Int("packages", len(result.Packages)), zap.Duration("duration", result.Duration), zap.String("message", result.Message))
 	}
@@ -140,57 +140,23 @@ func TooManyInstalls(rate int, window, wait time.Duration) *edge.Problem {
 	return p
 }
 
-func (i *Installs) run(ctx context.Context, req policy.Requirement, client string, progress func(pool.InstallProgress)) (pool.InstallResult, error) {
+func (i *Installs) run(ctx context.Context, req policy.Requirement, client string, progress func(install.Progress)) (install.Result, error) {
 	begin := time.Now()
-	approve := func(d policy.Decision) (pool.InstallStatus, string) {
-		if d.Allowed {
-			return "", ""
-		}
+	if d := i.Policy.Check(req); !d.Allowed {
 		i.Log.Warn("package blocked", zap.String("package", req.String()), zap.String("blocked", d.Package), zap.String("rule", string(d.Rule)), zap.String("client", client))
-		return statusOf(d), d.Message
-	}
-	if status, message := approve(i.Policy.Check(req)); status != "" {
-		return pool.InstallResult{Status: status, Message: message, Duration: time.Since(begin)}, nil
+		return install.Result{Status: install.StatusOf(d), Message: d.Message, Duration: time.Since(begin)}, nil
 	}
 	index, err := i.indexOf(ctx)
 	if wrong, ok := errors.AsType[*settingsError](err); ok {
-		return pool.InstallResult{Status: pool.InstallFailed, Message: wrong.Error(), Duration: time.Since(begin)}, nil
+		return install.Result{Status: install.Failed, Message: wrong.Error(), Duration: time.Since(begin)}, nil
 	}
 	if err != nil {
-		return pool.InstallResult{}, err
+		return install.Result{}, err
 	}
-	return i.Pool.Install(ctx, pool.InstallRequest{ //nolint:wrapcheck // the table of errors knows it
-		Name: req.Name, Extras: req.Extras, Specifier: req.Specifier, Satisfied: req.Satisfied,
-		Index: index, BuildSource: i.Settings.BuildSource,
-		MaxDownload: i.Settings.MaxDownload, MaxInstalled: i.Settings.MaxInstalled, Timeout: i.Settings.Timeout,
-		Approve: func(set []pool.ResolvedPackage) (pool.InstallStatus, string) {
-			return approve(i.Policy.CheckResolved(req, resolvedOf(set)))
-		},
-		ApproveInstalled: func(bytes int64) (pool.InstallStatus, string) { return approve(i.Policy.CheckInstalledSize(bytes)) },
-		Progress:         progress,
+	return i.On.Install(ctx, install.Request{ //nolint:wrapcheck // the table of errors knows it
+		Requirement: req, Rules: i.Policy, Client: client, Index: index, BuildSource: i.Settings.BuildSource,
+		MaxDownload: i.Settings.MaxDownload, MaxInstalled: i.Settings.MaxInstalled, Timeout: i.Settings.Timeout, Progress: progress,
 	})
-}
-
-// resolvedOf is what pip chose, for the policy.
-func resolvedOf(set []pool.ResolvedPackage) []policy.Resolved {
-	resolved := make([]policy.Resolved, len(set))
-	for n, one := range set {
-		resolved[n] = policy.Resolved{Name: one.Name, Version: one.Version, DownloadBytes: one.Bytes, Hashed: one.Hashed, Wheel: one.Wheel,
-			Yanked: one.Yanked, Direct: one.Direct}
-	}
-	return resolved
-}
-
-// statusOf is what a refusal by a rule is to the caller.
-func statusOf(d policy.Decision) pool.InstallStatus {
-	switch d.Rule {
-	case policy.RuleDownloadSize, policy.RuleInstalledSize, policy.RuleCount:
-		return pool.InstallTooLarge
-	case policy.RuleSdist:
-		return pool.InstallNoWheel
-	default:
-		return pool.InstallBlocked
-	}
 }
 
 // settingsError is what the operator has to mend before anything can be installed.
@@ -203,8 +169,8 @@ func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
 	if i.index != nil {
 		return i.index, nil
 	}
-	config, err := i.Pool.PipConfig(ctx)
-	if errors.Is(err, pool.ErrNoPip) {
+	config, err := i.On.PipConfig(ctx)
+	if errors.Is(err, install.ErrNoPip) {
 		return nil, &settingsError{err}
 	}
 	if err != nil {
@@ -221,10 +187,10 @@ func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
 	return index, nil
 }
 
-func installOutputOf(r pool.InstallResult) InstallOutput {
+func installOutputOf(r install.Result) InstallOutput {
 	out := InstallOutput{
 		Status: string(r.Status), Message: r.Message, InstallationTime: toSeconds(r.Duration),
-		Success: r.Status == pool.InstallInstalled || r.Status == pool.InstallAlready,
+		Success: r.Status == install.Installed || r.Status == install.Already,
 	}
 	if out.Success && r.Version != "" {
 		out.InstalledVersion = &r.Version

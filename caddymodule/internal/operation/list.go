@@ -22,7 +22,7 @@ type PackageInfo struct {
 
 // List says what is there.
 func (i *Installs) List(ctx context.Context) (PackageList, error) {
-	generation, set, interpreter, err := i.Pool.InstalledPackages(ctx)
+	generation, set, interpreter, err := i.On.InstalledPackages(ctx)
 	if err != nil {
 		p := edge.AsProblem(err)
 		p.Count()

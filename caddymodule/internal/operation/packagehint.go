@@ -40,7 +40,7 @@ func (h packageHints) Module(module string) string {
 	switch {
 	case h.stale:
 		return h.restart(module)
-	case h.Pool == nil:
+	case h.On == nil:
 		return fmt.Sprintf("The module %s is not installed, and this server does not install packages: do without it.", module)
 	case distribution == "":
 		return fmt.Sprintf("The module %s is not installed. If a package provides it, pip_install with the package's name makes it available %s.", module, h.who)
@@ -63,7 +63,7 @@ func (h packageHints) Requirements(names []string) string {
 		return ""
 	case h.stale:
 		return h.restart(strings.Join(asked, ", "))
-	case h.Pool == nil:
+	case h.On == nil:
 		return fmt.Sprintf("The package %s is not installed, and this server does not install packages: do without it.", strings.Join(asked, ", "))
 	case refused != "":
 		return "A package that the code needs may not be installed here: " + refused
@@ -76,7 +76,7 @@ func (h packageHints) Pip(names []string) string {
 	const why = "A program's pip has no network and cannot install anything"
 	asked, refused := h.requirements(names)
 	switch {
-	case h.Pool == nil:
+	case h.On == nil:
 		return why + ", and this server does not install packages: do without them."
 	case refused != "":
 		return why + ", and a package that the code wants may not be installed here at all: " + refused

@@ -6,7 +6,7 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation/hint"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
 func TestPackageHints(t *testing.T) {
@@ -15,7 +15,7 @@ func TestPackageHints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	installs := &Installs{Pool: &pool.Pool{}, Policy: rules}
+	installs := &Installs{On: &install.Installs{}, Policy: rules}
 	can, cannot := installs.Hints(), (&Installs{}).Hints()
 	kernel := installs.KernelHints(func() int { return 2 })
 	for _, c := range []struct {

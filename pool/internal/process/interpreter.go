@@ -1,10 +1,9 @@
-package pool
+package process
 
 import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"os/exec"
@@ -13,6 +12,7 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/python"
 )
 
 // Interpreter is a Python found on this system, as it describes itself.
@@ -22,37 +22,34 @@ type Interpreter struct {
 	// Version is such as "3.11.7".
 	Version string `json:"version"`
 
-	roots     []string // prefixes, resolved
+	Roots     []string // prefixes, resolved
 	paths     []string // import roots
 	libraries []string // directories of shared libraries that it has loaded
-	tag       string   // names what packages that were installed for it fit: its binary interface, and which installation it is
-	modules   []string // names of the standard library, sorted
-	commands  confine.Commands
+	Tag       string   // names what packages that were installed for it fit: its binary interface, and which installation it is
+	Modules   []string // names of the standard library, sorted
+	Commands  confine.Commands
 }
 
-//go:embed python/probe.py
-var probeSource string
+// ProbeTimeout is generous: a shim may start several shells on a busy machine.
+const ProbeTimeout = 20 * time.Second
 
-// probeTimeout is generous: a shim may start several shells on a busy machine.
-const probeTimeout = 20 * time.Second
-
-// findInterpreter asks the interpreter that a configuration names what it really is.
-func findInterpreter(ctx context.Context, name string) (Interpreter, error) {
+// FindInterpreter asks the interpreter that a configuration names what it really is.
+func FindInterpreter(ctx context.Context, name string) (Interpreter, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
 		return Interpreter{}, fmt.Errorf("python %q was not found: install Python 3.10 or later, or set python to the path of one", name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, ProbeTimeout)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, "-I", "-c", probeSource)
+	cmd := exec.CommandContext(ctx, path, "-I", "-c", Source("probe"))
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
 	if err := cmd.Run(); err != nil {
 		if ctx.Err() != nil {
-			err = fmt.Errorf("no answer within %s", probeTimeout)
+			err = fmt.Errorf("no answer within %s", ProbeTimeout)
 		}
 		return Interpreter{}, fmt.Errorf("python %q does not start (%w%s): set python to an interpreter that runs, version 3.10 or later",
-			name, err, lastLine(stderr.String()))
+			name, err, LastLine(stderr.String()))
 	}
 	var found struct {
 		Executable, Version, Implementation string
@@ -71,12 +68,12 @@ func findInterpreter(ctx context.Context, name string) (Interpreter, error) {
 	}
 	installation := sha256.Sum256([]byte(strings.Join(found.Paths, "\n")))
 	return Interpreter{Executable: found.Executable, Version: found.Version,
-		roots: found.Roots, paths: found.Paths, libraries: found.Libraries, modules: found.Modules, commands: confine.FindCommands(found.Executable),
-		tag: fmt.Sprintf("%s-%x", filepath.Base(found.ABI), installation[:4])}, nil
+		Roots: found.Roots, paths: found.Paths, libraries: found.Libraries, Modules: found.Modules, Commands: confine.FindCommands(found.Executable),
+		Tag: fmt.Sprintf("%s-%x", filepath.Base(found.ABI), installation[:4])}, nil
 }
 
-// lastLine returns ": " and the last line of what a process said, cut to a length that a sentence bears, or nothing.
-func lastLine(text string) string {
+// LastLine returns ": " and the last line of what a process said, cut to a length that a sentence bears, or nothing.
+func LastLine(text string) string {
 	text = strings.TrimSpace(text)
 	if text == "" {
 		return ""
@@ -88,7 +85,16 @@ func lastLine(text string) string {
 	return ": " + string(line)
 }
 
-// sources is what confinement lets programs read of the interpreter, and of what cfg adds.
-func (i Interpreter) sources(cfg Config) confine.Sources {
-	return confine.Sources{Executable: i.Executable, Roots: i.roots, Paths: i.paths, Libraries: i.libraries, PythonPath: cfg.PythonPath, Preload: cfg.Preload, Commands: i.commands}
+// Sources is what confinement lets programs read of the interpreter, and of what a configuration adds.
+func (i Interpreter) Sources(pythonPath, preload []string) confine.Sources {
+	return confine.Sources{Executable: i.Executable, Roots: i.Roots, Paths: i.paths, Libraries: i.libraries, PythonPath: pythonPath, Preload: preload, Commands: i.Commands}
+}
+
+// Source is a program of ours.
+func Source(name string) string {
+	text, err := python.Sources.ReadFile(name + ".py")
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	return string(text)
 }

@@ -1,4 +1,6 @@
-package pool
+// Package install resolves, downloads, unpacks and compiles packages in confined processes, one install after the other, and
+// switches a store to the set that comes of it.
+package install
 
 import (
 	"context"
@@ -11,38 +13,45 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// InstallStatus says how an install ended, as the caller is told.
-type InstallStatus string
+// Status says how an install ended, as the caller is told.
+type Status string
 
 // The ways in which an install ends.
 const (
-	InstallInstalled InstallStatus = "installed"
-	InstallAlready   InstallStatus = "already_installed"
-	InstallBlocked   InstallStatus = "blocked"   // by policy
-	InstallNotFound  InstallStatus = "not_found" // no such package, or no such version
-	InstallTooLarge  InstallStatus = "too_large"
-	InstallConflict  InstallStatus = "conflict" // with what is installed, with itself, or with this Python
-	InstallNoWheel   InstallStatus = "no_wheel" // there is only source, which is not built
-	InstallTimeout   InstallStatus = "timeout"
-	InstallFailed    InstallStatus = "failed"
+	Installed Status = "installed"
+	Already   Status = "already_installed"
+	Blocked   Status = "blocked"   // by policy
+	NotFound  Status = "not_found" // no such package, or no such version
+	TooLarge  Status = "too_large"
+	Conflict  Status = "conflict" // with what is installed, with itself, or with this Python
+	NoWheel   Status = "no_wheel" // there is only source, which is not built
+	TimedOut  Status = "timeout"
+	Failed    Status = "failed"
 )
 
-// InstallStatuses lists every InstallStatus.
-var InstallStatuses = []InstallStatus{InstallInstalled, InstallAlready, InstallBlocked, InstallNotFound, InstallTooLarge,
-	InstallConflict, InstallNoWheel, InstallTimeout, InstallFailed}
+// Statuses lists every Status.
+var Statuses = []Status{Installed, Already, Blocked, NotFound, TooLarge,
+	Conflict, NoWheel, TimedOut, Failed}
 
-// InstallRequest asks for a package. All fields but Progress are required.
-type InstallRequest struct {
-	// Name is canonical (PEP 503), Extras too; Specifier is one of PEP 440, "" for any version.
-	Name      string
-	Extras    []string
-	Specifier string
-	// Satisfied says whether a version is one that was asked for.
-	Satisfied func(version string) bool
+// Rules decide about what an install would bring. *policy.Policy has them.
+type Rules interface {
+	// CheckResolved decides about the whole resolved set before anything of it is fetched.
+	CheckResolved(asked policy.Requirement, set []policy.Resolved) policy.Decision
+	// CheckInstalledSize decides likewise about what all installed packages would hold on disk, in bytes.
+	CheckInstalledSize(bytes int64) policy.Decision
+}
 
+// Request asks for a package. All fields but Client and Progress are required.
+type Request struct {
+	policy.Requirement
+
+	// Rules decide what may be installed.
+	Rules Rules
 	// Index is where packages come from.
 	Index *packages.Index
 	// BuildSource lets source distributions be built, which runs their code in the installer.
@@ -51,48 +60,34 @@ type InstallRequest struct {
 	MaxDownload, MaxInstalled int64
 	// Timeout bounds the work, not the wait for installs before it.
 	Timeout time.Duration
-
-	// Approve decides about the whole resolved set before anything of it is fetched. It returns "" or how the install
-	// ends, and a sentence for the caller.
-	Approve func(set []ResolvedPackage) (InstallStatus, string)
-	// ApproveInstalled decides likewise about what all installed packages would hold on disk, in bytes.
-	ApproveInstalled func(bytes int64) (InstallStatus, string)
+	// Client is who asks, for the log.
+	Client string
 	// Progress, when not nil, is told what goes on. It must not block.
-	Progress func(InstallProgress)
+	Progress func(Progress)
 }
 
-// ResolvedPackage is a package that an install would bring.
-type ResolvedPackage struct {
-	Name, Version string
-	Bytes         int64 // to be fetched; -1 when the index does not say, 0 when it is here already
-	Hashed        bool  // the index says what it hashes to
-	Wheel         bool
-	Yanked        bool
-	Direct        bool // from a URL that another package names, instead of the index
-}
-
-// InstallPhase is a part of an install.
-type InstallPhase string
+// Phase is a part of an install.
+type Phase string
 
 // The phases of an install, in their order.
 const (
-	PhaseQueued      InstallPhase = "queued"
-	PhaseResolving   InstallPhase = "resolving"
-	PhaseDownloading InstallPhase = "downloading"
-	PhaseUnpacking   InstallPhase = "unpacking"
-	PhaseWarming     InstallPhase = "warming"
+	PhaseQueued      Phase = "queued"
+	PhaseResolving   Phase = "resolving"
+	PhaseDownloading Phase = "downloading"
+	PhaseUnpacking   Phase = "unpacking"
+	PhaseWarming     Phase = "warming"
 )
 
-// InstallProgress is where an install stands.
-type InstallProgress struct {
-	Phase InstallPhase
+// Progress is where an install stands.
+type Progress struct {
+	Phase Phase
 	// Done and Total are bytes; Total is 0 when it is not known.
 	Done, Total int64
 }
 
-// InstallResult is how an install ended.
-type InstallResult struct {
-	Status InstallStatus
+// Result is how an install ended.
+type Result struct {
+	Status Status
 	// Message is for the caller: what happened and what to do about it.
 	Message string
 	// Version is what is there now; "" unless installed or already so.
@@ -105,28 +100,28 @@ type InstallResult struct {
 
 // refusal ends an install with a result that is not a failure of ours.
 type refusal struct {
-	status  InstallStatus
+	status  Status
 	message string
 }
 
 func (r *refusal) Error() string { return r.message }
 
-func refuse(status InstallStatus, format string, arguments ...any) error {
+func refuse(status Status, format string, arguments ...any) error {
 	return &refusal{status, fmt.Sprintf(format, arguments...)}
 }
 
 // install does the work of one install: resolve, approve, download, unpack, switch.
-func (p *Pool) install(ctx context.Context, req InstallRequest) (InstallResult, error) {
-	req.Progress(InstallProgress{Phase: PhaseQueued})
-	work, err := p.store.Begin(ctx)
+func (s *Installs) install(ctx context.Context, req Request) (Result, error) {
+	req.Progress(Progress{Phase: PhaseQueued})
+	work, err := s.host.Store.Begin(ctx)
 	if err != nil {
-		return InstallResult{}, fmt.Errorf("waiting for the installs before: %w", err)
+		return Result{}, fmt.Errorf("waiting for the installs before: %w", err)
 	}
 	defer work.End()
-	ctx, cancel := context.WithTimeoutCause(ctx, req.Timeout, refuse(InstallTimeout,
+	ctx, cancel := context.WithTimeoutCause(ctx, req.Timeout, refuse(TimedOut,
 		"%s was not installed within %s; nothing has changed. Try again, or ask the operator for a longer packages install_timeout.", req.Name, req.Timeout))
 	defer cancel()
-	result, err := (&installation{pool: p, req: req, work: work}).run(ctx)
+	result, err := (&installation{installs: s, req: req, work: work}).run(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -135,16 +130,37 @@ func (p *Pool) install(ctx context.Context, req InstallRequest) (InstallResult, 
 
 // installation is one install under way.
 type installation struct {
-	pool *Pool
-	req  InstallRequest
-	work *packages.Install
+	installs *Installs
+	req      Request
+	work     *packages.Install
+}
+
+// approve returns what ends the install where a rule forbids it.
+func (i *installation) approve(d policy.Decision) error {
+	if d.Allowed {
+		return nil
+	}
+	i.installs.host.Logger.Warn("package blocked", "package", i.req.String(), "blocked", d.Package, "rule", string(d.Rule), "client", i.req.Client)
+	return &refusal{StatusOf(d), d.Message}
+}
+
+// StatusOf is how an install ends that a rule forbids.
+func StatusOf(d policy.Decision) Status {
+	switch d.Rule {
+	case policy.RuleDownloadSize, policy.RuleInstalledSize, policy.RuleCount:
+		return TooLarge
+	case policy.RuleSdist:
+		return NoWheel
+	default:
+		return Blocked
+	}
 }
 
 // run resolves, fetches, unpacks and switches, or returns why not.
-func (i *installation) run(ctx context.Context) (InstallResult, error) {
+func (i *installation) run(ctx context.Context) (Result, error) {
 	req, base := i.req, i.work.Base()
-	if version, ok, err := i.pool.provides(ctx, base, req); err != nil {
-		return InstallResult{}, err
+	if version, ok, err := i.installs.provides(ctx, base, req.Requirement); err != nil {
+		return Result{}, err
 	} else if ok {
 		return already(req.Name, version), i.follow(ctx)
 	}
@@ -152,30 +168,30 @@ func (i *installation) run(ctx context.Context) (InstallResult, error) {
 		req.Extras = slices.Compact(slices.Sorted(slices.Values(slices.Concat(old.Extras, req.Extras))))
 		i.req = req
 	}
-	req.Progress(InstallProgress{Phase: PhaseResolving})
+	req.Progress(Progress{Phase: PhaseResolving})
 	page, err := req.Index.Lookup(ctx, req.Name)
 	if err != nil {
-		return InstallResult{}, indexFailure(err)
+		return Result{}, indexFailure(err)
 	}
 	if !page.Found {
-		return InstallResult{}, refuse(InstallNotFound, "The index has no package named %q. Check the spelling: the name to import and the name to install can differ.", req.Name)
+		return Result{}, refuse(NotFound, "The index has no package named %q. Check the spelling: the name to import and the name to install can differ.", req.Name)
 	}
 	hosts := slices.Concat(req.Index.Hosts(), page.Hosts())
 	resolved, err := i.resolve(ctx, page, hosts)
 	if err != nil {
-		return InstallResult{}, err
+		return Result{}, err
 	}
 	if len(resolved) == 0 {
-		version, _, err := i.pool.provides(ctx, base, InstallRequest{Name: req.Name, Satisfied: func(string) bool { return true }})
+		version, _, err := i.installs.provides(ctx, base, policy.Requirement{Name: req.Name})
 		return already(req.Name, version), err
 	}
 	wheels, err := i.fetch(ctx, resolved, hosts)
 	if err != nil {
-		return InstallResult{}, err
+		return Result{}, err
 	}
 	added, err := i.unpack(ctx, wheels)
 	if err != nil {
-		return InstallResult{}, err
+		return Result{}, err
 	}
 	for n := range added {
 		if added[n].Name == req.Name {
@@ -185,12 +201,12 @@ func (i *installation) run(ctx context.Context) (InstallResult, error) {
 		}
 	}
 	if err := i.switchTo(ctx, added); err != nil {
-		return InstallResult{}, err
+		return Result{}, err
 	}
-	result := installed(req.Name, added)
+	result := report(req.Name, added)
 	if result.Version == "" { // only what its extras need was missing
-		if result.Version, _, err = i.pool.provides(ctx, base, InstallRequest{Name: req.Name, Satisfied: req.Satisfied}); err != nil {
-			return InstallResult{}, err
+		if result.Version, _, err = i.installs.provides(ctx, base, policy.Requirement{Name: req.Name, Specifier: req.Specifier}); err != nil {
+			return Result{}, err
 		}
 	}
 	return result, nil
@@ -198,7 +214,7 @@ func (i *installation) run(ctx context.Context) (InstallResult, error) {
 
 // follow switches to the base where another server with the same directory has made it current.
 func (i *installation) follow(ctx context.Context) error {
-	current := i.pool.store.Current()
+	current := i.installs.host.Store.Current()
 	defer current.Release()
 	if base := i.work.Base(); base.Number != current.Number {
 		if err := i.work.Switch(ctx, base); err != nil {
@@ -223,14 +239,14 @@ func (i *installation) switchTo(ctx context.Context, added []packages.Package) e
 	for _, one := range set {
 		bytes += one.Bytes
 	}
-	if status, message := i.req.ApproveInstalled(bytes); status != "" {
-		return &refusal{status, message}
+	if err := i.approve(i.req.Rules.CheckInstalledSize(bytes)); err != nil {
+		return err
 	}
 	next, err := i.work.Build(ctx, set)
 	if err != nil {
 		return fmt.Errorf("building the next set of packages: %w", err)
 	}
-	i.req.Progress(InstallProgress{Phase: PhaseWarming})
+	i.req.Progress(Progress{Phase: PhaseWarming})
 	if err := i.work.Switch(ctx, next); err != nil {
 		return fmt.Errorf("switching to the next set of packages: %w", err)
 	}
@@ -244,13 +260,13 @@ func union(a, b []string) []string {
 	return slices.Compact(both)
 }
 
-func already(name, version string) InstallResult {
-	return InstallResult{Status: InstallAlready, Version: version,
+func already(name, version string) Result {
+	return Result{Status: Already, Version: version,
 		Message: fmt.Sprintf("%s %s is installed already. Ask for a version, such as \">%s\", to change it.", name, version, version)}
 }
 
-func installed(name string, added []packages.Package) InstallResult {
-	r := InstallResult{Status: InstallInstalled, Packages: added}
+func report(name string, added []packages.Package) Result {
+	r := Result{Status: Installed, Packages: added}
 	var others []string
 	for _, one := range added {
 		if one.Name == name {
@@ -271,14 +287,14 @@ func installed(name string, added []packages.Package) InstallResult {
 }
 
 func mebibytes(bytes int64) string {
-	return fmt.Sprintf("%.1f MiB", float64(bytes)/mib)
+	return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
 }
 
 // unpack checks and unpacks wheels, compiles them and puts them into the store.
 func (i *installation) unpack(ctx context.Context, wheels []wheel) ([]packages.Package, error) {
-	i.req.Progress(InstallProgress{Phase: PhaseUnpacking})
+	i.req.Progress(Progress{Phase: PhaseUnpacking})
 	limits := packages.WheelLimits{MaxBytes: i.req.MaxInstalled, Forbidden: func(name string) bool {
-		_, found := slices.BinarySearch(i.pool.python.modules, name)
+		_, found := slices.BinarySearch(i.installs.host.Python.Modules, name)
 		return found
 	}}
 	var added []packages.Package
@@ -290,9 +306,9 @@ func (i *installation) unpack(ctx context.Context, wheels []wheel) ([]packages.P
 		}
 		unpacked, err := i.work.Unpack(ctx, w.path, limits)
 		if wrong, ok := errors.AsType[*packages.WheelError](err); ok && wrong.TooLarge {
-			return nil, refuse(InstallTooLarge, "The wheel %s unpacks to more than %s, which is what the operator's packages max_installed leaves for it; nothing has changed.", wrong.Wheel, mebibytes(limits.MaxBytes))
+			return nil, refuse(TooLarge, "The wheel %s unpacks to more than %s, which is what the operator's packages max_installed leaves for it; nothing has changed.", wrong.Wheel, mebibytes(limits.MaxBytes))
 		} else if ok {
-			return nil, refuse(InstallFailed, "The wheel %s is refused: %s. Nothing has changed; ask for another version, or tell the package's authors.", wrong.Wheel, wrong.Reason)
+			return nil, refuse(Failed, "The wheel %s is refused: %s. Nothing has changed; ask for another version, or tell the package's authors.", wrong.Wheel, wrong.Reason)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("unpacking %s: %w", filepath.Base(w.path), err)
@@ -327,12 +343,12 @@ func (i *installation) compile(ctx context.Context, fresh []*packages.Unpacked) 
 		out := filepath.Join(run.dir, "out", fmt.Sprint(n))
 		source := readable{path: unpacked.Site}
 		seen := unpacked.Site
-		if i.pool.plan.World == confine.WorldNamespaces {
+		if i.installs.host.Plan.World == confine.WorldNamespaces {
 			source.target = fmt.Sprintf("/trees/%d", n)
 			seen = source.target
 		}
 		run.readable = append(run.readable, source)
-		run.task.Trees = append(run.task.Trees, [2]string{seen, i.pool.inside(run.dir, out)})
+		run.task.Trees = append(run.task.Trees, [2]string{seen, i.installs.inside(run.dir, out)})
 		compiled = append(compiled, out)
 	}
 	answers, err := i.runTask(ctx, run)
@@ -340,7 +356,7 @@ func (i *installation) compile(ctx context.Context, fresh []*packages.Unpacked) 
 		return nil, err
 	}
 	if answers.Status != 0 {
-		return nil, fmt.Errorf("compiling failed: %s", lastLine(answers.Log))
+		return nil, fmt.Errorf("compiling failed: %s", process.LastLine(answers.Log))
 	}
 	for n, out := range compiled {
 		if _, err := os.Stat(out); err != nil { // there was nothing to compile

@@ -1,4 +1,4 @@
-package pool
+package install
 
 import (
 	"cmp"
@@ -10,44 +10,46 @@ import (
 	"strings"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // runTask runs one task of the install in the confined process.
 func (i *installation) runTask(ctx context.Context, run installerRun) (installerAnswers, error) {
-	if i.pool.plan.World == confine.WorldProcess && i.pool.plan.Order == confine.OrderRoot {
+	if i.installs.host.Plan.World == confine.WorldProcess && i.installs.host.Plan.Order == confine.OrderRoot {
 		// Its id must pass here; what lies below is still its own or ours.
 		if err := os.Chmod(i.work.Dir(), 0o711); err != nil { //nolint:gosec // to be entered, not read
 			return installerAnswers{}, err
 		}
 	}
 	if run.task.Network {
-		facts, err := i.pool.pip(ctx)
+		facts, err := i.installs.pip(ctx)
 		if err != nil {
 			return installerAnswers{}, err
 		}
 		if facts.Version == "" {
-			return installerAnswers{}, refuse(InstallFailed, "%s.", capital(ErrNoPip.Error()))
+			return installerAnswers{}, refuse(Failed, "%s.", capital(ErrNoPip.Error()))
 		}
 		run.task.PipWheel = facts.Wheel
 	}
-	answers, err := i.pool.runInstaller(ctx, run)
+	answers, err := i.installs.runInstaller(ctx, run)
 	switch {
 	case errors.Is(err, errNetworkFull) || errors.Is(err, errDiskFull):
-		return answers, refuse(InstallTooLarge, "What %s needs is larger than the operator's packages max_download allows (%s); nothing has changed.", i.req.Name, mebibytes(i.req.MaxDownload))
+		return answers, refuse(TooLarge, "What %s needs is larger than the operator's packages max_download allows (%s); nothing has changed.", i.req.Name, mebibytes(i.req.MaxDownload))
 	}
 	if refused, ok := errors.AsType[*refusedHosts](err); ok {
 		if direct := directReference(answers.Log, refused.hosts); direct != "" {
-			if status, message := i.req.Approve([]ResolvedPackage{{Name: direct, Direct: true}}); status != "" {
-				return answers, &refusal{status, message}
+			if err := i.approve(i.req.Rules.CheckResolved(i.req.Requirement, []policy.Resolved{{Name: direct, Direct: true}})); err != nil {
+				return answers, err
 			}
 		}
-		return answers, refuse(InstallFailed, "The index sends the installer to %s, which is not one of its hosts; nothing has changed. The operator can allow it with packages { hosts %s }.",
+		return answers, refuse(Failed, "The index sends the installer to %s, which is not one of its hosts; nothing has changed. The operator can allow it with packages { hosts %s }.",
 			strings.Join(refused.hosts, ", "), strings.Join(refused.hosts, " "))
 	}
 	if err != nil && ctx.Err() == nil {
-		i.pool.log.Error("installer failed", "package", i.req.Name, "task", run.task.Kind, "error", err)
-		return answers, refuse(InstallFailed, "The installer failed on the server's side; nothing has changed. Try again, or tell the operator, whose log says more.")
+		i.installs.host.Logger.Error("installer failed", "package", i.req.Name, "task", run.task.Kind, "error", err)
+		return answers, refuse(Failed, "The installer failed on the server's side; nothing has changed. Try again, or tell the operator, whose log says more.")
 	}
 	return answers, err
 }
@@ -74,7 +76,7 @@ func (i *installation) networked(kind string, hosts []string, arguments ...strin
 	run := installerRun{
 		dir: filepath.Join(i.work.Dir(), kind), hosts: hosts, upstream: i.req.Index.Upstream(), maxBytes: i.req.MaxDownload,
 		task:     installerTask{Kind: kind, Network: true, Arguments: arguments, Env: i.environment()},
-		received: func(bytes int64) { i.req.Progress(InstallProgress{Phase: PhaseResolving, Done: bytes}) },
+		received: func(bytes int64) { i.req.Progress(Progress{Phase: PhaseResolving, Done: bytes}) },
 	}
 	for _, path := range i.req.Index.LocalPaths() {
 		run.readable = append(run.readable, readable{path: path})
@@ -82,7 +84,7 @@ func (i *installation) networked(kind string, hosts []string, arguments ...strin
 	if base := i.work.Base(); base.Site != "" {
 		run.task.Packages = base.Site
 		source := readable{path: base.Site}
-		if i.pool.plan.World == confine.WorldNamespaces {
+		if i.installs.host.Plan.World == confine.WorldNamespaces {
 			run.task.Packages, source.target = confine.PackagesTarget, confine.PackagesTarget
 		}
 		run.readable = append(run.readable, source)
@@ -94,8 +96,8 @@ func (i *installation) networked(kind string, hosts []string, arguments ...strin
 func (i *installation) resolve(ctx context.Context, page packages.Page, hosts []string) ([]chosen, error) {
 	arguments := []string{"--only-binary", ":all:"}
 	if i.req.BuildSource {
-		if i.pool.plan.World != confine.WorldNamespaces {
-			return nil, refuse(InstallFailed, "packages sdist allow needs namespaces, which this system refuses; the operator has to take it out.")
+		if i.installs.host.Plan.World != confine.WorldNamespaces {
+			return nil, refuse(Failed, "packages sdist allow needs namespaces, which this system refuses; the operator has to take it out.")
 		}
 		arguments = nil
 	}
@@ -110,18 +112,18 @@ func (i *installation) resolve(ctx context.Context, page packages.Page, hosts []
 	run.task.SearchSeconds, run.task.SearchBytes = min(maxSearch, i.req.Timeout/2).Seconds(), i.req.MaxDownload/2
 	answers, err := i.runTask(ctx, run)
 	if cause := i.deadEnd(ctx, answers, err); cause != nil {
-		i.pool.log.Info("pip found nothing to choose", "package", i.req.Name, "specifier", i.req.Specifier, "dead_ends", len(answers.DeadEnds), "log", tailOf(answers.Log, 2000))
+		i.installs.host.Logger.Info("pip found nothing to choose", "package", i.req.Name, "specifier", i.req.Specifier, "dead_ends", len(answers.DeadEnds), "log", tailOf(answers.Log, 2000))
 		return nil, cause
 	}
 	if err != nil {
 		return nil, err
 	}
 	if answers.Status != 0 {
-		i.pool.log.Info("pip could not resolve", "package", i.req.Name, "specifier", i.req.Specifier, "log", tailOf(answers.Log, 2000))
-		return nil, pipFailure(i.req, page, i.pool.python.Version, answers.Log)
+		i.installs.host.Logger.Info("pip could not resolve", "package", i.req.Name, "specifier", i.req.Specifier, "log", tailOf(answers.Log, 2000))
+		return nil, pipFailure(i.req, page, i.installs.host.Python.Version, answers.Log)
 	}
 	if len(answers.Broken) > 0 {
-		return nil, refuse(InstallConflict, "%s cannot be installed beside what is there: %s. Nothing has changed; ask for another version.", i.req.Name, strings.Join(answers.Broken, "; "))
+		return nil, refuse(Conflict, "%s cannot be installed beside what is there: %s. Nothing has changed; ask for another version.", i.req.Name, strings.Join(answers.Broken, "; "))
 	}
 	return answers.Chosen, nil
 }
@@ -151,13 +153,13 @@ func (i *installation) fetch(ctx context.Context, resolved []chosen, hosts []str
 	var wheels []wheel
 	var wanted []packages.Wanted
 	var built []string
-	set := make([]ResolvedPackage, len(resolved))
+	set := make([]policy.Resolved, len(resolved))
 	var missing []int // of set, in the order of wanted
 	for n, c := range resolved {
 		isWheel := strings.HasSuffix(strings.SplitN(c.URL, "#", 2)[0], ".whl")
-		set[n] = ResolvedPackage{Name: c.Name, Version: c.Version, Hashed: c.SHA256 != "", Wheel: isWheel, Yanked: c.Yanked, Direct: c.Direct, Bytes: -1}
+		set[n] = policy.Resolved{Name: c.Name, Version: c.Version, Hashed: c.SHA256 != "", Wheel: isWheel, Yanked: c.Yanked, Direct: c.Direct, DownloadBytes: -1}
 		if stored, ok := i.work.Stored(c.SHA256); ok && isWheel {
-			set[n].Bytes = 0
+			set[n].DownloadBytes = 0
 			wheels = append(wheels, wheel{stored: &stored})
 			continue
 		}
@@ -169,20 +171,20 @@ func (i *installation) fetch(ctx context.Context, resolved []chosen, hosts []str
 		wanted = append(wanted, packages.Wanted{Name: c.Name, Version: c.Version, URL: c.URL, SHA256: c.SHA256})
 	}
 	for n, bytes := range i.req.Index.Sizes(ctx, wanted, hosts) {
-		set[missing[n]].Bytes = bytes
+		set[missing[n]].DownloadBytes = bytes
 	}
-	if status, message := i.req.Approve(set); status != "" {
-		return nil, &refusal{status, message}
+	if err := i.approve(i.req.Rules.CheckResolved(i.req.Requirement, set)); err != nil {
+		return nil, err
 	}
 	dir := filepath.Join(i.work.Dir(), "wheels")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}
-	i.req.Progress(InstallProgress{Phase: PhaseDownloading})
+	i.req.Progress(Progress{Phase: PhaseDownloading})
 	paths, err := i.req.Index.Download(ctx, dir, wanted, packages.DownloadOptions{
 		MaxBytes: i.req.MaxDownload, Hosts: hosts,
 		Progress: func(done, total int64) {
-			i.req.Progress(InstallProgress{Phase: PhaseDownloading, Done: done, Total: max(0, total)})
+			i.req.Progress(Progress{Phase: PhaseDownloading, Done: done, Total: max(0, total)})
 		},
 	})
 	if err != nil {
@@ -210,7 +212,7 @@ func (i *installation) build(ctx context.Context, urls, hosts []string) ([]strin
 		return nil, err
 	}
 	if answers.Status != 0 {
-		return nil, refuse(InstallFailed, "Building a wheel from source failed%s. Nothing has changed; ask for a version that comes as a wheel.", lastLine(answers.Log))
+		return nil, refuse(Failed, "Building a wheel from source failed%s. Nothing has changed; ask for a version that comes as a wheel.", process.LastLine(answers.Log))
 	}
 	made, err := filepath.Glob(filepath.Join(run.dir, "wheels", "*.whl"))
 	if err == nil && len(made) != len(urls) {

@@ -1,13 +1,12 @@
 package pool
 
 import (
-	"errors"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
 )
 
@@ -74,7 +73,7 @@ func TestPackageThatNeedsOneWithoutWheel(t *testing.T) {
 		before := server.WheelDownloads()
 		req := ask(c.name, "")
 		req.Extras, req.Timeout = c.extras, 16*time.Second
-		r := install(t, p, req, InstallNoWheel)
+		r := installPackage(t, p, req, install.NoWheel)
 		for _, word := range c.words {
 			if !strings.Contains(r.Message, word) {
 				t.Errorf("%s: %q lacks %q", c.name, r.Message, word)
@@ -85,10 +84,10 @@ func TestPackageThatNeedsOneWithoutWheel(t *testing.T) {
 		}
 	}
 	// An older version that needs nothing of the kind is taken, as pip does.
-	if r := install(t, p, ask("sbx-old", ""), InstallInstalled); r.Version != "0.0" {
+	if r := installPackage(t, p, ask("sbx-old", ""), install.Installed); r.Version != "0.0" {
 		t.Errorf("got %+v", r)
 	}
-	if r := install(t, p, ask("sbx-few", ""), InstallInstalled); r.Version != "1.0" {
+	if r := installPackage(t, p, ask("sbx-few", ""), install.Installed); r.Version != "1.0" {
 		t.Errorf("got %+v", r)
 	}
 }
@@ -111,45 +110,8 @@ func TestEndlessConflictEnds(t *testing.T) {
 	server.Add(index.Project{Name: "sbx-right", Files: right})
 	server.Add(index.Project{Name: "sbx-shared", Files: shared})
 	server.AddWheels(index.Wheel{Name: "sbx-both", Version: "1.0", Requires: []string{"sbx-left", "sbx-right"}})
-	r := install(t, p, ask("sbx-both", ""), InstallConflict)
+	r := installPackage(t, p, ask("sbx-both", ""), install.Conflict)
 	if !strings.Contains(r.Message, "sbx-left 59.0 needs sbx-shared==118.0; sbx-right 59.0 needs sbx-shared==119.0") {
 		t.Errorf("got %s", r.Message)
-	}
-}
-
-func TestNothingForADependency(t *testing.T) {
-	t.Parallel()
-	wheel := func(version, python string) packages.File {
-		return packages.File{Version: version, Wheel: true, RequiresPython: python}
-	}
-	sdist := packages.File{Version: "1.5", Sdist: true}
-	req := InstallRequest{Name: "one", Extras: []string{"more"}}
-	for _, c := range []struct {
-		parent string
-		page   packages.Page
-		status InstallStatus
-		words  []string
-	}{
-		{"one[more]", packages.Page{}, InstallNotFound, []string{"one[more] 2.0 needs two>=1, which the index does not have", "Ask for one alone"}},
-		{"one[more]", packages.Page{Found: true, Files: []packages.File{sdist}}, InstallNoWheel, []string{"source only", "Ask for one alone", "sdist allow"}},
-		{"three", packages.Page{Found: true, Files: []packages.File{sdist}}, InstallNoWheel, []string{"three 2.0 needs two>=1", "Ask for another version"}},
-		{"one", packages.Page{Found: true, Files: []packages.File{wheel("1.1", ""), sdist}}, InstallNoWheel, []string{"other systems", "3.11.7"}},
-		{"one", packages.Page{Found: true, Files: []packages.File{wheel("0.9", ""), sdist}}, InstallNoWheel, []string{"source only"}},
-		{"one", packages.Page{Found: true, Files: []packages.File{wheel("1.1", ">=3.13")}}, InstallConflict, []string{"needs Python >=3.13, and this is Python 3.11.7"}},
-		{"one", packages.Page{Found: true, Files: []packages.File{wheel("1.1", ">=3.5.*")}}, InstallNoWheel, []string{"other systems"}},
-		{"one", packages.Page{Found: true, Files: []packages.File{{Version: "1.1", Wheel: true, Yanked: true}}}, InstallNotFound, []string{"withdrawn"}},
-		{"one", packages.Page{Found: true, Files: []packages.File{wheel("0.9", "")}}, InstallNotFound, []string{"no such version", "0.9"}},
-	} {
-		err := nothingForDependency(req, deadEnd{Name: "two", Specifier: ">=1", Needs: "two>=1", Parent: c.parent, ParentVersion: "2.0"}, c.page, "3.11.7")
-		refused, ok := errors.AsType[*refusal](err)
-		if !ok || refused.status != c.status {
-			t.Errorf("%+v: got %v", c.page, err)
-			continue
-		}
-		for _, word := range c.words {
-			if !strings.Contains(refused.message, word) {
-				t.Errorf("%q lacks %q", refused.message, word)
-			}
-		}
 	}
 }

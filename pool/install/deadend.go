@@ -1,4 +1,4 @@
-package pool
+package install
 
 import (
 	"cmp"
@@ -36,7 +36,7 @@ type deadEnd struct {
 // is how its task ended.
 func (i *installation) deadEnd(ctx context.Context, answers installerAnswers, err error) error {
 	refused, _ := errors.AsType[*refusal](err)
-	tooLarge := refused != nil && refused.status == InstallTooLarge // by what it looked at on its way
+	tooLarge := refused != nil && refused.status == TooLarge // by what it looked at on its way
 	ends := answers.DeadEnds
 	switch {
 	case err != nil && !tooLarge:
@@ -68,12 +68,12 @@ func (i *installation) deadEnd(ctx context.Context, answers installerAnswers, er
 			reasons = append(reasons, end.String())
 		}
 	}
-	return refuse(InstallConflict, "No version of %s that was tried goes together with what is there and with what it needs: %s. Nothing has changed; ask for another version.",
+	return refuse(Conflict, "No version of %s that was tried goes together with what is there and with what it needs: %s. Nothing has changed; ask for another version.",
 		requirement(i.req.Name, i.req.Extras, i.req.Specifier), strings.Join(reasons, "; "))
 }
 
 // of says whether what was asked for has the requirement itself.
-func (d deadEnd) of(req InstallRequest) bool {
+func (d deadEnd) of(req Request) bool {
 	name, _, _ := strings.Cut(d.Parent, "[")
 	return name == req.Name
 }
@@ -91,7 +91,7 @@ func (d deadEnd) String() string {
 }
 
 // lostExtras returns the extras that were asked for and that the chosen version does not have.
-func lostExtras(req InstallRequest, set []chosen) (lost []string) {
+func lostExtras(req Request, set []chosen) (lost []string) {
 	n := slices.IndexFunc(set, func(c chosen) bool { return packages.Canonical(c.Name) == req.Name })
 	if n < 0 {
 		return nil
@@ -110,12 +110,12 @@ func (i *installation) nothingFor(ctx context.Context, end deadEnd) error {
 	if err != nil {
 		return indexFailure(err)
 	}
-	return nothingForDependency(i.req, end, page, i.pool.python.Version)
+	return nothingForDependency(i.req, end, page, i.installs.host.Python.Version)
 }
 
-func nothingForDependency(req InstallRequest, end deadEnd, page packages.Page, python string) error {
+func nothingForDependency(req Request, end deadEnd, page packages.Page, python string) error {
 	have := lookAtFiles(page, end.Specifier, python)
-	status, why, remedy := InstallNotFound, "", "Ask for another version, or for another package."
+	status, why, remedy := NotFound, "", "Ask for another version, or for another package."
 	if strings.HasPrefix(end.Parent, req.Name+"[") {
 		remedy = "Ask for " + req.Name + " alone, and then by their names for those packages of the extra that are needed."
 	}
@@ -123,12 +123,12 @@ func nothingForDependency(req InstallRequest, end deadEnd, page packages.Page, p
 	case !page.Found:
 		why = "which the index does not have"
 	case have.wheels > 0:
-		status, why = InstallNoWheel, "which has wheels for other systems or other Pythons only; this is Python "+python
+		status, why = NoWheel, "which has wheels for other systems or other Pythons only; this is Python "+python
 	case have.sources > 0:
-		status, why = InstallNoWheel, "which comes as source only, and source is not built here, since that runs the package's own code at install"
+		status, why = NoWheel, "which comes as source only, and source is not built here, since that runs the package's own code at install"
 		remedy += " The operator can set packages sdist allow."
 	case have.python != "":
-		status, why = InstallConflict, "which needs Python "+have.python+", and this is Python "+python
+		status, why = Conflict, "which needs Python "+have.python+", and this is Python "+python
 	case have.withdrawn > 0:
 		why = "of which all was withdrawn by its authors (yanked)"
 	default:

@@ -1,4 +1,5 @@
-package pool
+// Package scratch counts and removes what runs leave where they have no mount of their own.
+package scratch
 
 import (
 	"errors"
@@ -18,23 +19,23 @@ const (
 	maxDepth = 256
 )
 
-// scratchOf lists the directories of a lane where lanes have no mount of their own; one at most, unless it was killed.
-func scratchOf(dir string, lanePID int) []string {
+// Of lists the directories of a lane where lanes have no mount of their own; one at most, unless it was killed.
+func Of(dir string, lanePID int) []string {
 	found, _ := filepath.Glob(fmt.Sprintf("%s/%d-*", dir, lanePID)) // the pattern is well formed
 	return found
 }
 
-// scratchFull says whether a lane's worker has written more than limit bytes, or more or deeper than can be counted. A little
+// Full says whether a lane's worker has written more than limit bytes, or more or deeper than can be counted. A little
 // more is let pass: a single file meets RLIMIT_FSIZE first, which the program can answer to.
-func scratchFull(dir string, lanePID int, limit int64) bool {
+func Full(dir string, lanePID int, limit int64) bool {
 	limit += limit / 16
 	var held, files int64
-	for _, top := range scratchOf(dir, lanePID) {
-		err := walk(unix.AT_FDCWD, top, 0, func(_ int, _ string, stat *unix.Stat_t) error {
+	for _, top := range Of(dir, lanePID) {
+		err := Walk(unix.AT_FDCWD, top, 0, func(_ int, _ string, stat *unix.Stat_t) error {
 			files++
 			held += stat.Blocks * 512
 			if held > limit || files > maxFilesUnmounted {
-				return errScratchFull
+				return ErrFull
 			}
 			return nil
 		})
@@ -45,12 +46,12 @@ func scratchFull(dir string, lanePID int, limit int64) bool {
 	return false
 }
 
-var errScratchFull = errors.New("scratch is full")
+var ErrFull = errors.New("scratch is full")
 
-// removeScratchOf removes what a lane has left. User code may have closed directories to itself, and so to us.
-func removeScratchOf(dir string, lanePID int) {
-	for _, top := range scratchOf(dir, lanePID) {
-		_ = walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
+// RemoveOf removes what a lane has left. User code may have closed directories to itself, and so to us.
+func RemoveOf(dir string, lanePID int) {
+	for _, top := range Of(dir, lanePID) {
+		_ = Walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
 			if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
 				return nil
 			}
@@ -66,9 +67,9 @@ func removeScratchOf(dir string, lanePID int) {
 	}
 }
 
-// walk visits a file and, when it is a directory, all that lies below, which may be deeper than a path can say and change
+// Walk visits a file and, when it is a directory, all that lies below, which may be deeper than a path can say and change
 // meanwhile. It follows no links.
-func walk(parent int, name string, depth int, visit func(parent int, name string, stat *unix.Stat_t) error) error {
+func Walk(parent int, name string, depth int, visit func(parent int, name string, stat *unix.Stat_t) error) error {
 	var stat unix.Stat_t
 	if err := unix.Fstatat(parent, name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return ignoreGone(err)
@@ -77,7 +78,7 @@ func walk(parent int, name string, depth int, visit func(parent int, name string
 		return err
 	}
 	if depth > maxDepth {
-		return errScratchFull
+		return ErrFull
 	}
 	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -88,7 +89,7 @@ func walk(parent int, name string, depth int, visit func(parent int, name string
 	for {
 		names, err := here.Readdirnames(256)
 		for _, name := range names {
-			if err := walk(fd, name, depth+1, visit); err != nil {
+			if err := Walk(fd, name, depth+1, visit); err != nil {
 				return err
 			}
 		}

@@ -1,4 +1,4 @@
-package pool
+package process
 
 import (
 	"encoding/json"
@@ -10,26 +10,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxMessage bounds a message on a control socket, in bytes.
-const maxMessage = 1 << 13
+// MaxMessage bounds a message on a control socket, in bytes.
+const MaxMessage = 1 << 13
 
-// parseFailure reads the JSON with which a process says why it ends before it was ready.
-func parseFailure(packet []byte) error {
+// ParseFailure reads the JSON with which a process says why it ends before it was ready.
+func ParseFailure(packet []byte) error {
 	var m struct{ Event, Step, Error string }
 	if json.Unmarshal(packet, &m) != nil || m.Event != "failed" {
-		return errProtocol
+		return ErrProtocol
 	}
-	return &stepError{m.Step, m.Error}
+	return &StepError{m.Step, m.Error}
 }
 
-// control is Go's end of a control socket. Send may be called concurrently; receive by one goroutine.
-type control struct {
-	conn    *net.UnixConn
-	scratch [maxMessage]byte // of receive
+// Control is Go's end of a control socket. Send may be called concurrently; receive by one goroutine.
+type Control struct {
+	Conn    *net.UnixConn
+	scratch [MaxMessage]byte // of receive
 }
 
-// newControl returns Go's end and the other side's descriptor, which the caller closes.
-func newControl() (*control, *os.File, error) {
+// NewControl returns Go's end and the other side's descriptor, which the caller closes.
+func NewControl() (*Control, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a control socket: %w", err)
@@ -41,33 +41,33 @@ func newControl() (*control, *os.File, error) {
 		_ = theirs.Close()
 		return nil, nil, fmt.Errorf("making a control socket: %w", err)
 	}
-	return &control{conn: conn.(*net.UnixConn)}, theirs, nil
+	return &Control{Conn: conn.(*net.UnixConn)}, theirs, nil
 }
 
-// write sends one packet with descriptors beside it.
-func (c *control) write(data []byte, fds ...int) error {
+// Write sends one packet with descriptors beside it.
+func (c *Control) Write(data []byte, fds ...int) error {
 	var rights []byte
 	if len(fds) > 0 {
 		rights = unix.UnixRights(fds...)
 	}
-	_, _, err := c.conn.WriteMsgUnix(data, rights, nil)
+	_, _, err := c.Conn.WriteMsgUnix(data, rights, nil)
 	return err
 }
 
-// read returns the next packet, which the next call overwrites, and the descriptor that came with it, or -1. Whatever else
+// Read returns the next packet, which the next call overwrites, and the descriptor that came with it, or -1. Whatever else
 // came is closed.
-func (c *control) read() ([]byte, int, error) {
+func (c *Control) Read() ([]byte, int, error) {
 	var oob [24]byte // one descriptor, and a second one in what aligns it
-	n, oobn, flags, _, err := c.conn.ReadMsgUnix(c.scratch[:], oob[:])
+	n, oobn, flags, _, err := c.Conn.ReadMsgUnix(c.scratch[:], oob[:])
 	if errors.Is(err, unix.ECONNRESET) {
 		// The other side has gone without reading all that we sent. The kernel says so once, before what it had said itself.
-		n, oobn, flags, _, err = c.conn.ReadMsgUnix(c.scratch[:], oob[:])
+		n, oobn, flags, _, err = c.Conn.ReadMsgUnix(c.scratch[:], oob[:])
 	}
 	fd := -1
 	if messages, err := unix.ParseSocketControlMessage(oob[:oobn]); err == nil && len(messages) > 0 {
 		if fds, err := unix.ParseUnixRights(&messages[0]); err == nil && len(fds) > 0 {
 			fd = fds[0]
-			closeAll(fds[1:])
+			CloseAll(fds[1:])
 		}
 	}
 	if err == nil && flags&unix.MSG_TRUNC != 0 {
@@ -82,13 +82,21 @@ func (c *control) read() ([]byte, int, error) {
 	return c.scratch[:n], fd, nil
 }
 
-// word returns the next packet where none brings a descriptor.
-func (c *control) word() ([]byte, error) {
-	word, fd, err := c.read()
+// Word returns the next packet where none brings a descriptor.
+func (c *Control) Word() ([]byte, error) {
+	word, fd, err := c.Read()
 	if fd >= 0 {
 		_ = unix.Close(fd)
 	}
 	return word, err
 }
 
-func (c *control) close() { _ = c.conn.Close() }
+func (c *Control) Close() { _ = c.Conn.Close() }
+
+func CloseAll(fds []int) {
+	for _, fd := range fds {
+		_ = unix.Close(fd)
+	}
+}
+
+var ErrProtocol = errors.New("the worker broke the protocol")

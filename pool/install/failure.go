@@ -1,4 +1,4 @@
-package pool
+package install
 
 import (
 	"cmp"
@@ -9,28 +9,29 @@ import (
 	"strings"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
 // indexFailure says what a failure on the way to the index is to the caller.
 func indexFailure(err error) error {
 	if e, ok := errors.AsType[*packages.TooLargeError](err); ok {
-		return refuse(InstallTooLarge, "%s. The operator's packages max_download sets the limit; nothing has changed.", capital(e.Error()))
+		return refuse(TooLarge, "%s. The operator's packages max_download sets the limit; nothing has changed.", capital(e.Error()))
 	}
 	if e, ok := errors.AsType[*packages.IndexError](err); ok {
-		status := InstallFailed
+		status := Failed
 		if e.Timeout {
-			status = InstallTimeout
+			status = TimedOut
 		}
 		return refuse(status, "%s. Nothing has changed; try again later, or tell the operator.", capital(e.Error()))
 	}
 	if e, ok := errors.AsType[*packages.HashError](err); ok {
-		return refuse(InstallFailed, "%s. It was thrown away and nothing has changed; try again, or tell the operator.", capital(e.Error()))
+		return refuse(Failed, "%s. It was thrown away and nothing has changed; try again, or tell the operator.", capital(e.Error()))
 	}
 	if e, ok := errors.AsType[*packages.HostError](err); ok {
-		return refuse(InstallFailed, "%s. Nothing has changed.", capital(e.Error()))
+		return refuse(Failed, "%s. Nothing has changed.", capital(e.Error()))
 	}
 	if e, ok := errors.AsType[*packages.NotFoundError](err); ok {
-		return refuse(InstallFailed, "%s. Nothing has changed; try again, or ask for another version.", capital(e.Error()))
+		return refuse(Failed, "%s. Nothing has changed; try again, or ask for another version.", capital(e.Error()))
 	}
 	return err
 }
@@ -54,36 +55,36 @@ var (
 
 // pipFailure reads from what pip said, and from the index's page, why it could not resolve. pip's words are its own
 // (resolution/resolvelib/factory.py and network code); where they change, the status is failed and the last line is shown.
-func pipFailure(req InstallRequest, page packages.Page, python, log string) error {
+func pipFailure(req Request, page packages.Page, python, log string) error {
 	asked := requirement(req.Name, req.Extras, req.Specifier)
 	if cause := pipCause.FindStringSubmatch(log + "\n\n"); cause != nil || strings.Contains(log, "ResolutionImpossible") {
 		detail := ""
 		if cause != nil {
 			detail = ": " + strings.Join(strings.FieldsFunc(cause[1], func(r rune) bool { return r == '\n' }), "; ")
 		}
-		return refuse(InstallConflict, "%s cannot be installed together with what is there or with what it needs%s. Nothing has changed; ask for another version.",
+		return refuse(Conflict, "%s cannot be installed together with what is there or with what it needs%s. Nothing has changed; ask for another version.",
 			asked, strings.Join(strings.Fields(detail), " "))
 	}
 	if missing := pipMissing.FindStringSubmatch(log); missing != nil {
 		name := strings.TrimSpace(missing[1])
 		if !strings.EqualFold(packages.Canonical(leadingName(name)), req.Name) {
-			return refuse(InstallNotFound, "%s needs %s, of which the index has no version for this Python (%s). Nothing has changed.", asked, name, python)
+			return refuse(NotFound, "%s needs %s, of which the index has no version for this Python (%s). Nothing has changed.", asked, name, python)
 		}
 		return noneMatches(req, page, python, log)
 	}
 	if output := pipBuild.FindStringSubmatch(log); output != nil {
-		return refuse(InstallFailed, "Building %s, or what it needs, from source failed%s. Nothing has changed; ask for a version that comes as a wheel.", asked, lastLine(output[1]))
+		return refuse(Failed, "Building %s, or what it needs, from source failed%s. Nothing has changed; ask for a version that comes as a wheel.", asked, process.LastLine(output[1]))
 	}
 	if pipHash.MatchString(log) {
-		return refuse(InstallFailed, "A file that %s needs is not what the index says it is (its hash differs). It was thrown away and nothing has changed; try again, or tell the operator.", asked)
+		return refuse(Failed, "A file that %s needs is not what the index says it is (its hash differs). It was thrown away and nothing has changed; try again, or tell the operator.", asked)
 	}
 	if pipTimeout.MatchString(log) {
-		return refuse(InstallTimeout, "The package index did not answer in time. Nothing has changed; try again later.")
+		return refuse(TimedOut, "The package index did not answer in time. Nothing has changed; try again later.")
 	}
 	if pipNetwork.MatchString(log) {
-		return refuse(InstallFailed, "The package index could not be read to the end%s. Nothing has changed; try again later, or tell the operator.", lastError(log))
+		return refuse(Failed, "The package index could not be read to the end%s. Nothing has changed; try again later, or tell the operator.", lastError(log))
 	}
-	return refuse(InstallFailed, "pip could not resolve %s%s. Nothing has changed.", asked, lastError(log))
+	return refuse(Failed, "pip could not resolve %s%s. Nothing has changed.", asked, lastError(log))
 }
 
 // directReference returns the package that another one names by an address on one of these hosts (PEP 508), as pip says when it
@@ -109,7 +110,7 @@ func leadingName(requirement string) string {
 }
 
 // noneMatches says why no file of the index's page will do.
-func noneMatches(req InstallRequest, page packages.Page, python, log string) error {
+func noneMatches(req Request, page packages.Page, python, log string) error {
 	var wheels, sources, withdrawn int
 	var versions []string
 	requires := map[string]string{}
@@ -135,15 +136,15 @@ func noneMatches(req InstallRequest, page packages.Page, python, log string) err
 	asked := requirement(req.Name, nil, req.Specifier)
 	if strings.Contains(log, "that require a different python version") && len(requires) > 0 {
 		last := versions[len(versions)-1]
-		return refuse(InstallConflict, "%s %s needs Python %s, and this is Python %s. Ask for an older version.", req.Name, last, cmp.Or(requires[last], "of another version"), python)
+		return refuse(Conflict, "%s %s needs Python %s, and this is Python %s. Ask for an older version.", req.Name, last, cmp.Or(requires[last], "of another version"), python)
 	}
 	switch {
 	case wheels == 0 && sources == 0 && withdrawn > 0:
-		return refuse(InstallNotFound, "All that the index has of %s was withdrawn by its authors (yanked): %s. Ask for another version or package, or for exactly that version if it is meant.", asked, strings.Join(versions, ", "))
+		return refuse(NotFound, "All that the index has of %s was withdrawn by its authors (yanked): %s. Ask for another version or package, or for exactly that version if it is meant.", asked, strings.Join(versions, ", "))
 	case wheels == 0 && sources > 0 && !req.BuildSource:
-		return refuse(InstallNoWheel, "%s comes as source only, and source is not built here, since that runs the package's own code at install. Ask for a version that comes as a wheel, or for another package; the operator can set packages sdist allow.", asked)
+		return refuse(NoWheel, "%s comes as source only, and source is not built here, since that runs the package's own code at install. Ask for a version that comes as a wheel, or for another package; the operator can set packages sdist allow.", asked)
 	case wheels > 0:
-		return refuse(InstallNoWheel, "%s has wheels for other systems or other Pythons only; this is Python %s. Ask for another version.", asked, python)
+		return refuse(NoWheel, "%s has wheels for other systems or other Pythons only; this is Python %s. Ask for another version.", asked, python)
 	}
 	known := "none"
 	if found := pipVersions.FindStringSubmatch(log); found != nil {
@@ -158,7 +159,7 @@ func noneMatches(req InstallRequest, page packages.Page, python, log string) err
 			known = shown
 		}
 	}
-	return refuse(InstallNotFound, "The index has no version of %s that matches %q. It has: %s.", req.Name, cmp.Or(req.Specifier, "any release"), known)
+	return refuse(NotFound, "The index has no version of %s that matches %q. It has: %s.", req.Name, cmp.Or(req.Specifier, "any release"), known)
 }
 
 // pageVersions lists the last versions of a page that can be used.
@@ -180,8 +181,8 @@ func lastError(log string) string {
 	lines := strings.Split(strings.TrimSpace(log), "\n")
 	for _, line := range slices.Backward(lines) {
 		if text, ok := strings.CutPrefix(line, "ERROR: "); ok && text != "Exception:" { // a traceback follows, and its last line tells
-			return lastLine(text)
+			return process.LastLine(text)
 		}
 	}
-	return lastLine(log)
+	return process.LastLine(log)
 }

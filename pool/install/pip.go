@@ -1,9 +1,8 @@
-package pool
+package install
 
 import (
 	"bytes"
 	"context"
-	_ "embed"
 	"encoding/json"
 	"fmt"
 	"os/exec"
@@ -12,10 +11,9 @@ import (
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
-
-//go:embed python/pipconfig.py
-var pipConfigSource string
 
 // pipFactsAge is how long what pip says of itself is believed: an operator may install something meanwhile.
 const pipFactsAge = time.Minute
@@ -37,39 +35,39 @@ type pipLook struct {
 }
 
 // pip asks the interpreter, with Caddy's own rights and environment: it is the operator's configuration that counts.
-func (p *Pool) pip(ctx context.Context) (pipFacts, error) {
-	p.pipLook.mu.Lock()
-	defer p.pipLook.mu.Unlock()
-	if !p.pipLook.at.IsZero() && time.Since(p.pipLook.at) < pipFactsAge {
-		return p.pipLook.facts, nil
+func (s *Installs) pip(ctx context.Context) (pipFacts, error) {
+	s.pipLook.mu.Lock()
+	defer s.pipLook.mu.Unlock()
+	if !s.pipLook.at.IsZero() && time.Since(s.pipLook.at) < pipFactsAge {
+		return s.pipLook.facts, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	ctx, cancel := context.WithTimeout(ctx, process.ProbeTimeout)
 	defer cancel()
 	var stdout, stderr bytes.Buffer
 	// Isolated: nothing that somebody put where Caddy was started is imported.
-	cmd := exec.CommandContext(ctx, p.python.Executable, "-I", "-c", pipConfigSource)
+	cmd := exec.CommandContext(ctx, s.host.Python.Executable, "-I", "-c", process.Source("pipconfig"))
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
 	cmd.Dir = "/"
 	if err := cmd.Run(); err != nil {
-		return pipFacts{}, fmt.Errorf("asking %s about pip: %w%s", p.python.Executable, err, lastLine(stderr.String()))
+		return pipFacts{}, fmt.Errorf("asking %s about pip: %w%s", s.host.Python.Executable, err, process.LastLine(stderr.String()))
 	}
 	var facts pipFacts
 	if err := json.Unmarshal(stdout.Bytes(), &facts); err != nil {
-		return pipFacts{}, fmt.Errorf("asking %s about pip: %w", p.python.Executable, err)
+		return pipFacts{}, fmt.Errorf("asking %s about pip: %w", s.host.Python.Executable, err)
 	}
 	canonical := make(map[string]string, len(facts.Distributions))
 	for name, version := range facts.Distributions {
 		canonical[packages.Canonical(name)] = version
 	}
 	facts.Distributions = canonical
-	p.pipLook.facts, p.pipLook.at = facts, time.Now()
+	s.pipLook.facts, s.pipLook.at = facts, time.Now()
 	return facts, nil
 }
 
 // PipConfig returns what pip is configured to use on this system: its environment, its files, and pip's own default. The
 // error is ErrNoPip when the interpreter has none.
-func (p *Pool) PipConfig(ctx context.Context) (packages.PipConfig, error) {
-	facts, err := p.pip(ctx)
+func (s *Installs) PipConfig(ctx context.Context) (packages.PipConfig, error) {
+	facts, err := s.pip(ctx)
 	if err != nil {
 		return packages.PipConfig{}, err
 	}
@@ -82,7 +80,7 @@ func (p *Pool) PipConfig(ctx context.Context) (packages.PipConfig, error) {
 }
 
 // provides says whether programs that run with base have what is asked for, and in which version.
-func (p *Pool) provides(ctx context.Context, base *packages.Generation, req InstallRequest) (version string, ok bool, err error) {
+func (s *Installs) provides(ctx context.Context, base *packages.Generation, req policy.Requirement) (version string, ok bool, err error) {
 	if found, ok := base.Find(req.Name); ok {
 		for _, extra := range req.Extras {
 			if !slices.Contains(found.Extras, extra) {
@@ -91,7 +89,7 @@ func (p *Pool) provides(ctx context.Context, base *packages.Generation, req Inst
 		}
 		return found.Version, req.Satisfied(found.Version), nil
 	}
-	facts, err := p.pip(ctx)
+	facts, err := s.pip(ctx)
 	if err != nil {
 		return "", false, err
 	}
@@ -101,8 +99,8 @@ func (p *Pool) provides(ctx context.Context, base *packages.Generation, req Inst
 
 // InstalledPackages returns the number of the current set and its packages, and what the interpreter itself has of which the
 // set has no other version: name to version.
-func (p *Pool) InstalledPackages(ctx context.Context) (generation int, set []packages.Package, interpreter map[string]string, err error) {
-	facts, err := p.pip(ctx)
+func (s *Installs) InstalledPackages(ctx context.Context) (generation int, set []packages.Package, interpreter map[string]string, err error) {
+	facts, err := s.pip(ctx)
 	if err != nil {
 		return 0, nil, nil, err
 	}
@@ -110,7 +108,7 @@ func (p *Pool) InstalledPackages(ctx context.Context) (generation int, set []pac
 	for name, version := range facts.Distributions {
 		interpreter[name] = version
 	}
-	if current := p.installed(); current != nil {
+	if current := s.host.Store.Current(); current != nil {
 		defer current.Release()
 		generation, set = current.Number, current.Packages
 		for _, one := range set {

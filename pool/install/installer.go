@@ -1,4 +1,4 @@
-package pool
+package install
 
 import (
 	"bytes"
@@ -21,6 +21,8 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/scratch"
 )
 
 // installerModules are sent to each installer, in the order of their imports.
@@ -112,27 +114,27 @@ type refusedHosts struct{ hosts []string }
 func (e *refusedHosts) Error() string { return "not allowed to reach " + strings.Join(e.hosts, ", ") }
 
 // runInstaller runs a task in a confined process of its own and returns when that, and all that it started, is gone.
-func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers installerAnswers, err error) {
-	number := int(laneNumbers.Add(1))
+func (s *Installs) runInstaller(ctx context.Context, run installerRun) (answers installerAnswers, err error) {
+	number := int(process.Numbers.Add(1))
 	if err := os.Mkdir(run.dir, 0o700); err != nil {
 		return answers, err
 	}
-	if p.plan.Order == confine.OrderRoot {
-		id := confine.HostIDBase + confine.SandboxUID + number%p.plan.UIDs
+	if s.host.Plan.Order == confine.OrderRoot {
+		id := confine.HostIDBase + confine.SandboxUID + number%s.host.Plan.UIDs
 		if err := os.Chown(run.dir, id, id); err != nil {
 			return answers, err
 		}
 	}
 	var proxy *packages.Proxy
 	serve := func(l net.Listener) {
-		proxy = packages.NewProxy(l, packages.ProxyOptions{Hosts: run.hosts, Upstream: run.upstream, MaxBytes: run.maxBytes, Logger: p.log})
+		proxy = packages.NewProxy(l, packages.ProxyOptions{Hosts: run.hosts, Upstream: run.upstream, MaxBytes: run.maxBytes, Logger: s.host.Logger})
 	}
 	defer func() {
 		if proxy != nil {
 			err = networkFailure(proxy, answers, errors.Join(err, proxy.Close()))
 		}
 	}()
-	if run.task.Network && p.plan.World == confine.WorldProcess {
+	if run.task.Network && s.host.Plan.World == confine.WorldProcess {
 		l, err := net.Listen("tcp4", "127.0.0.1:0")
 		if err != nil {
 			return answers, err
@@ -140,12 +142,12 @@ func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers inst
 		run.task.Port = l.Addr().(*net.TCPAddr).Port
 		serve(l)
 	}
-	whole, err := p.planInstaller(run, number)
+	whole, err := s.planInstaller(run, number)
 	if err != nil {
 		return answers, err
 	}
 	out := &limitedBuffer{limit: installerAnswer}
-	process, err := startProcess(ctx, p.python, whole.Plan, whole, installerModules, out, func(_ string, socket *os.File) {
+	running, err := process.Start(ctx, s.host.Python, whole.Plan, whole, installerModules, out, func(_ string, socket *os.File) {
 		l, listenErr := net.FileListener(socket)
 		_ = socket.Close() // FileListener has a duplicate
 		if listenErr == nil {
@@ -155,12 +157,12 @@ func (p *Pool) runInstaller(ctx context.Context, run installerRun) (answers inst
 	if err != nil {
 		return answers, err
 	}
-	defer process.control.close()
-	if err := waitInstaller(ctx, process, run, proxy); err != nil {
+	defer running.Control.Close()
+	if err := waitInstaller(ctx, running, run, proxy); err != nil {
 		return answers, err
 	}
 	if err := json.Unmarshal(out.Bytes(), &answers); err != nil {
-		return answers, fmt.Errorf("the installer ended without an answer (%s%s)", process.cmd.ProcessState, lastLine(process.stderr.String()))
+		return answers, fmt.Errorf("the installer ended without an answer (%s%s)", running.Cmd.ProcessState, process.LastLine(running.Stderr.String()))
 	}
 	if answers.Failed != "" {
 		return answers, fmt.Errorf("the installer failed: %s", answers.Failed)
@@ -183,17 +185,17 @@ func networkFailure(proxy *packages.Proxy, answers installerAnswers, err error) 
 }
 
 // waitInstaller returns when the process is gone: by itself, or because its time or its disk is over.
-func waitInstaller(ctx context.Context, process *pythonProcess, run installerRun, proxy *packages.Proxy) (err error) {
+func waitInstaller(ctx context.Context, process *process.Process, run installerRun, proxy *packages.Proxy) (err error) {
 	ticker := time.NewTicker(diskInterval)
 	defer ticker.Stop()
 	for {
 		select {
-		case <-process.exited:
+		case <-process.Exited:
 			return err
 		case <-ctx.Done():
 			err = context.Cause(ctx)
 			killGroup(process)
-			<-process.exited
+			<-process.Exited
 		case <-ticker.C:
 			if proxy != nil && run.received != nil {
 				run.received(proxy.Bytes())
@@ -201,7 +203,7 @@ func waitInstaller(ctx context.Context, process *pythonProcess, run installerRun
 			if treeBytes(run.dir, run.maxBytes) > run.maxBytes {
 				err = errDiskFull
 				killGroup(process)
-				<-process.exited
+				<-process.Exited
 			}
 		}
 	}
@@ -209,22 +211,22 @@ func waitInstaller(ctx context.Context, process *pythonProcess, run installerRun
 
 // killGroup ends a process and what it started: with namespaces it is the first of its own, without them they share a
 // group, since nothing but our own code and pip runs there.
-func killGroup(process *pythonProcess) {
-	_ = syscall.Kill(-process.cmd.Process.Pid, syscall.SIGKILL)
-	_ = process.cmd.Process.Kill()
+func killGroup(process *process.Process) {
+	_ = syscall.Kill(-process.Cmd.Process.Pid, syscall.SIGKILL)
+	_ = process.Cmd.Process.Kill()
 }
 
 // treeBytes returns what a directory holds, or more than limit as soon as that is clear.
 func treeBytes(dir string, limit int64) int64 {
 	var held int64
-	err := walk(unix.AT_FDCWD, dir, 0, func(_ int, _ string, stat *unix.Stat_t) error {
+	err := scratch.Walk(unix.AT_FDCWD, dir, 0, func(_ int, _ string, stat *unix.Stat_t) error {
 		held += stat.Blocks * 512
 		if held > limit {
-			return errScratchFull
+			return scratch.ErrFull
 		}
 		return nil
 	})
-	if errors.Is(err, errScratchFull) {
+	if errors.Is(err, scratch.ErrFull) {
 		return limit + 1
 	}
 	return held
@@ -232,8 +234,8 @@ func treeBytes(dir string, limit int64) int64 {
 
 // planInstaller decides the confinement of an installer: that of a worker, with a directory that it may write to, a
 // little more that it may read, and the way to the proxy.
-func (p *Pool) planInstaller(run installerRun, number int) (installerPlan, error) {
-	whole := installerPlan{Plan: p.plan, Number: number, Task: run.task}
+func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, error) {
+	whole := installerPlan{Plan: s.host.Plan, Number: number, Task: run.task}
 	base, task := &whole.Plan, &whole.Task
 	base.Preload, base.PythonPath = []string{}, []string{}
 	base.Leftovers = []string{}
@@ -314,8 +316,8 @@ func (b *limitedBuffer) Write(text []byte) (int, error) {
 }
 
 // inside returns path as an installer sees it, whose directory of the host is dir.
-func (p *Pool) inside(dir, path string) string {
-	if p.plan.World != confine.WorldNamespaces {
+func (s *Installs) inside(dir, path string) string {
+	if s.host.Plan.World != confine.WorldNamespaces {
 		return path
 	}
 	rel, err := filepath.Rel(dir, path)

@@ -1,8 +1,8 @@
-package pool
+// Package process starts Pythons of our own in their confinement, and talks to them over a control socket.
+package process
 
 import (
 	"context"
-	"embed"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,14 +12,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/python"
 )
-
-//go:embed python/*.py
-var pythonSources embed.FS
 
 // templateEnv names the variables of Caddy's own environment that templates, and so user code, may see.
 var templateEnv = []string{"TZ", "OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"}
@@ -31,67 +30,67 @@ const (
 	processStopGrace = 2 * time.Second
 )
 
-// pythonProcess is a Python of our own, a template or an installer, that has entered its confinement. The goroutine that reaps it
+// Process is a Python of our own, a template or an installer, that has entered its confinement. The goroutine that reaps it
 // ends when it does; stop, or the caller by kill, ends that.
-type pythonProcess struct {
-	cmd     *exec.Cmd
-	control *control
-	stderr  *tail
-	exited  chan struct{} // closed once it is reaped
+type Process struct {
+	Cmd     *exec.Cmd
+	Control *Control
+	Stderr  *Tail
+	Exited  chan struct{} // closed once it is reaped
 }
 
-// stepError is a step of the confinement plan, or of the template's start, that failed.
-type stepError struct{ step, reason string }
+// StepError is a step of the confinement plan, or of the template's start, that failed.
+type StepError struct{ Step, Reason string }
 
-func (e *stepError) Error() string { return e.step + ": " + e.reason }
+func (e *StepError) Error() string { return e.Step + ": " + e.Reason }
 
-// startProcess starts a process from some of our modules, the last of which has its main, and returns once it is ready. The
+// Start starts a process from some of our modules, the last of which has its main, and returns once it is ready. The
 // whole plan is p, or what extends it. stdout may be nil, for the same as standard error.
-func startProcess(ctx context.Context, python Interpreter, p confine.Plan, whole any, modules []string, stdout io.Writer, given func(word string, fd *os.File)) (*pythonProcess, error) {
+func Start(ctx context.Context, interpreter Interpreter, p confine.Plan, whole any, modules []string, stdout io.Writer, given func(word string, fd *os.File)) (*Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, processStartTimeout)
 	defer cancel()
-	conn, theirs, err := newControl()
+	conn, theirs, err := NewControl()
 	if err != nil {
 		return nil, err
 	}
-	x := &pythonProcess{control: conn, stderr: &tail{}, exited: make(chan struct{})}
-	err = x.spawn(python, p, stdout, theirs)
+	x := &Process{Control: conn, Stderr: &Tail{}, Exited: make(chan struct{})}
+	err = x.spawn(interpreter, p, stdout, theirs)
 	_ = theirs.Close()
 	if err != nil {
-		conn.close()
+		conn.Close()
 		return nil, err
 	}
 	// Reads below end when the process does, and that is when ctx says so at the latest.
-	stopWatch := context.AfterFunc(ctx, func() { _ = x.cmd.Process.Kill() })
+	stopWatch := context.AfterFunc(ctx, func() { _ = x.Cmd.Process.Kill() })
 	defer stopWatch()
 	if err := x.handshake(p, modules, whole, given); err != nil {
-		_ = x.cmd.Process.Kill()
-		<-x.exited
-		conn.close()
-		var step *stepError
+		_ = x.Cmd.Process.Kill()
+		<-x.Exited
+		conn.Close()
+		var step *StepError
 		switch {
 		case errors.As(err, &step):
 			return nil, err
 		case ctx.Err() != nil:
 			return nil, fmt.Errorf("the %s was not ready within %s; is a module of preload that slow, or the system that busy?", modules[len(modules)-1], processStartTimeout)
 		}
-		if status, ok := x.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-			return nil, fmt.Errorf("%w: it was killed while it started (%s)", errTemplateGone, status.Signal())
+		if status, ok := x.Cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return nil, fmt.Errorf("%w: it was killed while it started (%s)", ErrGone, status.Signal())
 		}
-		return nil, fmt.Errorf("%s ended before it was ready (%s%s)", python.Executable, x.cmd.ProcessState, lastLine(x.stderr.String()))
+		return nil, fmt.Errorf("%s ended before it was ready (%s%s)", interpreter.Executable, x.Cmd.ProcessState, LastLine(x.Stderr.String()))
 	}
 	return x, nil
 }
 
 // spawn starts the process and the goroutine that reaps it.
-func (x *pythonProcess) spawn(python Interpreter, p confine.Plan, stdout io.Writer, theirs *os.File) error {
-	bootstrap, err := pythonSources.ReadFile("python/bootstrap.py")
+func (x *Process) spawn(interpreter Interpreter, p confine.Plan, stdout io.Writer, theirs *os.File) error {
+	bootstrap, err := python.Sources.ReadFile("bootstrap.py")
 	if err != nil {
 		return err
 	}
 	// User code sees these flags, and its children inherit most, so they are few. What -I would keep out is kept out by the
 	// environment, by -s (no packages from a home, which user code may write to) and by the bootstrap (sys.path).
-	cmd := exec.Command(python.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap))
+	cmd := exec.Command(interpreter.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap))
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	cmd.Dir = "/"
 	cmd.Env = environment(p.Path, os.LookupEnv)
@@ -112,7 +111,7 @@ func (x *pythonProcess) spawn(python Interpreter, p confine.Plan, stdout io.Writ
 		return err
 	}
 	_ = out.Close()
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, x.stderr, x.stderr
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = in, x.Stderr, x.Stderr
 	if stdout != nil {
 		cmd.Stdout = stdout
 	}
@@ -121,14 +120,14 @@ func (x *pythonProcess) spawn(python Interpreter, p confine.Plan, stdout io.Writ
 	_ = in.Close()
 	if err != nil {
 		if p.World == confine.WorldNamespaces {
-			return &stepError{"creating namespaces", err.Error()}
+			return &StepError{"creating namespaces", err.Error()}
 		}
-		return fmt.Errorf("starting %s: %w", python.Executable, err)
+		return fmt.Errorf("starting %s: %w", interpreter.Executable, err)
 	}
-	x.cmd = cmd
+	x.Cmd = cmd
 	go func() {
 		_ = cmd.Wait()
-		close(x.exited)
+		close(x.Exited)
 	}()
 	return nil
 }
@@ -151,13 +150,13 @@ func environment(path string, lookup func(string) (string, bool)) []string {
 
 // handshake sends the sources and the plan, and answers until the process is ready. given takes a descriptor that it sends
 // meanwhile.
-func (x *pythonProcess) handshake(p confine.Plan, modules []string, extra any, given func(word string, fd *os.File)) error {
+func (x *Process) handshake(p confine.Plan, modules []string, extra any, given func(word string, fd *os.File)) error {
 	var sources [][2]string
 	if p.Semaphores {
 		modules = append([]string{"semaphores"}, modules...)
 	}
 	for _, name := range modules {
-		source, err := pythonSources.ReadFile("python/" + name + ".py")
+		source, err := python.Sources.ReadFile("" + name + ".py")
 		if err != nil {
 			return err
 		}
@@ -167,11 +166,11 @@ func (x *pythonProcess) handshake(p confine.Plan, modules []string, extra any, g
 	if err != nil {
 		return err
 	}
-	if err := x.control.write(boot); err != nil {
+	if err := x.Control.Write(boot); err != nil {
 		return err
 	}
 	for {
-		word, fd, err := x.control.read()
+		word, fd, err := x.Control.Read()
 		if err != nil {
 			return err
 		}
@@ -179,7 +178,7 @@ func (x *pythonProcess) handshake(p confine.Plan, modules []string, extra any, g
 			file := os.NewFile(uintptr(fd), string(word))
 			if given == nil {
 				_ = file.Close()
-				return errProtocol
+				return ErrProtocol
 			}
 			given(string(word), file)
 			continue
@@ -189,45 +188,45 @@ func (x *pythonProcess) handshake(p confine.Plan, modules []string, extra any, g
 			return nil
 		case "map":
 			if err := x.writeIDMaps(); err != nil {
-				return &stepError{"mapping ids", err.Error()}
+				return &StepError{"mapping ids", err.Error()}
 			}
-			if err := x.control.write([]byte("mapped")); err != nil {
+			if err := x.Control.Write([]byte("mapped")); err != nil {
 				return err
 			}
 		default:
-			return parseFailure(word)
+			return ParseFailure(word)
 		}
 	}
 }
 
-func (x *pythonProcess) writeIDMaps() error {
+func (x *Process) writeIDMaps() error {
 	line := fmt.Sprintf("0 %d %d", confine.HostIDBase, confine.HostIDs)
 	for _, write := range [][2]string{{"setgroups", "deny"}, {"uid_map", line}, {"gid_map", line}} {
-		if err := os.WriteFile("/proc/"+strconv.Itoa(x.cmd.Process.Pid)+"/"+write[0], []byte(write[1]), 0); err != nil {
+		if err := os.WriteFile("/proc/"+strconv.Itoa(x.Cmd.Process.Pid)+"/"+write[0], []byte(write[1]), 0); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// stop ends the process and everything below it, and waits for that: end of file, grace, SIGKILL.
-func (x *pythonProcess) stop() {
-	_ = x.control.conn.CloseWrite()
+// Stop ends the process and everything below it, and waits for that: end of file, grace, SIGKILL.
+func (x *Process) Stop() {
+	_ = x.Control.Conn.CloseWrite()
 	select {
-	case <-x.exited:
+	case <-x.Exited:
 	case <-time.After(processStopGrace):
-		_ = x.cmd.Process.Kill()
-		<-x.exited
+		_ = x.Cmd.Process.Kill()
+		<-x.Exited
 	}
 }
 
-// tail keeps the last bytes written to it. Safe for concurrent use.
-type tail struct {
+// Tail keeps the last bytes written to it. Safe for concurrent use.
+type Tail struct {
 	mu   sync.Mutex
 	text []byte
 }
 
-func (t *tail) Write(p []byte) (int, error) {
+func (t *Tail) Write(p []byte) (int, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.text = append(t.text, p...)
@@ -237,8 +236,13 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (t *tail) String() string {
+func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.ToValidUTF8(string(t.text), "?")
 }
+
+var ErrGone = errors.New("the template is gone")
+
+// Numbers counts the lanes and installers of this Caddy. The number picks the id of one, so that no two share it.
+var Numbers atomic.Int64

@@ -1,0 +1,57 @@
+package install
+
+import (
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
+)
+
+// Host is what installs need of the pool whose programs import what is installed.
+type Host struct {
+	// Store keeps the packages; nil where nothing can be installed.
+	Store *packages.Store
+	// Plan is the confinement of programs, without packages.
+	Plan confine.Plan
+	// Python is the interpreter that packages are for.
+	Python process.Interpreter
+	// Logger receives what happens, never output of packages.
+	Logger *slog.Logger
+	// Grace is how long installs may go on after Drain.
+	Grace time.Duration
+}
+
+// Installs installs packages, one after the other, each in confined processes of its own. Make it with New, and Close it
+// before the store. All methods may be called concurrently.
+type Installs struct {
+	host       Host
+	pipLook    pipLook
+	background sync.WaitGroup // installs under way
+
+	// mu guards what follows.
+	mu        sync.Mutex
+	closed    bool
+	draining  bool                      // no more are taken
+	closing   chan struct{}             // closed with closed
+	graceOver chan struct{}             // closed when those that are left after Drain are given up
+	shared    map[string]*sharedInstall // installs that wait or run, by what was asked for
+}
+
+// New makes installs for a host.
+func New(h Host) *Installs {
+	return &Installs{host: h, closing: make(chan struct{}), graceOver: make(chan struct{}), shared: map[string]*sharedInstall{}}
+}
+
+// Close takes no more installs and gives up those that wait or run. It returns when their processes are gone.
+func (s *Installs) Close() {
+	s.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		close(s.closing)
+	}
+	s.mu.Unlock()
+	s.background.Wait()
+}
