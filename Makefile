@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 PYTHON_FILES = $(shell find . -name '*.py' -not -path './.*' -not -path './bench/.venv/*')
 SHELL_FILES  = $(shell find . -name '*.sh' -not -path './.*' -not -path './bench/.venv/*') .ci/run
 
-.PHONY: run build test lint bench fuzz fidelity xcaddy docs-assets clean need-go need-python need-cc want-browser
+.PHONY: run build test lint bench fuzz fidelity xcaddy docs-assets clean need-place need-go need-python need-cc want-browser
 
 run: need-go need-python build ## build and serve on SANDBOX_ADDRESS
 	@echo "Serving on http://$(SANDBOX_ADDRESS) (stop with Ctrl-C)"
@@ -20,18 +20,27 @@ run: need-go need-python build ## build and serve on SANDBOX_ADDRESS
 build: need-go ## write bin/caddy
 	go build -trimpath -o bin/caddy ./cmd/caddy
 
-# Timing is part of what is tested, so packages run one after the other. asfound fails when they leave the machine otherwise than they found it.
-test: need-go need-python need-cc want-browser .venv-tests/.stamp .node-tests/.stamp ## everything, end-to-end tests included
+# Programs do not see the host's /tmp, so an interpreter for them cannot be there: that of the tests is elsewhere when this checkout is.
+HIDDEN_PLACES = /tmp/% /var/tmp/%
+ifeq ($(filter $(HIDDEN_PLACES),$(CURDIR)/),)
+TEST_VENV = $(CURDIR)/.venv-tests
+else
+TEST_VENV = $(HOME)/.cache/caddy-python-sandbox/tests-$(shell cat tests/requirements*.txt | cksum | cut -d' ' -f1)
+endif
+
+# Timing is part of what is tested, so packages run one after the other. asfound fails when they leave the machine otherwise than they found
+# it. go vet is part of make lint.
+test: need-place need-go need-python need-cc want-browser $(TEST_VENV)/.stamp .node-tests/.stamp ## everything, end-to-end tests included
 	CGO_ENABLED=1 go build -race ./...
-	CGO_ENABLED=1 SANDBOX_TEST_PYTHON="$(CURDIR)/.venv-tests/bin/python" go run ./tests/asfound \
-		go test -race -count 1 -p 1 -timeout 30m $(TESTFLAGS) ./...
+	CGO_ENABLED=1 SANDBOX_TEST_PYTHON="$(TEST_VENV)/bin/python" go run ./tests/asfound \
+		go test -race -vet off -count 1 -p 1 -timeout 30m $(TESTFLAGS) ./...
 
 # The clients that the end-to-end tests speak with.
-.venv-tests/.stamp: tests/requirements.txt tests/requirements-mcp2.txt
-	$(SANDBOX_PYTHON) -m venv .venv-tests
-	.venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
-	.venv-tests/bin/python -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-mcp2.txt \
-		--upgrade --target .venv-tests/mcp2
+$(TEST_VENV)/.stamp: tests/requirements.txt tests/requirements-mcp2.txt
+	$(SANDBOX_PYTHON) -m venv "$(TEST_VENV)"
+	"$(TEST_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
+	"$(TEST_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-mcp2.txt \
+		--upgrade --target "$(TEST_VENV)/mcp2"
 	@touch $@
 
 # Those for Node, with the Node that they run on. Without npm the tests that need them are skipped.
@@ -106,6 +115,10 @@ docs-assets: ## copy Swagger UI from npm as caddymodule/internal/api/docspage/pa
 
 clean: ## remove what the other commands made
 	rm -rf bin .venv-tests .node-tests .venv-fidelity bench/.venv bench/results.json tests/fidelity/results.json
+
+need-place:
+	@test -z "$(filter $(HIDDEN_PLACES),$(TEST_VENV)/)" || { echo "The checkout and the home directory are both under /tmp, which programs in the sandbox do not see: the tests have no place for an interpreter. Name one: make test TEST_VENV=/path/to/a/directory" >&2; exit 1; }
+	@case "$(CURDIR)$(TEST_VENV)" in *[[:space:]]*) echo "make test cannot handle blanks in paths: move the checkout." >&2; exit 1;; esac
 
 need-go:
 	@command -v go >/dev/null || { echo "Go is not installed: get Go 1.26 or later from https://go.dev/dl/ and put it on PATH." >&2; exit 1; }
