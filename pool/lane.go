@@ -36,6 +36,7 @@ type lane struct {
 	since    time.Time // when it was ready
 	made     int       // how many workers, so far
 	current  *worker
+	memfds   *memfds // of its worker
 	group    cgroup.LaneGroup
 	oomKills int64 // in the group, at the end of the last worker; receive's own
 }
@@ -62,8 +63,12 @@ func startLane(t *template, timeout time.Duration) (*lane, error) {
 	if l.pid, err = pidOf(pidfd); err == nil {
 		_ = conn.Conn.SetReadDeadline(deadline)
 		var word []byte
-		if word, err = conn.Word(); err == nil && string(word) != "ready" {
+		listener := -1
+		if word, listener, err = conn.Read(); err == nil && string(word) != "ready" {
 			err = process.ParseFailure(word)
+		}
+		if listener >= 0 {
+			l.memfds = newMemfds(listener, l.uid)
 		}
 	}
 	if err != nil {
@@ -128,7 +133,9 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 		if now := l.group.Killed(); now > l.oomKills {
 			l.oomKills, e.outOfMemory = now, true
 		}
+		memfds := l.memfds.take()
 		onExit(e)
+		process.CloseAll(memfds)
 	}
 	l.kill()
 	l.wait()
@@ -203,6 +210,7 @@ func (l *lane) kill() {
 }
 
 func (l *lane) close() {
+	l.memfds.close()
 	l.control.Close()
 	_ = l.pidfd.Close()
 }

@@ -69,7 +69,7 @@ func (p *Pool) look(interval time.Duration) bool {
 		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || procfs.CPUTime(tree) > longRun) {
 			p.deprioritize(w, tree)
 		}
-		held := treeMemory(w.lane.pid, tree, p.cfg.Memory)
+		held := w.memory(tree, p.cfg.Memory)
 		sum += held
 		if held > w.peak.Load() {
 			w.peak.Store(held)

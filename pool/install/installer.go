@@ -240,6 +240,13 @@ func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, e
 	base.Preload, base.PythonPath = []string{}, []string{}
 	base.Leftovers = []string{}
 	base.Semaphores = false
+	if base.Memfds != "" { // which nobody would count
+		program, err := confine.SeccompProgram(runtime.GOARCH, confine.SeccompPolicy{World: base.World})
+		if err != nil {
+			return whole, err
+		}
+		base.Memfds, base.Seccomp = "", hex.EncodeToString(program)
+	}
 	base.Rlimits = []confine.Rlimit{
 		{Name: "RLIMIT_CORE", Value: 1}, {Name: "RLIMIT_FSIZE", Value: run.maxBytes}, {Name: "RLIMIT_NOFILE", Value: 1024},
 		{Name: "RLIMIT_DATA", Value: installerMemory}, {Name: "RLIMIT_MSGQUEUE", Value: 0},

@@ -51,7 +51,9 @@ def serve(control, plan, number):
         del sys.modules[name]
     gc.collect()
     gc.freeze()   # what a worker collects at its end is its own
-    wire.send(control, b"ready")
+    wire.send(control, b"ready", left["listener"])
+    if left["listener"] is not None:
+        os.close(left["listener"])
     while True:
         word, ancillary, _, _ = receive(32, 64, cloexec)
         if not word:

@@ -51,6 +51,7 @@ type Plan struct {
 	Rlimits    []Rlimit     `json:"rlimits"` // set in the lane, inherited by its workers
 	Landlock   landlockPlan `json:"landlock"`
 	Seccomp    string       `json:"seccomp"`    // a program in hexadecimal; "" for none
+	Memfds     string       `json:"memfds"`     // another, of lanes: it asks Caddy about memfds
 	Semaphores bool         `json:"semaphores"` // ours in the place of those that /dev/shm would hold
 	Masked     []string     `json:"masked"`     // files and directories of /proc that are covered
 	Leftovers  []string     `json:"leftovers"`  // files whose content tells what a run has left in the kernel
@@ -116,6 +117,7 @@ type System struct {
 	release  string // of the kernel, such as 6.1.0-53-amd64
 	Landlock int    // its ABI; 0 for none
 	Seccomp  bool
+	notify   bool // filters can ask
 	goarch   string
 	isDir    func(path string) bool
 	readlink func(path string) (string, bool) // false when path is no link
@@ -127,8 +129,8 @@ func ThisSystem() System {
 	_ = unix.Uname(&name)
 	return System{
 		Euid: os.Geteuid(), release: unix.ByteSliceToString(name.Release[:]), Landlock: landlockABI(), goarch: runtime.GOARCH,
-		Seccomp: hasSeccomp() && seccompArches[runtime.GOARCH] != nil,
-		isDir:   func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
+		Seccomp: hasSeccomp() && seccompArches[runtime.GOARCH] != nil, notify: hasNotify(),
+		isDir: func(path string) bool { info, err := os.Stat(path); return err == nil && info.IsDir() },
 		readlink: func(path string) (string, bool) {
 			to, err := os.Readlink(path)
 			return to, err == nil
@@ -216,8 +218,12 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 		p.Landlock = p.Landlock.readable(filepath.Join(scratchDir, CommandsDir))
 	}
 	p.Semaphores = w == WorldProcess && p.Landlock.ABI > 0
+	var err error
+	if p.Memfds, err = memfdFilter(sys, w); err != nil {
+		return Plan{}, err
+	}
 	if sys.Seccomp {
-		program, err := SeccompProgram(sys.goarch, SeccompPolicy{World: w, OwnsFiles: w == WorldProcess && sys.Euid != 0})
+		program, err := SeccompProgram(sys.goarch, SeccompPolicy{World: w, OwnsFiles: w == WorldProcess && sys.Euid != 0, memfds: p.Memfds != ""})
 		if err != nil {
 			return Plan{}, err
 		}

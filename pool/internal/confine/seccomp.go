@@ -24,6 +24,8 @@ type SeccompPolicy struct {
 	OwnsFiles bool
 	// connects lets an installer without namespaces make TCP sockets. Landlock says which port they may reach.
 	Connects bool
+	// memfds lets a program ask for memfds. Another filter then has Caddy make them.
+	memfds bool
 }
 
 // seccompArches have a table of system calls, little-endian arguments and the flags of clone in its first argument.
@@ -40,7 +42,7 @@ var seccompRefused = []string{
 	"name_to_handle_at", "listmount", "statmount", "fanotify_mark",
 	// Show what another run does with a file that all may read.
 	"inotify_init", "inotify_init1", "inotify_add_watch",
-	// Hold memory that is in no size of a process.
+	// Hold memory that is in no size of a process. Where Caddy can count memfds it makes them (memfd.go).
 	"memfd_create", "memfd_secret",
 	"process_mrelease",
 	// Belong to the system's owner, or to programs of another age.
@@ -131,6 +133,9 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 		refuse(0, "chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat")
 		refuse(unix.EPERM, "chown", "lchown", "fchown", "fchownat") // as ever without privilege
 		refuse(unix.EOPNOTSUPP, "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat")
+	} else if policy.memfds {
+		// Attributes of a memfd have no bound and no size. Scratch, a tmpfs as memfds are, has had some since Linux 6.6 only.
+		refuse(unix.EOPNOTSUPP, "setxattr", "lsetxattr", "fsetxattr", "setxattrat")
 	}
 	return rules
 }
@@ -145,6 +150,7 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 		return nil, fmt.Errorf("no seccomp filter for %s: there is one for amd64 and arm64", goarch)
 	}
 	allowed, newest := dockerAllows(goarch, table)
+	allowed[table.SyscallNames["memfd_create"]] = policy.memfds
 
 	p := seccompAssembler{errnos: make(map[unix.Errno]position)}
 	allow := p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW})

@@ -328,3 +328,41 @@ func TestSeccompJumpsFar(t *testing.T) {
 		}
 	}
 }
+
+// memfds are made for a program where Caddy counts them; what they cannot be counted by is refused with it.
+func TestSeccompLeavesMemfdsToTheListener(t *testing.T) {
+	t.Parallel()
+	counted := SeccompPolicy{World: WorldNamespaces, memfds: true}
+	for goarch, table := range seccompArches {
+		for name, want := range map[string]unix.Errno{"memfd_create": 0, "memfd_secret": unix.EPERM, "fsetxattr": unix.EOPNOTSUPP, "setxattr": unix.EOPNOTSUPP, "lsetxattr": unix.EOPNOTSUPP} {
+			number := uint32(table.SyscallNames[name])
+			if got := answers(t, makeProgram(t, goarch, counted), uint32(table.ID), number); got != want {
+				t.Errorf("%s: %s: got %d, want %d", goarch, name, got, want)
+			}
+		}
+		if got := answers(t, makeProgram(t, goarch, inNamespaces), uint32(table.ID), uint32(table.SyscallNames["memfd_create"])); got != unix.EPERM {
+			t.Errorf("%s: memfds that nobody counts: got %d", goarch, got)
+		}
+	}
+}
+
+func TestPlanHasMemfdsWhereTheyAreCounted(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		world           World
+		release         string
+		seccomp, notify bool
+		want            bool
+	}{
+		{WorldNamespaces, "6.1.0", true, true, true}, {WorldNamespaces, "5.14.0", true, true, true},
+		{WorldNamespaces, "5.13.0", true, true, false}, {WorldNamespaces, "6.1.0", true, false, false}, {WorldNamespaces, "6.1.0", false, true, false},
+		{WorldProcess, "6.12.0", true, true, false},
+	} {
+		sys := describedSystem(1001, []string{"/usr"}, nil)
+		sys.release, sys.Seccomp, sys.notify, sys.goarch = c.release, c.seccomp, c.notify, "amd64"
+		p, err := New(testLimits, Sources{Executable: "/usr/bin/python3"}, sys, c.world, "/tmp/x")
+		if err != nil || (p.Memfds != "") != c.want {
+			t.Errorf("%+v: got %q, %v", c, p.Memfds, err)
+		}
+	}
+}

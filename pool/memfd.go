@@ -1,0 +1,263 @@
+package pool
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
+)
+
+// A memfd is a file without a name, in memory. What it holds is in no size of a process: its descriptor may lie in a socket, or
+// be closed while a page of it is mapped. So Caddy makes each memfd that a program asks for, keeps a descriptor of it, and counts
+// what all of them hold. The kernel asks through the listener of a filter of a lane's own (seccomp_unotify(2)).
+
+// maxMemfds bounds those of one run. Each costs Caddy a descriptor.
+const maxMemfds = 64
+
+const (
+	seccompIoctlAddFD = 0x40182103 // linux/seccomp.h: SECCOMP_IOCTL_NOTIF_ADDFD
+	memfdFlags        = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_NOEXEC_SEAL | unix.MFD_EXEC
+)
+
+// memfds are those of the run in a lane. serve, a goroutine, ends when the last process with the filter does, or with close.
+// nil is of a lane where programs have none.
+type memfds struct {
+	listener *os.File
+	uid      int // who is to own them, 0 for Caddy
+
+	mu    sync.Mutex
+	files []int
+}
+
+func newMemfds(listener, uid int) *memfds {
+	_ = unix.SetNonblock(listener, true) // for the runtime's poller; reading blocks all the same
+	m := &memfds{listener: os.NewFile(uintptr(listener), "seccomp listener"), uid: uid}
+	go m.serve()
+	return m
+}
+
+func (m *memfds) serve() {
+	raw, err := m.listener.SyscallConn()
+	if err != nil {
+		return
+	}
+	for over := false; !over; {
+		err := raw.Read(func(fd uintptr) bool {
+			ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+			if n, err := unix.Poll(ready, 0); err != nil || n == 0 {
+				return false
+			}
+			if over = ready[0].Revents&unix.POLLIN == 0; !over {
+				m.answer(fd)
+			}
+			return true
+		})
+		if err != nil {
+			return
+		}
+	}
+}
+
+// seccompNotification is struct seccomp_notif, with struct seccomp_data in it.
+type seccompNotification struct {
+	id         uint64
+	pid, flags uint32
+	number     int32
+	arch       uint32
+	pointer    uint64
+	arguments  [6]uint64
+}
+
+type seccompResponse struct {
+	id    uint64
+	value int64
+	errno int32
+	flags uint32
+}
+
+type seccompAddFD struct {
+	id                          uint64
+	flags, source, at, fileMode uint32
+}
+
+func (m *memfds) answer(listener uintptr) {
+	var asked seccompNotification
+	if ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&asked)) != 0 {
+		return // who asked has ended meanwhile
+	}
+	flags := int(uint32(asked.arguments[1]))
+	errno := unix.EINVAL // of a kernel that does not know a flag; huge pages are an operator's
+	if flags&^memfdFlags == 0 {
+		errno = m.give(listener, asked.id, flags)
+	}
+	if errno != 0 {
+		refusal := seccompResponse{id: asked.id, errno: -int32(errno)}
+		_ = ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&refusal))
+	}
+}
+
+// give makes a memfd for who asked.
+func (m *memfds) give(listener uintptr, id uint64, flags int) unix.Errno {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.releaseLocked()
+	if len(m.files) >= maxMemfds {
+		return unix.EMFILE
+	}
+	file, err := unix.MemfdCreate("memfd", flags|unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
+	if err != nil {
+		return err.(unix.Errno) //nolint:errorlint,forcetypeassert // a bare errno
+	}
+	if m.uid != 0 {
+		_ = unix.Fchown(file, m.uid, m.uid)
+	}
+	// Theirs is opened anew: the kernel counts such a one as open for writing, and not the one that memfd_create makes.
+	theirs, err := unix.Open(fdPath(file), unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		_ = unix.Close(file)
+		return unix.ENFILE
+	}
+	defer unix.Close(theirs)
+	add := seccompAddFD{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, source: uint32(theirs)}
+	if flags&unix.MFD_CLOEXEC != 0 {
+		add.fileMode = unix.O_CLOEXEC
+	}
+	if errno := ioctl(listener, seccompIoctlAddFD, unsafe.Pointer(&add)); errno != 0 {
+		_ = unix.Close(file)
+		return errno // such as EMFILE, of who asked
+	}
+	m.files = append(m.files, file)
+	return 0
+}
+
+func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
+
+func ioctl(fd uintptr, request uint, argument unsafe.Pointer) unix.Errno {
+	for {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, uintptr(request), uintptr(argument)); errno != unix.EINTR {
+			return errno
+		}
+	}
+}
+
+// releaseLocked lets go of what the run has let go of.
+func (m *memfds) releaseLocked() {
+	kept := m.files[:0]
+	for _, file := range m.files {
+		if !letGo(file) {
+			kept = append(kept, file)
+		}
+	}
+	m.files = kept
+}
+
+// letGo closes a memfd that nobody else has open, mapped or executes: only then does the kernel grant a lease for writing
+// (F_SETLEASE in fcntl(2)). A handle that was opened with O_PATH does not count there. So the file is emptied for good first,
+// and nothing can be put into it any more that nobody would count. One that its program has sealed stays until the run is over.
+func letGo(file int) bool {
+	other, err := unix.Open(fdPath(file), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(other) // ends the lease
+	if _, err := unix.FcntlInt(uintptr(other), unix.F_SETLEASE, unix.F_WRLCK); err != nil {
+		return false
+	}
+	const shut = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+	if unix.Ftruncate(file, 0) != nil {
+		return false
+	}
+	if _, err := unix.FcntlInt(uintptr(file), unix.F_ADD_SEALS, shut); err != nil {
+		return false
+	}
+	_ = unix.Close(file)
+	return true
+}
+
+// bytes is what the memfds of the run hold.
+func (m *memfds) bytes() (sum int64) {
+	if m == nil {
+		return 0
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.releaseLocked()
+	for _, file := range m.files {
+		var stat unix.Stat_t
+		if unix.Fstat(file, &stat) == nil {
+			sum += stat.Blocks * 512
+		}
+	}
+	return sum
+}
+
+// take returns the memfds of a run that is over, for the caller to close: the kernel then frees what they hold, and nobody is
+// to wait for that.
+func (m *memfds) take() []int {
+	if m == nil {
+		return nil
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	files := m.files
+	m.files = nil
+	return files
+}
+
+func (m *memfds) close() {
+	if m != nil {
+		_ = m.listener.Close()
+		process.CloseAll(m.take())
+	}
+}
+
+// mappedMemfds returns what processes have mapped of memfds, each page counted once: that is in their sizes already. Pages that
+// a private mapping has written to are not the file's.
+func mappedMemfds(pids []int) (sum int64) {
+	for _, pid := range pids {
+		if procfs.ReadStatus(pid).SharedResident == 0 {
+			continue
+		}
+		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps")
+		if err != nil {
+			continue // then it counts twice
+		}
+		memfd, held := false, int64(0)
+		for line := range strings.Lines(string(text)) {
+			name, rest, _ := strings.Cut(line, " ")
+			switch name {
+			case "Pss:":
+				held = kib(rest)
+			case "Anonymous:":
+				if memfd {
+					sum += max(0, held-kib(rest))
+				}
+			default:
+				if !strings.HasSuffix(name, ":") { // a mapping's first line
+					memfd = strings.Contains(rest, " /memfd:")
+				}
+			}
+		}
+	}
+	return sum
+}
+
+func kib(text string) int64 {
+	n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(text), "kB")), 10, 64)
+	return n << 10
+}
+
+// memory is what the processes of w hold, and its memfds.
+func (w *worker) memory(tree []int, limit int64) int64 {
+	files := w.lane.memfds.bytes()
+	if files > 0 {
+		files = max(0, files-mappedMemfds(tree))
+	}
+	return files + treeMemory(w.lane.pid, tree, limit-files)
+}
