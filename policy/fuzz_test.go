@@ -121,7 +121,7 @@ func FuzzRate(f *testing.F) {
 					within++
 				}
 			}
-			_, placed := rate.clients[client]
+			_, placed := rate.admissions.clients[client]
 			ok, retryAfter := rate.Allow(client)
 			switch {
 			case ok && retryAfter != 0, !ok && (retryAfter <= 0 || retryAfter > window):
@@ -134,8 +134,8 @@ func FuzzRate(f *testing.F) {
 			if ok {
 				admitted[client] = append(log, at)
 			}
-			if len(rate.clients) > 1+int(places%4) || len(rate.clients) != rate.byLast.Len() {
-				t.Fatalf("%d clients", len(rate.clients))
+			if len(rate.admissions.clients) > 1+int(places%4) || len(rate.admissions.clients) != rate.admissions.byLast.Len() {
+				t.Fatalf("%d clients", len(rate.admissions.clients))
 			}
 		}
 	})

@@ -56,6 +56,41 @@ func TestRateWithoutLimit(t *testing.T) {
 	}
 }
 
+// Two rates of one set of packages, or one that takes another's place at a reload, do not give a client twice as much.
+func TestRatesOfOneAdmissionsCountTogether(t *testing.T) {
+	t.Parallel()
+	var c clock
+	admissions := NewAdmissions(10, c.now)
+	wide, narrow := admissions.Rate(5, time.Minute), admissions.Rate(2, 10*time.Second)
+	for _, step := range []struct {
+		advance    time.Duration
+		rate       *Rate
+		retryAfter time.Duration
+	}{
+		{0, wide, 0}, {time.Second, wide, 0}, // at 0 and 1 s
+		{time.Second, narrow, 8 * time.Second},                  // 2 s: two within 10 s
+		{0, admissions.Rate(2, time.Minute), 58 * time.Second},  // one made later knows them, too
+		{8 * time.Second, narrow, 0},                            // 10 s: that of 0 is out of its window
+		{0, narrow, time.Second},                                // until 11
+		{0, wide, 0}, {0, wide, 0}, {0, wide, 50 * time.Second}, // 5 in all, until 60
+		{0, admissions.Rate(7, time.Minute), 0},                // a higher limit has room
+		{0, wide, 51 * time.Second},                            // six: until that of 1 s is gone
+		{0, admissions.Rate(0, time.Minute), 0},                // no limit
+		{time.Minute, narrow, 0}, {0, narrow, 0}, {0, wide, 0}, // 70 s: all is forgotten
+		{0, narrow, 10 * time.Second}, {10 * time.Second, narrow, 0}, //
+		{0, wide, 0}, {0, wide, 50 * time.Second}, {time.Hour, wide, 0}, //
+	} {
+		c.advance(step.advance)
+		ok, retryAfter := step.rate.Allow("a")
+		if ok != (step.retryAfter == 0) || retryAfter != step.retryAfter {
+			t.Fatalf("at %v, %d within %v: %v, %v; want to wait %v", time.Duration(c.at.Load()), step.rate.limit, step.rate.window, ok, retryAfter, step.retryAfter)
+		}
+	}
+	if ok, _ := narrow.Allow("b"); !ok {
+		t.Error("one client's requests count for another")
+	}
+}
+
 func TestRateForgetsIdleClients(t *testing.T) {
 	t.Parallel()
 	var c clock
@@ -65,11 +100,11 @@ func TestRateForgetsIdleClients(t *testing.T) {
 			t.Fatalf("client %d is refused", i)
 		}
 		c.advance(time.Second)
-		if n := len(rate.clients); n > 100 || n != rate.byLast.Len() {
-			t.Fatalf("%d clients are remembered, %d in order", n, rate.byLast.Len())
+		if n := len(rate.admissions.clients); n > 100 || n != rate.admissions.byLast.Len() {
+			t.Fatalf("%d clients are remembered, %d in order", n, rate.admissions.byLast.Len())
 		}
 	}
-	if n := len(rate.clients); n > 61 {
+	if n := len(rate.admissions.clients); n > 61 {
 		t.Errorf("%d clients are remembered, and 60 were admitted within the window", n)
 	}
 }
@@ -100,7 +135,7 @@ func TestRateUnderManyAddresses(t *testing.T) {
 		t.Errorf("the victim's window is gone: %v, %v", ok, retryAfter)
 	}
 	c.advance(time.Minute)
-	if ok, _ := rate.Allow("newcomer"); !ok || rate.clients["newcomer"] == nil {
+	if ok, _ := rate.Allow("newcomer"); !ok || rate.admissions.clients["newcomer"] == nil {
 		t.Error("a newcomer has no place of its own when all are idle")
 	}
 }

@@ -69,6 +69,8 @@ var installRows = []installRow{
 	{name: "nothing but a pre-release", pkg: "sbx-only-pre", status: "installed", installed: "1.0b1", then: has("sbx_only_pre 1.0b1")},
 
 	{name: "source only", pkg: "sbx-source", unfetched: true, status: "no_wheel", says: []string{"source", "sdist allow"}},
+	{name: "what needs source only", pkg: "sbx-needs-source", unfetched: true, status: "no_wheel", says: []string{"needs sbx-source>=1", "source only", "sdist allow"}},
+	{name: "whose extra needs source only", pkg: "sbx-extra-source[more]", unfetched: true, status: "no_wheel", says: []string{"sbx-extra-source[more] 2.0 needs sbx-source", "sbx-extra-source alone"}},
 	{name: "another system", pkg: "sbx-foreign", unfetched: true, status: "no_wheel", says: []string{"other systems", "python 3."}},
 	{name: "another Python", pkg: "sbx-old-abi", status: "no_wheel", says: []string{"other python", "python 3."}},
 
@@ -202,5 +204,7 @@ func honest(x *index.Server) {
 	)
 	x.Add(index.Project{Name: "sbx-yanked", Files: []index.File{yanked(at("sbx-yanked", "1.0"), "it loses data")}})
 	x.Add(index.Project{Name: "sbx-needs-yanked", Files: []index.File{at("sbx-needs-yanked", "1.0", "sbx-yanked==1.0").File()}})
+	x.AddWheels(index.Wheel{Name: "sbx-needs-source", Version: "1.0", Requires: []string{"sbx-source>=1"}}, index.Wheel{Name: "sbx-extra-source", Version: "1.0"},
+		index.Wheel{Name: "sbx-extra-source", Version: "2.0", Extras: []string{"more"}, Requires: []string{`sbx-source; extra == "more"`}})
 	x.Add(index.Project{Name: "sbx-source", Files: []index.File{index.Sdist{Name: "sbx-source", Version: "1.0"}.File()}})
 }
