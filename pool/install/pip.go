@@ -4,11 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sync/singleflight"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
@@ -27,28 +30,77 @@ type pipFacts struct {
 	Distributions map[string]string // name to version, names canonical
 }
 
-// pipLook keeps the facts.
+// pipLook keeps the facts. Who asks while the interpreter is being asked waits for the same answer.
 type pipLook struct {
+	asking singleflight.Group
+
 	mu    sync.Mutex
 	at    time.Time
 	facts pipFacts
 }
 
-// pip asks the interpreter, with Caddy's own rights and environment: it is the operator's configuration that counts.
+// known returns facts that are young enough to be believed.
+func (l *pipLook) known() (pipFacts, bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.facts, !l.at.IsZero() && time.Since(l.at) < pipFactsAge
+}
+
+// pip returns what the interpreter says of itself. ctx ends the wait for it: the question goes on, for the next who asks.
 func (s *Installs) pip(ctx context.Context) (pipFacts, error) {
-	s.pipLook.mu.Lock()
-	defer s.pipLook.mu.Unlock()
-	if !s.pipLook.at.IsZero() && time.Since(s.pipLook.at) < pipFactsAge {
-		return s.pipLook.facts, nil
+	if facts, ok := s.pipLook.known(); ok {
+		return facts, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, process.ProbeTimeout)
+	asked := s.pipLook.asking.DoChan("", func() (any, error) {
+		if facts, ok := s.pipLook.known(); ok { // who was here just before has them
+			return facts, nil
+		}
+		facts, err := s.askPip()
+		if err != nil {
+			return pipFacts{}, err
+		}
+		s.pipLook.mu.Lock()
+		defer s.pipLook.mu.Unlock()
+		s.pipLook.facts, s.pipLook.at = facts, time.Now()
+		return facts, nil
+	})
+	select {
+	case answer := <-asked:
+		return answer.Val.(pipFacts), answer.Err //nolint:wrapcheck // names itself
+	case <-ctx.Done():
+		return pipFacts{}, context.Cause(ctx)
+	}
+}
+
+// askPip runs the interpreter with Caddy's own rights and environment: it is the operator's configuration that counts. Close ends
+// the process and waits for it.
+func (s *Installs) askPip() (pipFacts, error) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return pipFacts{}, ErrClosed
+	}
+	s.background.Add(1) // before Close waits
+	s.mu.Unlock()
+	defer s.background.Done()
+	ctx, cancel := context.WithTimeout(context.Background(), process.ProbeTimeout)
 	defer cancel()
+	go func() {
+		select {
+		case <-s.closing:
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
 	var stdout, stderr bytes.Buffer
 	// Isolated: nothing that somebody put where Caddy was started is imported.
 	cmd := exec.CommandContext(ctx, s.host.Python.Executable, "-I", "-c", process.Source("pipconfig"))
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
 	cmd.Dir = "/"
 	if err := cmd.Run(); err != nil {
+		if errors.Is(ctx.Err(), context.Canceled) {
+			return pipFacts{}, ErrClosed
+		}
 		return pipFacts{}, fmt.Errorf("asking %s about pip: %w%s", s.host.Python.Executable, err, process.LastLine(stderr.String()))
 	}
 	var facts pipFacts
@@ -60,7 +112,6 @@ func (s *Installs) pip(ctx context.Context) (pipFacts, error) {
 		canonical[packages.Canonical(name)] = version
 	}
 	facts.Distributions = canonical
-	s.pipLook.facts, s.pipLook.at = facts, time.Now()
 	return facts, nil
 }
 
