@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -147,24 +145,11 @@ func TestSetSurvivesItsPool(t *testing.T) {
 
 func TestPreloadGivesWayToWhatWasInstalled(t *testing.T) {
 	t.Parallel()
-	here, err := os.Getwd() // not in /tmp: each execution has one of its own
-	if err != nil {
-		t.Fatal(err)
+	roots := []string{
+		moduleDir(t, "sandbox_pre", "VERSION = 'of the operator'\n"),
+		moduleDir(t, "sandbox_user", "import sandbox_pre\n"),
 	}
-	roots, err := os.MkdirTemp(here, ".roots-")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(roots) })
-	for name, source := range map[string]string{"sandbox_pre.py": "VERSION = 'of the operator'\n", "sandbox_user.py": "import sandbox_pre\n"} {
-		if err := os.WriteFile(filepath.Join(roots, name), []byte(source), 0o644); err != nil { //nolint:gosec // for workers to read
-			t.Fatal(err)
-		}
-	}
-	if err := os.Chmod(roots, 0o755); err != nil { //nolint:gosec // likewise
-		t.Fatal(err)
-	}
-	p := newTestPool(t, Config{PackagesDir: t.TempDir(), PythonPath: []string{roots}, Preload: []string{"sandbox_user", "json"}, Idle: 1, Templates: 1})
+	p := newTestPool(t, Config{PackagesDir: t.TempDir(), PythonPath: roots, Preload: []string{"sandbox_user", "json"}, Idle: 1, Templates: 1})
 	_, ask := newTestIndex(t, module("sandbox-pre", "3.0"))
 	const code = "import sys; print('sandbox_pre' in sys.modules, 'json' in sys.modules)"
 	if r := execute(t, p, code, 10*time.Second); r.Stdout != "True True\n" {

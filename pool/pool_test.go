@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -215,21 +216,19 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 	var all sync.WaitGroup
 	all.Go(func() { _, _ = p.Execute(ctx, Request{Code: "import time; time.sleep(60)", Timeout: time.Minute}) })
 	eventually(t, 5*time.Second, "a worker is leased", func() bool { return p.Stat().Workers[StateLeased] == 1 })
-	served := make(chan int, 8)
-	for i := range 8 {
+	var served [8]int64
+	for i := range served {
 		all.Go(func() {
-			execute(t, p, "print(1)", 10*time.Second)
-			served <- i
+			// The program says when it was served: who hears of it first is up to Go's scheduler.
+			r := execute(t, p, "import time; print(time.monotonic_ns())", 10*time.Second)
+			served[i], _ = strconv.ParseInt(strings.TrimSpace(r.Stdout), 10, 64)
 		})
 		eventually(t, 5*time.Second, "it waits", func() bool { return p.Stat().QueueDepth == i+1 })
 	}
 	cancel()
 	all.Wait()
-	// With one worker at a time, the order of service is the order of the channel.
-	for want := range 8 {
-		if got := <-served; got != want {
-			t.Fatalf("request %d was served in place %d", got, want)
-		}
+	if served[0] == 0 || !slices.IsSorted(served[:]) {
+		t.Errorf("those that waited were served at %v", served)
 	}
 }
 
