@@ -19,7 +19,7 @@ type backoff struct {
 // tried together.
 func (b *backoff) fail() time.Duration {
 	wait := min(b.longest, b.first<<min(b.failures, 16))
-	wait = wait/2 + rand.N(wait/2+1)
+	wait = wait/2 + rand.N(wait/2+1) //nolint:gosec // it spreads tries; no secret depends on it
 	b.failures++
 	b.failed = time.Now()
 	b.until = b.failed.Add(wait)

@@ -58,7 +58,7 @@ func TestAChannelMayHaveDescriptor0(t *testing.T) {
 		"bare":   func(*channel) {},
 		"polled": func(c *channel) { c.pollable() },
 	} {
-		if err := unix.Close(0); err != nil && err != unix.EBADF { //nolint:errorlint // a bare errno
+		if err := unix.Close(0); err != nil && err != unix.EBADF {
 			t.Fatal(err)
 		}
 		c, theirs, err := newChannel()
@@ -82,7 +82,7 @@ func TestAChannelMayHaveDescriptor0(t *testing.T) {
 		if n, err := unix.Read(theirs, make([]byte, 2)); n != 0 || err != nil {
 			t.Errorf("%s: the other side reads %d bytes, %v, after the end", name, n, err)
 		}
-		if _, err := unix.FcntlInt(0, unix.F_GETFD, 0); err != unix.EBADF { //nolint:errorlint // a bare errno
+		if _, err := unix.FcntlInt(0, unix.F_GETFD, 0); err != unix.EBADF {
 			t.Errorf("%s: descriptor 0 is left open (%v)", name, err)
 		}
 		_ = unix.Close(theirs)

@@ -272,6 +272,7 @@ func outcome(reason Reason, e exit) (Status, int, error) {
 		return StatusKilled, 137, nil
 	case ReasonShutdown:
 		return "", 0, ErrClosed
+	default: // nothing of ours ended it: its exit status says why
 	}
 	switch {
 	case e.lost:

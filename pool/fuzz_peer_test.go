@@ -180,7 +180,7 @@ func receiveBoot(control int) []int {
 func receiveSoon(fd int, into, oob []byte) (n, oobn int, err error) {
 	for {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20)
-		if err == unix.EINTR { //nolint:errorlint // a bare errno
+		if err == unix.EINTR {
 			continue
 		}
 		if ready <= 0 {

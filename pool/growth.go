@@ -1,10 +1,8 @@
 package pool
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
@@ -147,9 +145,9 @@ func (p *Pool) logFailureLocked(set *workerSet, err error) {
 	if !ok {
 		return
 	}
-	level, message := slog.LevelError, "no worker could be started"
 	if set == p.current && p.servesLocked() {
-		level, message = slog.LevelWarn, "a worker could not be started; the others serve"
+		p.log.Warn("a worker could not be started; the others serve", "error", err, "not_logged_before", held)
+		return
 	}
-	p.log.Log(context.Background(), level, message, "error", err, "not_logged_before", held)
+	p.log.Error("no worker could be started", "error", err, "not_logged_before", held)
 }

@@ -72,7 +72,7 @@ func newFailingTemplate(t *testing.T, growth backoff) (*template, *atomic.Int64)
 		defer unix.Close(other)
 		for word, oob := make([]byte, 64), make([]byte, 64); ; {
 			n, oobn, _, _, err := unix.Recvmsg(other, word, oob, unix.MSG_CMSG_CLOEXEC)
-			if err == unix.EINTR { //nolint:errorlint // a bare errno
+			if err == unix.EINTR {
 				continue
 			}
 			if err != nil || n == 0 {
@@ -304,8 +304,8 @@ func TestBackoffGrowsAndForgets(t *testing.T) {
 	if b.wait() > 0 {
 		t.Errorf("nothing has failed, and %s is to be waited", b.wait())
 	}
-	for n, most := range []time.Duration{10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
-		most *= time.Millisecond
+	for n, milliseconds := range []int{10, 20, 40, 80, 160, 320, 640, 1000, 1000} {
+		most := time.Duration(milliseconds) * time.Millisecond
 		if wait := b.fail(); wait < most/2 || wait > most || b.wait() > most || b.wait() < most/2-time.Second/10 {
 			t.Errorf("failure %d: %s, then %s, want %s at most", n, wait, b.wait(), most)
 		}

@@ -63,7 +63,7 @@ func startLane(t *template, timeout time.Duration) (*lane, error) {
 	if l.pid, err = pidOf(pidfd); err == nil {
 		_ = conn.Conn.SetReadDeadline(deadline)
 		var word []byte
-		listener := -1
+		var listener int
 		if word, listener, err = conn.Read(); err == nil && string(word) != "ready" {
 			err = process.ParseFailure(word)
 		}
@@ -175,7 +175,7 @@ func (l *lane) wait() {
 	_ = raw.Control(func(fd uintptr) {
 		for {
 			_, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, int(killGrace.Milliseconds()))
-			if err != unix.EINTR { //nolint:errorlint // a bare errno
+			if err != unix.EINTR {
 				return
 			}
 		}

@@ -151,7 +151,7 @@ func (p *Pool) closeStore() error {
 	if p.store == nil {
 		return nil
 	}
-	return p.store.Close() //nolint:wrapcheck // names itself
+	return p.store.Close()
 }
 
 // Close drains the pool: new requests are refused, running ones may finish within Config.ShutdownGrace, then every

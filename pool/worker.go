@@ -195,7 +195,7 @@ func (w *worker) signal(sig unix.Signal, flags int) bool {
 	defer unix.Close(pidfd)
 	fields, err := procfs.ReadStat(pid)
 	if err != nil {
-		return os.IsNotExist(err)
+		return errors.Is(err, os.ErrNotExist)
 	}
 	if len(fields) < 2 || fields[1] != strconv.Itoa(w.lane.pid) { // the state and the parent come first
 		return true
@@ -263,7 +263,7 @@ func collect(fd int, into *capture) {
 	for total, most := 0, 1<<16; ; {
 		n, err := unix.Read(fd, buffer)
 		if n <= 0 {
-			if err == unix.EINTR { //nolint:errorlint // a bare errno
+			if err == unix.EINTR {
 				continue
 			}
 			return // end of file, or nothing more now

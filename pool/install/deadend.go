@@ -115,7 +115,8 @@ func (i *installation) nothingFor(ctx context.Context, end deadEnd) error {
 
 func nothingForDependency(req Request, end deadEnd, page packages.Page, python string) error {
 	have := lookAtFiles(page, end.Specifier, python)
-	status, why, remedy := NotFound, "", "Ask for another version, or for another package."
+	status, remedy := NotFound, "Ask for another version, or for another package."
+	var why string
 	if strings.HasPrefix(end.Parent, req.Name+"[") {
 		remedy = "Ask for " + req.Name + " alone, and then by their names for those packages of the extra that are needed."
 	}

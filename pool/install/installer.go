@@ -108,10 +108,12 @@ var (
 	errNetworkFull = errors.New("the installer received more than it may")
 )
 
-// refusedHosts is a failure that goes with hosts which the proxy did not let the installer reach.
-type refusedHosts struct{ hosts []string }
+// hostsRefusedError is a failure that goes with hosts which the proxy did not let the installer reach.
+type hostsRefusedError struct{ hosts []string }
 
-func (e *refusedHosts) Error() string { return "not allowed to reach " + strings.Join(e.hosts, ", ") }
+func (e *hostsRefusedError) Error() string {
+	return "not allowed to reach " + strings.Join(e.hosts, ", ")
+}
 
 // runInstaller runs a task in a confined process of its own and returns when that, and all that it started, is gone.
 func (s *Installs) runInstaller(ctx context.Context, run installerRun) (answers installerAnswers, err error) {
@@ -135,7 +137,7 @@ func (s *Installs) runInstaller(ctx context.Context, run installerRun) (answers 
 		}
 	}()
 	if run.task.Network && s.host.Plan.World == confine.WorldProcess {
-		l, err := net.Listen("tcp4", "127.0.0.1:0")
+		l, err := new(net.ListenConfig).Listen(ctx, "tcp4", "127.0.0.1:0")
 		if err != nil {
 			return answers, err
 		}
@@ -179,7 +181,7 @@ func networkFailure(proxy *packages.Proxy, answers installerAnswers, err error) 
 		return errNetworkFull
 	}
 	if refused := proxy.Refused(); len(refused) > 0 {
-		return &refusedHosts{refused}
+		return &hostsRefusedError{refused}
 	}
 	return err
 }

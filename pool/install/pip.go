@@ -66,7 +66,7 @@ func (s *Installs) pip(ctx context.Context) (pipFacts, error) {
 	})
 	select {
 	case answer := <-asked:
-		return answer.Val.(pipFacts), answer.Err //nolint:wrapcheck // names itself
+		return answer.Val.(pipFacts), answer.Err
 	case <-ctx.Done():
 		return pipFacts{}, context.Cause(ctx)
 	}

@@ -26,7 +26,7 @@ func slowInterpreter(t *testing.T) (executable string, open func(), asked func()
 	executable = filepath.Join(dir, "python")
 	script := "#!/bin/sh\necho asked >> " + count + "\nread line < " + gate + "\n" +
 		`echo '{"version": "23.2", "wheel": "", "default_index": "https://pypi.org/simple", "list": "", "distributions": {"One_Two": "1.0"}}'` + "\n"
-	if err := os.WriteFile(executable, []byte(script), 0o700); err != nil { //nolint:gosec // to be run
+	if err := os.WriteFile(executable, []byte(script), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	return executable, func() {

@@ -19,7 +19,7 @@ import (
 func (i *installation) runTask(ctx context.Context, run installerRun) (installerAnswers, error) {
 	if i.installs.host.Plan.World == confine.WorldProcess && i.installs.host.Plan.Order == confine.OrderRoot {
 		// Its id must pass here; what lies below is still its own or ours.
-		if err := os.Chmod(i.work.Dir(), 0o711); err != nil { //nolint:gosec // to be entered, not read
+		if err := os.Chmod(i.work.Dir(), 0o711); err != nil {
 			return installerAnswers{}, err
 		}
 	}
@@ -38,7 +38,7 @@ func (i *installation) runTask(ctx context.Context, run installerRun) (installer
 	case errors.Is(err, errNetworkFull) || errors.Is(err, errDiskFull):
 		return answers, refuse(TooLarge, "What %s needs is larger than the operator's packages max_download allows (%s); nothing has changed.", i.req.Name, mebibytes(i.req.MaxDownload))
 	}
-	if refused, ok := errors.AsType[*refusedHosts](err); ok {
+	if refused, ok := errors.AsType[*hostsRefusedError](err); ok {
 		if direct := directReference(answers.Log, refused.hosts); direct != "" {
 			if err := i.approve(i.req.Rules.CheckResolved(i.req.Requirement, []policy.Resolved{{Name: direct, Direct: true}})); err != nil {
 				return answers, err

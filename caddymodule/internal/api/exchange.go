@@ -77,5 +77,5 @@ func (a *answer) send(w http.ResponseWriter) {
 	}
 	a.header.Set("Content-Length", strconv.Itoa(a.out.Len()))
 	w.WriteHeader(a.status)
-	_, _ = io.Copy(w, a.out) //nolint:errcheck // the client is gone
+	_, _ = io.Copy(w, a.out) // fails when the client is gone
 }

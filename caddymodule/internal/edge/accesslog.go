@@ -165,5 +165,5 @@ type countingBody struct {
 func (c *countingBody) Read(p []byte) (int, error) {
 	n, err := c.ReadCloser.Read(p)
 	c.n += int64(n)
-	return n, err //nolint:wrapcheck // the reader's own
+	return n, err
 }

@@ -72,13 +72,13 @@ func (b *Body) grow() error {
 // (timeouts read_body).
 func (b *Bodies) Read(w http.ResponseWriter, r *http.Request) (*Body, *Problem) {
 	if r.ContentLength > b.one {
-		_, _ = io.CopyN(io.Discard, r.Body, drainBytes) //nolint:errcheck // the answer is the same
+		_, _ = io.CopyN(io.Discard, r.Body, drainBytes) // the answer does not depend on it
 		return nil, BodyTooLarge(b.one)
 	}
 	if b.within > 0 && r.ContentLength != 0 && !hasReadTimeout(r) {
 		c := http.NewResponseController(w)
 		if c.SetReadDeadline(time.Now().Add(b.within)) == nil {
-			defer func() { _ = c.SetReadDeadline(time.Time{}) }() //nolint:errcheck // what could be set can be lifted
+			defer func() { _ = c.SetReadDeadline(time.Time{}) }() // what could be set can be lifted, too
 		}
 	}
 	body, err := b.ReadMessage(r.Body)
@@ -91,7 +91,7 @@ func (b *Bodies) Read(w http.ResponseWriter, r *http.Request) (*Body, *Problem) 
 		p.RetryAfter = time.Second
 		return nil, p
 	case errors.Is(err, ErrTooLong):
-		_, _ = io.CopyN(io.Discard, r.Body, drainBytes) //nolint:errcheck // the answer is the same
+		_, _ = io.CopyN(io.Discard, r.Body, drainBytes) // the answer does not depend on it
 		return nil, BodyTooLarge(b.one)
 	default:
 		return nil, unreadable(err)
@@ -121,12 +121,12 @@ func (b *Bodies) ReadMessage(r io.Reader) (*Body, error) {
 		if int64(len(body.bytes)) > b.one {
 			err = ErrTooLong
 		}
-		if err == io.EOF { //nolint:errorlint // as io.Reader has it
+		if err == io.EOF {
 			return body, nil
 		}
 		if err != nil {
 			body.Free()
-			return nil, err //nolint:wrapcheck // the reader's own
+			return nil, err
 		}
 	}
 }
@@ -140,7 +140,7 @@ func (b *Body) Replace(r *http.Request) {
 // BodyTooLarge is the refusal of a body of more than limit bytes.
 func BodyTooLarge(limit int64) *Problem {
 	return NewProblem(http.StatusRequestEntityTooLarge, metrics.KindTooLarge,
-		fmt.Sprintf("the request body is larger than %s: make the code or stdin smaller", humanize.IBytes(uint64(limit)))) //nolint:gosec // a limit is positive
+		fmt.Sprintf("the request body is larger than %s: make the code or stdin smaller", humanize.IBytes(uint64(limit))))
 }
 
 // unreadable is why a body could not be read. Whatever it is, it happened on the way here.
@@ -150,7 +150,7 @@ func unreadable(err error) *Problem {
 	}
 	if tooLarge, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return NewProblem(http.StatusRequestEntityTooLarge, metrics.KindTooLarge, "the request body is larger than "+
-			humanize.IBytes(uint64(tooLarge.Limit))+", which the site accepts") //nolint:gosec // likewise
+			humanize.IBytes(uint64(tooLarge.Limit))+", which the site accepts")
 	}
 	return NewProblem(http.StatusBadRequest, metrics.KindMalformed, "the request body could not be read to its end")
 }

@@ -36,6 +36,6 @@ func LiftDeadlines(w http.ResponseWriter, r *http.Request) {
 		writer.Deadline.HardDeadline = time.Time{}
 	}
 	c := http.NewResponseController(w)
-	_ = c.SetReadDeadline(time.Time{})  //nolint:errcheck // not every writer has deadlines to lift
-	_ = c.SetWriteDeadline(time.Time{}) //nolint:errcheck // likewise
+	_ = c.SetReadDeadline(time.Time{}) // not every writer has deadlines to lift
+	_ = c.SetWriteDeadline(time.Time{})
 }

@@ -18,7 +18,7 @@ import (
 const StatusClientGone = 499
 
 // Problem is an error as a caller sees it (RFC 9457). Build it with NewProblem, invalid or AsProblem.
-type Problem struct {
+type Problem struct { //nolint:errname // the name that RFC 9457 gives it
 	Type   string         `json:"type" format:"uri-reference" doc:"What kind of problem it is; about:blank means that the status says it all."`
 	Title  string         `json:"title" doc:"The status in words."`
 	Status int            `json:"status" doc:"The HTTP status."`
@@ -152,7 +152,7 @@ func WriteProblem(w http.ResponseWriter, p *Problem) {
 	header.Set("Content-Type", ProblemType)
 	header.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(p.Status)
-	_, _ = w.Write(body) //nolint:errcheck // the client is gone
+	_, _ = w.Write(body) //nolint:gosec // JSON, and labelled as such; fails when the client is gone
 }
 
 var _ interface {

@@ -75,7 +75,7 @@ func (rs Routes) Serve(w http.ResponseWriter, r *http.Request, log *zap.Logger, 
 	if e == nil {
 		return false
 	}
-	ours = true // after a panic, too
+	ours = true //nolint:wastedassign // what is returned when recoverPanic has handled a panic
 	defer recoverPanic(w, r, log)
 	w.Header()["X-Content-Type-Options"] = noSniff
 	if refused := CheckOrigin(r, e.sensitive, hosts...); refused != nil {

@@ -112,7 +112,7 @@ func installNote(p install.Progress) note {
 }
 
 func progressWords(p install.Progress) string {
-	bytes := func(n int64) string { return humanize.IBytes(uint64(max(0, n))) } //nolint:gosec // not negative
+	bytes := func(n int64) string { return humanize.IBytes(uint64(max(0, n))) }
 	switch {
 	case p.Phase == install.PhaseQueued:
 		return "queued behind other installs"

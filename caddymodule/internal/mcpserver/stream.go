@@ -75,7 +75,7 @@ func (s *streamWriter) Flush() {
 }
 
 func (s *streamWriter) flushLocked() {
-	_ = http.NewResponseController(s.ResponseWriter).Flush() //nolint:errcheck // a client that is gone shows in ctx
+	_ = http.NewResponseController(s.ResponseWriter).Flush() // a client that is gone shows in ctx
 }
 
 // startLocked sends mcp-go's status and header, but not the star that its SSE transport puts in: with it any web page may

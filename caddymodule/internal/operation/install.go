@@ -123,6 +123,7 @@ func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(i
 		if meant := policy.Provider(req.Name); meant != "" && meant != req.Name {
 			result.Message += fmt.Sprintf(" The module %s comes with the package %s: did you mean that?", req.Name, meant)
 		}
+	default: // no other status suggests that the name is the wrong one
 	}
 	metrics.Sandbox.Installed(result.Status)
 	if result.Status != install.Blocked { // logged where it was decided
@@ -153,7 +154,7 @@ func (i *Installs) run(ctx context.Context, req policy.Requirement, client strin
 	if err != nil {
 		return install.Result{}, err
 	}
-	return i.On.Install(ctx, install.Request{ //nolint:wrapcheck // the table of errors knows it
+	return i.On.Install(ctx, install.Request{
 		Requirement: req, Rules: i.Policy, Client: client, Index: index, BuildSource: i.Settings.BuildSource,
 		MaxDownload: i.Settings.MaxDownload, MaxInstalled: i.Settings.MaxInstalled, Timeout: i.Settings.Timeout, Progress: progress,
 	})

@@ -19,7 +19,7 @@ func (o *Executions) run(ctx context.Context, req pool.Request) (result pool.Res
 	if !certain {
 		result, err = o.Pool.Execute(ctx, req)
 		if err != nil || !failedToCompile(result) {
-			return result, false, err //nolint:wrapcheck // the table of errors knows it
+			return result, false, err
 		}
 	}
 	programs := markdown.Programs(req.Code)
@@ -45,11 +45,11 @@ func (o *Executions) run(ctx context.Context, req pool.Request) (result pool.Res
 		req.Code = programs[chosen]
 		result, err = o.Pool.Execute(ctx, req)
 		result.Usage.QueueTime += queued
-		return result, true, err //nolint:wrapcheck // likewise
+		return result, true, err
 	case certain:
 		result, err = o.Pool.Execute(ctx, req)
 	}
-	return result, false, err //nolint:wrapcheck // likewise
+	return result, false, err
 }
 
 // failedToCompile reports whether a run has ended as one does whose code does not compile.
@@ -83,11 +83,11 @@ func (o *Executions) firstThatCompiles(ctx context.Context, req pool.Request, so
 	}
 	result, err := o.Pool.Execute(ctx, pool.Request{ID: req.ID, Code: compileProgram, Stdin: string(list), Timeout: min(req.Timeout, compileTimeout)})
 	if err != nil {
-		return -1, err //nolint:wrapcheck // the table of errors knows it
+		return -1, err
 	}
 	number, err := strconv.Atoi(strings.TrimSpace(result.Stdout))
 	if err != nil || number < 0 || number >= len(sources) {
-		return -1, nil
+		return -1, nil //nolint:nilerr // the program has printed no such number: none of the sources compiles
 	}
 	return number, nil
 }

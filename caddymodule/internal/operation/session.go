@@ -31,7 +31,7 @@ type Sessions interface {
 
 // Session runs until its process ends, by itself, by a limit, or since ctx has ended.
 func (o *Executions) Session(ctx context.Context, in SessionInput) (pool.Result, error) {
-	return o.Pool.Execute(ctx, pool.Request{ //nolint:wrapcheck // failed knows it
+	return o.Pool.Execute(ctx, pool.Request{
 		ID: in.Id, Code: in.Driver, Input: in.Input, Interrupt: in.Interrupt, Timeout: MaxSession,
 		Leased: in.Leased, Stdout: in.Stdout, Stderr: in.Stderr,
 	})

@@ -10,7 +10,7 @@ import (
 )
 
 // SizeText is a limit in bytes as a person writes it.
-func SizeText(n int64) string { return humanize.IBytes(uint64(n)) } //nolint:gosec // a limit is positive
+func SizeText(n int64) string { return humanize.IBytes(uint64(n)) }
 
 // Sentence makes a sentence of words that begin small, as errors do.
 func Sentence(words string) string {

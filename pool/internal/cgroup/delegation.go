@@ -104,7 +104,7 @@ func delegated(dir string, euid int) error {
 		_, err := os.Stat(filepath.Join(dir, "cgroup.type")) // the root of the system has none
 		_, errAbove := os.Stat(filepath.Join(dir, "..", "cgroup.procs"))
 		if err == nil && errAbove != nil {
-			return nil
+			return nil //nolint:nilerr // no control group above can be read: this is the topmost that Caddy sees
 		}
 		return fmt.Errorf("the control group %s is not delegated to Caddy", dir)
 	}
@@ -117,7 +117,7 @@ func delegated(dir string, euid int) error {
 	}
 	ours := append(procfs.Descendants(os.Getpid()), os.Getpid())
 	for _, field := range strings.Fields(string(text)) {
-		if pid, err := strconv.Atoi(field); err == nil && !slices.Contains(ours, pid) && unix.Kill(pid, 0) != unix.ESRCH { //nolint:errorlint // a bare errno
+		if pid, err := strconv.Atoi(field); err == nil && !slices.Contains(ours, pid) && unix.Kill(pid, 0) != unix.ESRCH {
 			return fmt.Errorf("the control group %s is not delegated to Caddy alone: process %d is in it, too", dir, pid)
 		}
 	}
@@ -222,7 +222,7 @@ func (d delegation) removeStale() {
 	for _, dir := range left {
 		number, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(dir), cgroupPrefix), "-")
 		pid, err := strconv.Atoi(number)
-		if err != nil || pid != os.Getpid() && unix.Kill(pid, 0) != unix.ESRCH { //nolint:errorlint // a bare errno
+		if err != nil || pid != os.Getpid() && unix.Kill(pid, 0) != unix.ESRCH {
 			continue
 		}
 		lanes, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs"))

@@ -90,7 +90,8 @@ func (x *Process) spawn(interpreter Interpreter, p confine.Plan, stdout io.Write
 	}
 	// User code sees these flags, and its children inherit most, so they are few. What -I would keep out is kept out by the
 	// environment, by -s (no packages from a home, which user code may write to) and by the bootstrap (sys.path).
-	cmd := exec.Command(interpreter.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap))
+	cmd := exec.Command(interpreter.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap)) //nolint:noctx // it lives until Stop; only its start is bounded
+
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	cmd.Dir = "/"
 	cmd.Env = environment(p.Path, os.LookupEnv)
@@ -164,7 +165,7 @@ func (x *Process) handshake(p confine.Plan, modules []string, extra any, given f
 	}
 	boot, err := json.Marshal(map[string]any{"sources": sources, "main": modules[len(modules)-1], "plan": extra})
 	if err != nil {
-		return err
+		return fmt.Errorf("encoding the plan: %w", err)
 	}
 	if err := x.Control.Write(boot); err != nil {
 		return err
