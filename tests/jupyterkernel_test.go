@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -66,6 +67,7 @@ func TestJupyterKernelsKeepWhatCellsLeave(t *testing.T) {
 		"limits": {
 			{"x = 1", []string{"ok"}},
 			{"b = bytearray(300 << 20); import time; time.sleep(10)", []string{"MemoryError: "}},
+			{"import os, time\nfor _ in range(3):\n    if os.fork() == 0: time.sleep(.5); b = bytearray(60 << 20); time.sleep(60)\ntime.sleep(10)", []string{"MemoryError: ", "are gone. There were 4 processes: run fewer jobs"}},
 			{"x = 2; x", []string{"ok"}},
 			{"import time\ntry: time.sleep(60)\nfinally: x = 3", []string{"error  TimeoutError: the code ran longer than 3s and was interrupted", "TimeoutError: the code ran longer than 3s and was interrupted; what it showed before is above\nTraceback"}},
 			{"x", []string{"ok 3"}},
@@ -223,6 +225,18 @@ func TestJupyterFiguresOverCells(t *testing.T) {
 			t.Errorf("%q: got %d images, %s", step.code, a.images, a)
 		}
 	}
+}
+
+// A process that has ended tells why in one sentence; hints are for exceptions of the cell's own.
+func TestJupyterDoesNotHintTwice(t *testing.T) {
+	t.Parallel()
+	c := startCaddy(t, caddyOptions{directive: "jupyter on\nlimits {\n memory 96MiB\n }"})
+	k := c.newKernel()
+	a := k.expect("import os, time\nfor _ in range(3):\n    if os.fork() == 0: b = bytearray(60 << 20); time.sleep(60)\ntime.sleep(60)", "error  MemoryError: ")
+	if strings.Contains(a.traceback, "asked for more memory") || strings.Count(a.traceback, "\n") > 0 {
+		t.Errorf("got %s", a)
+	}
+	k.expect("bytearray(1 << 40)", "error", "MemoryError", "asked for more memory than it may have: 96 MiB")
 }
 
 func TestJupyterInEachWorld(t *testing.T) {

@@ -110,7 +110,9 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 				k.publish(c.parent, "stream", streamText{"stderr", "[" + hint.Unfenced + "]\n"})
 			}
 		}
-		k.addHint(c, p, failure)
+		if !end.died { // else the failure is in our own words, which say what there is to say
+			k.addHint(c, p, failure)
+		}
 		if fresh {
 			result.Usage.QueueTime = p.waited
 		}
@@ -202,7 +204,11 @@ func (k *kernel) outcome(p *process, end cellEnd) (*cellFailure, pool.Result) {
 		if name == "" {
 			name = "ProcessExited"
 		}
-		return newFailure(name, "the process "+p.fate()+"; "+namesGone), result
+		words := "the process " + p.fate() + "; " + namesGone
+		if held := p.result.Usage.Processes; result.Status == pool.StatusMemoryLimit && held > 1 {
+			words += ". " + hint.FewerJobs(held)
+		}
+		return newFailure(name, words), result
 	case end.timedOut:
 		result.Status, result.ExitCode = pool.StatusTimeout, 124
 		words := fmt.Sprintf("the code ran longer than %s and was interrupted; what it showed before is above", k.front.o.Timeout)

@@ -85,9 +85,8 @@ func (o *Executions) firstThatCompiles(ctx context.Context, req pool.Request, so
 	if err != nil {
 		return -1, err
 	}
-	number, err := strconv.Atoi(strings.TrimSpace(result.Stdout))
-	if err != nil || number < 0 || number >= len(sources) {
-		return -1, nil //nolint:nilerr // the program has printed no such number: none of the sources compiles
+	if number, err := strconv.Atoi(strings.TrimSpace(result.Stdout)); err == nil && number >= 0 && number < len(sources) {
+		return number, nil
 	}
-	return number, nil
+	return -1, nil // it prints nothing when none does
 }

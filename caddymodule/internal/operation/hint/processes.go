@@ -20,5 +20,5 @@ func onProcesses(x exception, limits Limits) string {
 
 // FewerJobs is what to do about memory that several processes held together.
 func FewerJobs(processes int) string {
-	return fmt.Sprintf("They were %d processes: run fewer jobs at once (n_jobs=1, processes=, max_workers=), since each holds its own part.", processes)
+	return fmt.Sprintf("There were %d processes: run fewer jobs at once (n_jobs=1, processes=, max_workers=), since each holds its own part.", processes)
 }
