@@ -43,9 +43,14 @@ func (h *Handler) addJupyter(rt *runtime, cfg pool.Config) error {
 	if err != nil {
 		return fmt.Errorf("jupyter token: %w", err)
 	}
-	install, err := h.installation(rt, cfg, h.log)
+	install, key, err := h.installation(rt, cfg)
 	if err != nil {
 		return err
+	}
+	if key != "" { // the handler has a reference already
+		if _, err := installers.Delete(key); err != nil {
+			return err //nolint:wrapcheck // names itself
+		}
 	}
 	standard, most := h.executeTimeouts()
 	executions := &operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, Processes: cfg.Processes, Log: h.log}

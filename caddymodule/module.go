@@ -76,13 +76,14 @@ type Handler struct {
 	// here. Default: none
 	Hosts []string `json:"hosts,omitempty"`
 
-	log        *zap.Logger
-	access     *edge.AccessLog
-	routes     edge.Routes
-	runtimeKey string // "" without a reference to give back
-	frontKey   string // likewise
-	jupyter    *jupyter.Front
-	inFlight   atomic.Int64 // requests of the HTTP operations
+	log         *zap.Logger
+	access      *edge.AccessLog
+	routes      edge.Routes
+	runtimeKey  string // "" without a reference to give back
+	frontKey    string // likewise
+	installsKey string // likewise
+	jupyter     *jupyter.Front
+	inFlight    atomic.Int64 // requests of the HTTP operations
 }
 
 // Workers sizes the pool of processes. Zero means the default.
@@ -220,26 +221,23 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	standard, most := h.executeTimeouts()
 	state := &operation.Health{Stat: rt.pool.Stat, Started: rt.started, Limits: h.shownLimits(cfg), ShuttingDown: shuttingDown}
-	install, err := h.installation(rt, cfg, h.log)
+	install, key, err := h.installation(rt, cfg)
 	if err != nil {
 		return err
 	}
+	h.installsKey = key
 	return api.AddOperations(h.routes,
 		&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes, Packages: install.Hints(), Log: h.log}, install.OrNil(),
 		api.Options{DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()), Health: state.Look, InFlight: &h.inFlight})
 }
 
-// installation returns the operation that installs; one that only gives hints where nothing can be installed.
-func (h *Handler) installation(rt *runtime, cfg pool.Config, log *zap.Logger) (*operation.Installs, error) {
+// installation returns the operation that installs; one that only gives hints where nothing can be installed. key is "", or that
+// of a reference which the caller owns.
+func (h *Handler) installation(rt *runtime, cfg pool.Config) (install *operation.Installs, key string, err error) {
 	if cfg.PackagesDir == "" {
-		return &operation.Installs{}, nil
+		return &operation.Installs{}, "", nil
 	}
-	settings := h.Packages.installSettings()
-	rules, err := h.Packages.policy()
-	if err != nil {
-		return nil, err
-	}
-	return &operation.Installs{On: rt.installs, Policy: rules, Rate: rt.rate(settings.Rate, settings.RateWindow), Settings: settings, Log: log}, nil
+	return loadInstalls(rt, h.runtimeKey, h.Packages, h.log)
 }
 
 // shownLimits says what one execution may use.
@@ -259,16 +257,16 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 	}
 	standard, most := h.executeTimeouts()
 	key := h.runtimeKey + string(own)
-	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) (*mcpserver.Front, error) {
-		install, err := h.installation(rt, cfg, log)
+	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) (*mcpserver.Front, string, error) {
+		install, installsKey, err := h.installation(rt, cfg)
 		if err != nil {
-			return nil, err
+			return nil, "", err
 		}
 		return mcpserver.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes, Packages: install.Hints(), Log: log}, mcpserver.Options{
 			Install: install.OrNil(),
 			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()),
 			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,
-		}), nil
+		}), installsKey, nil
 	})
 	if err != nil {
 		return nil, err
@@ -401,11 +399,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 
 // Cleanup gives back what Provision got. It is right after any part of Provision, and twice.
 func (h *Handler) Cleanup() error {
-	runtimeKey, frontKey := h.runtimeKey, h.frontKey
-	h.runtimeKey, h.frontKey = "", ""
+	runtimeKey, frontKey, installsKey := h.runtimeKey, h.frontKey, h.installsKey
+	h.runtimeKey, h.frontKey, h.installsKey = "", "", ""
 	if caddy.Exiting() || h.routes == nil {
 		h.jupyter.Close()
-		return release(runtimeKey, frontKey)
+		return release(runtimeKey, frontKey, installsKey)
 	}
 	if runtimeKey == "" {
 		return nil
@@ -414,7 +412,7 @@ func (h *Handler) Cleanup() error {
 	go func() {
 		h.settle()
 		h.jupyter.Close()
-		if err := release(runtimeKey, frontKey); err != nil {
+		if err := release(runtimeKey, frontKey, installsKey); err != nil {
 			h.log.Error("retiring a configuration", zap.Error(err))
 		}
 	}()
@@ -434,10 +432,15 @@ func (h *Handler) settle() {
 	}
 }
 
-func release(runtimeKey, frontKey string) error {
+// release gives back what is not "": the runtime last, as the others need it.
+func release(runtimeKey, frontKey, installsKey string) error {
 	var errs []error
 	if frontKey != "" {
 		_, err := fronts.Delete(frontKey)
+		errs = append(errs, err)
+	}
+	if installsKey != "" {
+		_, err := installers.Delete(installsKey)
 		errs = append(errs, err)
 	}
 	if runtimeKey != "" {

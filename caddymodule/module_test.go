@@ -3,9 +3,11 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -171,6 +173,44 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	waitUntil(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 0 })
 }
 
+// Handlers and MCP fronts with the same settings of packages on one pool have one index, which ends with the last of them.
+func TestInstallersAreShared(t *testing.T) {
+	t.Parallel()
+	needPython(t)
+	base := strings.Replace(smallPool("installers"), `{"iso`, `{"packages":{"data_dir":"`+t.TempDir()+`"%s},"iso`, 1)
+	var handlers []*Handler
+	for _, more := range []string{"", `,"rate":10`, `,"trust":["x"]`} { // the second says the default
+		h, err := provision(t, fmt.Sprintf(base, more)+`,"limits":{"request_body":`+strconv.Itoa(4096+len(more))+`}}`)
+		if err != nil {
+			t.Fatal(err)
+		}
+		handlers = append(handlers, h)
+	}
+	first, second, other := handlers[0], handlers[1], handlers[2]
+	if first.installsKey == "" || first.installsKey != second.installsKey || first.installsKey == other.installsKey || first.runtimeKey != other.runtimeKey {
+		t.Errorf("the keys are %q, %q and %q", first.installsKey, second.installsKey, other.installsKey)
+	}
+	key, otherKey, dir := first.installsKey, other.installsKey, first.Packages.DataDir
+	if n := references(installers, key); n != 4 {
+		t.Errorf("got %d references, want 4: two handlers' and their fronts'", n)
+	}
+	if n := references(admitted, dir); n != 1 {
+		t.Errorf("got %d references to the counts, want that of the pool", n)
+	}
+	if err := first.Cleanup(); err != nil {
+		t.Fatal(err)
+	}
+	waitUntil(t, "the second's are left", func() bool { return references(installers, key) == 2 && references(installers, otherKey) == 2 })
+	for _, h := range handlers[1:] {
+		if err := h.Cleanup(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waitUntil(t, "none is left", func() bool {
+		return references(installers, key) == 0 && references(installers, otherKey) == 0 && references(admitted, dir) == 0
+	})
+}
+
 // A Provision that fails must not drop the reference of a handler that has the same key.
 func TestCleanupAfterFailedProvision(t *testing.T) {
 	t.Parallel()
@@ -201,7 +241,7 @@ func TestMCPOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := release(h.runtimeKey, h.frontKey); err != nil {
+		if err := release(h.runtimeKey, h.frontKey, h.installsKey); err != nil {
 			t.Error(err)
 		}
 	}()

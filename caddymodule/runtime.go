@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -28,8 +29,7 @@ var (
 	fronts   = caddy.NewUsagePool() // of *sharedFront, by all settings
 )
 
-// runtime is a pool with its log, and with the counts of who has installed how much, which both surfaces share and a reload
-// keeps.
+// runtime is a pool with its log, and with what all surfaces count together and a reload keeps.
 type runtime struct {
 	pool     *pool.Pool
 	installs *install.Installs
@@ -37,8 +37,10 @@ type runtime struct {
 	places   *jupyter.Slots // of kernels' processes
 	started  time.Time
 
+	admissions *policy.Admissions // of who installs
+	admittedBy string             // their key, to be given back
+
 	mu     sync.Mutex
-	rates  map[rateKey]*policy.Rate
 	held   *edge.Bodies // of bounds
 	bounds bodyBounds
 }
@@ -57,22 +59,6 @@ func (rt *runtime) bodies(bounds bodyBounds) *edge.Bodies {
 		rt.held, rt.bounds = edge.NewBodies(bounds.one, bounds.all, bounds.within), bounds
 	}
 	return rt.held
-}
-
-type rateKey struct {
-	limit  int
-	window time.Duration
-}
-
-// rate returns the counts for a limit.
-func (rt *runtime) rate(limit int, window time.Duration) *policy.Rate {
-	rt.mu.Lock()
-	defer rt.mu.Unlock()
-	key := rateKey{limit, window}
-	if rt.rates[key] == nil {
-		rt.rates = map[rateKey]*policy.Rate{key: policy.NewRate(limit, window, maxRateClients, time.Now)}
-	}
-	return rt.rates[key]
 }
 
 // loadRuntime returns the runtime for cfg, and starts it when no handler has it yet. Its caller owns one reference
@@ -94,6 +80,14 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 		if rt.pool, err = pool.New(ctx, cfg); err != nil {
 			return nil, err //nolint:wrapcheck // a sentence for the operator
 		}
+		rt.admittedBy = cfg.PackagesDir
+		counts, _, err := admitted.LoadOrNew(rt.admittedBy, func() (caddy.Destructor, error) {
+			return &sharedAdmissions{policy.NewAdmissions(maxRateClients, time.Now)}, nil
+		})
+		if err != nil {
+			return nil, errors.Join(err, rt.pool.Close())
+		}
+		rt.admissions = counts.(*sharedAdmissions).Admissions
 		rt.installs = install.New(rt.pool.InstallHost())
 		metrics.Sandbox.Pools.Add(rt.pool)
 		return rt, nil
@@ -110,20 +104,23 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 func (rt *runtime) Destruct() error {
 	defer metrics.Sandbox.Pools.Remove(rt.pool)
 	rt.installs.Close()
-	return rt.pool.Close() //nolint:wrapcheck // names itself
+	err := rt.pool.Close()
+	_, counted := admitted.Delete(rt.admittedBy)
+	return errors.Join(err, counted)
 }
 
 // sharedFront is an MCP front with the reference to the runtime that its calls need: a front can outlive the handler
 // that made it.
 type sharedFront struct {
 	*mcpserver.Front
-	log        *liveCore
-	runtimeKey string
+	log         *liveCore
+	runtimeKey  string
+	installsKey string // "" without a reference to give back
 }
 
 // loadFront returns the front for key, and makes it when no handler has it yet. Its caller owns one reference under
 // key, and must own one under runtimeKey while it calls.
-func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (*mcpserver.Front, error)) (*sharedFront, error) {
+func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (front *mcpserver.Front, installsKey string, err error)) (*sharedFront, error) {
 	value, _, err := fronts.LoadOrNew(key, func() (caddy.Destructor, error) {
 		held, _, err := runtimes.LoadOrNew(runtimeKey, func() (caddy.Destructor, error) {
 			return nil, fmt.Errorf("bug: the pool of an MCP front is not there")
@@ -132,12 +129,12 @@ func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtim
 			return nil, err
 		}
 		log := newLiveCore(logger)
-		front, err := build(held.(*runtime), zap.New(log))
+		front, installsKey, err := build(held.(*runtime), zap.New(log))
 		if err != nil {
 			_, _ = runtimes.Delete(runtimeKey) //nolint:errcheck // the handler has it, too
 			return nil, err
 		}
-		return &sharedFront{Front: front, log: log, runtimeKey: runtimeKey}, nil
+		return &sharedFront{Front: front, log: log, runtimeKey: runtimeKey, installsKey: installsKey}, nil
 	})
 	if err != nil {
 		return nil, err //nolint:wrapcheck // names itself
@@ -150,8 +147,7 @@ func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtim
 // Destruct ends every MCP session and gives the runtime back.
 func (f *sharedFront) Destruct() error {
 	f.Close()
-	_, err := runtimes.Delete(f.runtimeKey)
-	return err //nolint:wrapcheck // names itself
+	return release(f.runtimeKey, "", f.installsKey)
 }
 
 var (

@@ -165,12 +165,10 @@ type settingsError struct{ error }
 
 // indexOf returns the index that the configuration names, or that pip is configured to use.
 func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
-	i.mu.Lock()
-	defer i.mu.Unlock()
-	if i.index != nil {
-		return i.index, nil
+	if index := i.known(); index != nil {
+		return index, nil
 	}
-	config, err := i.On.PipConfig(ctx)
+	config, err := i.On.PipConfig(ctx) // which may take long, so nobody waits for a lock
 	if errors.Is(err, install.ErrNoPip) {
 		return nil, &settingsError{err}
 	}
@@ -180,12 +178,31 @@ func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
 	if i.Settings.Index != "" {
 		config.IndexURL, config.ExtraIndexURLs, config.FindLinks, config.NoIndex = i.Settings.Index, nil, nil, false
 	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if i.index != nil {
+		return i.index, nil
+	}
 	index, err := packages.NewIndex(config, packages.IndexOptions{ExtraHosts: i.Settings.Hosts, UserAgent: "caddy-python-sandbox/" + Version(), Logger: slog.New(zapslog.NewHandler(i.Log.Core()))})
 	if err != nil {
 		return nil, &settingsError{fmt.Errorf("the package index cannot be used: %w", err)}
 	}
 	i.index = index
 	return index, nil
+}
+
+// known returns the index, or nil as long as nobody has asked for it.
+func (i *Installs) known() *packages.Index {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	return i.index
+}
+
+// Close lets go of connections to the index. Installs that are under way go on.
+func (i *Installs) Close() {
+	if index := i.known(); index != nil {
+		index.Close()
+	}
 }
 
 func installOutputOf(r install.Result) InstallOutput {
