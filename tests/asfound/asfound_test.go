@@ -61,6 +61,11 @@ func TestDevicesAndMountsAreLookedAt(t *testing.T) {
 	if tmp := now.entries["/tmp"]; !strings.HasPrefix(tmp, "dtrwxrwxrwx, owner ") {
 		t.Errorf("/tmp is %s, and everybody should be able to write to it: chmod 1777 /tmp", tmp)
 	}
+	for path := range now.entries {
+		if strings.HasPrefix(path, "/proc/") || strings.HasPrefix(path, "/tmp/") || strings.HasPrefix(path, "/dev/pts/") || strings.Count(path, "/") > depth {
+			t.Fatalf("%s is looked at", path)
+		}
+	}
 	if !now.mounts["/proc"] {
 		t.Errorf("/proc is not among the mounts %v", now.mounts)
 	}

@@ -26,7 +26,7 @@ type state struct {
 func look(root string) (state, error) {
 	s := state{entries: map[string]string{}, mounts: map[string]bool{}}
 	err := filepath.WalkDir(root, func(path string, d fs.DirEntry, err error) error {
-		below := strings.TrimPrefix(path, filepath.Clean(root))
+		below := "/" + strings.TrimPrefix(strings.TrimPrefix(path, filepath.Clean(root)), "/")
 		switch {
 		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 			return nil // it is gone meanwhile, or nothing that this user could change
