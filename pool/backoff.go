@@ -5,18 +5,19 @@ import (
 	"time"
 )
 
-// backoff spaces the tries of one thing that fails: the first comes soon, each later one after twice the time, up to longest. What
-// it stands for is all that it holds back. The zero value lets everything be tried at once. Not safe for concurrent use.
+// backoff spaces out the attempts at something that keeps failing: after the first failure the next attempt waits for first, after
+// each further one twice as long, up to longest. Set both fields before the first fail. Until then nothing waits. Not safe for
+// concurrent use.
 type backoff struct {
 	first, longest time.Duration
 
 	failures int       // in a row
-	failed   time.Time // the last of them
-	until    time.Time // no try before
+	failed   time.Time // when the last of them was
+	until    time.Time // no attempt before this time; zero for no wait
 }
 
-// fail takes a failure, and returns how long the next try waits. A part of that is chance, so that what failed together is not
-// tried together.
+// fail records a failure, and returns how long the next attempt is to wait. Up to half of the wait is random, so that things which
+// failed at the same time are not tried again at the same time.
 func (b *backoff) fail() time.Duration {
 	wait := min(b.longest, b.first<<min(b.failures, 16))
 	wait = wait/2 + rand.N(wait/2+1) //nolint:gosec // it spreads tries; no secret depends on it
@@ -29,7 +30,7 @@ func (b *backoff) fail() time.Duration {
 // succeed forgets the failures.
 func (b *backoff) succeed() { b.failures, b.until = 0, time.Time{} }
 
-// wait is how long the next try waits; 0 or less when it does not.
+// wait returns how long the next attempt still has to wait; 0 or less when it need not.
 func (b *backoff) wait() time.Duration {
 	if b.until.IsZero() {
 		return 0
@@ -40,14 +41,14 @@ func (b *backoff) wait() time.Duration {
 // logInterval is how often the same kind of failure is logged at most. What fails several times a second would fill a disk.
 const logInterval = 10 * time.Second
 
-// rarely lets one message in logInterval through, and counts the others. The zero value lets the first one through. Not safe for
-// concurrent use.
+// rarely allows one log message per logInterval, and counts those that it suppresses. The zero value allows the first one. Not safe
+// for concurrent use.
 type rarely struct {
 	next time.Time
 	held int
 }
 
-// allow says whether to log now, and how many were not logged since the last one.
+// allow says whether to log now, and how many messages were suppressed since the last one that was allowed.
 func (r *rarely) allow() (held int, ok bool) {
 	now := time.Now()
 	if now.Before(r.next) {

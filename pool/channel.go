@@ -10,17 +10,22 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// channel is our end of the socket that a worker has until it runs user code; closedChannel is one that is not open. It is a bare
-// descriptor, and for one goroutine at a time, until pollable is called for whoever has to wait: the runtime's poller would wake us
-// for all that a worker says to nobody. After that it may be closed at any time. What is asked of a closed channel fails.
+// channel is Caddy's end of the socket over which a worker reports that it is ready and gets its request. The worker closes the
+// other end before it runs user code.
+//
+// It begins as a bare descriptor, since the runtime's poller would wake a thread for each message, whether or not a goroutine waits
+// for it. In this form one goroutine at a time may use it. Once a caller has to wait, pollable makes an os.File of it; from then on
+// other goroutines may close it at any time. Reading, writing and closeWrite fail on a closed channel.
 type channel struct {
-	fd   int      // -1 for none; 0 is a descriptor like any other, and Caddy's own where it has a standard input
-	file *os.File // owns the descriptor, once there is one
+	fd   int      // -1 for none, since 0 is a valid descriptor
+	file *os.File // nil until pollable; then it owns the descriptor
 }
 
+// closedChannel is a channel without a descriptor.
 func closedChannel() channel { return channel{fd: -1} }
 
-// newChannel returns our end, and the worker's.
+// newChannel makes the socket and returns Caddy's end, and the descriptor of the worker's end, -1 when there is none. The caller closes
+// both, also when err is not nil.
 func newChannel() (c channel, theirs int, err error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -28,25 +33,25 @@ func newChannel() (c channel, theirs int, err error) {
 	}
 	c.fd = pair[0]
 	if _, err = unix.FcntlInt(uintptr(c.fd), unix.F_SETFL, unix.O_RDWR|unix.O_NONBLOCK); err == nil {
-		// The kernel itself then says who wrote what comes (unix(7)).
+		// The kernel then adds the sender's pid to each message (unix(7)).
 		err = unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_PASSCRED, 1)
 	}
 	return c, pair[1], err
 }
 
-// pollable leaves the waiting to the runtime.
+// pollable hands the descriptor to the runtime's poller, so that a goroutine can wait for it with a deadline.
 func (c *channel) pollable() *os.File {
 	if c.file == nil && c.fd >= 0 {
 		c.file = os.NewFile(uintptr(c.fd), "channel")
 	}
-	return c.file // nil, which refuses everything, of a channel that was closed
+	return c.file // nil when the channel was closed; the methods of a nil os.File fail
 }
 
-// isClosed says whether there is no descriptor any more. One that the runtime's poller has may be closed by others meanwhile, and
-// its file then says so itself.
+// isClosed says whether there was never a descriptor, or it was closed before pollable. After pollable it returns false: the file's own
+// methods fail once it is closed.
 func (c *channel) isClosed() bool { return c.file == nil && c.fd < 0 }
 
-// write sends text, and waits for as long as bootTimeout where the socket's buffer does not hold it.
+// write sends text. When the socket's buffer is full it waits, up to bootTimeout.
 func (c *channel) write(text string) error {
 	if c.isClosed() {
 		return os.ErrClosed
@@ -61,14 +66,15 @@ func (c *channel) write(text string) error {
 		}
 		text = text[max(n, 0):]
 	}
-	if len(text) > 1<<14 || c.file == nil { // less fits into an empty buffer
+	if len(text) > 1<<14 || c.file == nil { // a shorter text fits into an empty buffer and needs no deadline
 		_ = c.pollable().SetWriteDeadline(time.Now().Add(bootTimeout))
 	}
 	_, err := io.WriteString(c.pollable(), text)
 	return err
 }
 
-// read waits until deadline for what the worker says, and returns the sender's pid as we see it, or 0. EOF is io.EOF.
+// read waits until deadline for bytes from the worker. pid is the sender's in Caddy's pid namespace, 0 when the kernel gave none. At end
+// of file err is io.EOF.
 func (c *channel) read(into []byte, deadline time.Time) (n int, pid int32, err error) {
 	if c.isClosed() {
 		return 0, 0, os.ErrClosed
@@ -91,7 +97,7 @@ func (c *channel) read(into []byte, deadline time.Time) (n int, pid int32, err e
 	return n, pid, errors.Join(err, failed)
 }
 
-// receive reads what lies in the channel, and the credentials that come with it.
+// receive reads what has arrived, and the pid that the kernel has added, without waiting.
 func receive(fd int, into []byte) (n int, pid int32, err error) {
 	oob := make([]byte, unix.CmsgSpace(unix.SizeofUcred))
 	var oobn int
@@ -112,7 +118,7 @@ func receive(fd int, into []byte) (n int, pid int32, err error) {
 	return n, pid, nil
 }
 
-// closeWrite ends what the worker reads.
+// closeWrite gives the worker end of file, and leaves the channel open for reading.
 func (c *channel) closeWrite() (err error) {
 	if c.file == nil {
 		if c.fd < 0 {
@@ -124,7 +130,8 @@ func (c *channel) closeWrite() (err error) {
 	if err != nil {
 		return err
 	}
-	// By the file, whose descriptor is not closed, and so not another's, meanwhile.
+	// Through the file, which keeps its descriptor open during the call. Otherwise another goroutine could close it, and the number
+	// could be reused.
 	if refused := raw.Control(func(fd uintptr) { err = unix.Shutdown(int(fd), unix.SHUT_WR) }); refused != nil {
 		return refused
 	}

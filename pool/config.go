@@ -16,13 +16,13 @@ type Isolation string
 const (
 	// IsolationStrict starts only when every guarantee is held by a layer. The default.
 	IsolationStrict Isolation = "strict"
-	// IsolationBestEffort takes the layers that the system offers and says what is missing.
+	// IsolationBestEffort uses the layers that the system offers, and logs which guarantees no layer holds.
 	IsolationBestEffort Isolation = "best_effort"
 	// IsolationNone takes no namespaces, for development on systems that have none.
 	IsolationNone Isolation = "none"
 )
 
-// Config is what shapes the processes of a pool. The zero value of a field stands for the default that its comment
+// Config says how many processes a pool has, and what each may do. The zero value of a field stands for the default that its comment
 // names; Normalize fills the defaults in and refuses what cannot work.
 type Config struct {
 	// Python is the interpreter: a path, or a name that is looked up on PATH. Default: "python3". Shims (pyenv and
@@ -75,7 +75,8 @@ type Config struct {
 
 const mib = 1 << 20
 
-// Normalize returns a copy with every default filled in, or an error that names the word at fault and the remedy.
+// Normalize returns a copy with every default filled in, or an error that names the word of the configuration
+// at fault and the remedy.
 func (c Config) Normalize() (Config, error) {
 	cores := runtime.NumCPU()
 	c.Python = cmp.Or(c.Python, "python3")

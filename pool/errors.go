@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Errors of Execute. What user code did is a Result; these are the pool's or the caller's. A context's own error is
-// returned as it is when the caller gives up.
+// Errors of Execute. They are about the pool or the request; a failure of user code is not an error but a Result. When the caller's
+// context ends first, Execute returns the context's own error.
 var (
 	// ErrQueueFull means that Config.Queue requests were waiting already.
 	ErrQueueFull = errors.New("the queue is full")
@@ -14,17 +14,19 @@ var (
 	ErrAcquireTimeout = errors.New("no worker became free in time")
 	// ErrClosed means that the pool is draining or closed.
 	ErrClosed = errors.New("the pool is shutting down")
-	// ErrNotStarted means that workers could not be started for the code, so that nothing of it ran. What it wraps says why.
+	// ErrNotStarted means that no worker could be started, so none of the code ran. The error that it wraps says why.
 	ErrNotStarted = errors.New("no worker could be started for the code, and nothing of it ran")
-	// ErrWorkerLost means that the worker ended through no fault of its code, such as the death of its template, when that may have run.
+	// ErrWorkerLost means that the worker was lost through no fault of its code, for example because its template died. Some of the
+	// code may have run.
 	ErrWorkerLost = errors.New("the worker was lost while the code ran")
 )
 
-// PackagesDirError means that programs could not read what is installed in Config.PackagesDir: they have another id than
-// Caddy, and no root of their own.
+// PackagesDirError means that user code could not read packages in Config.PackagesDir: Caddy is root and there are no namespaces, so
+// programs run as another user, who may not enter the directory.
 type PackagesDirError struct {
+	// Dir is Config.PackagesDir.
 	Dir string
-	// Closed is Dir or a directory above it.
+	// Closed is the first directory on the way to Dir, or Dir itself, that other users may not enter.
 	Closed string
 }
 

@@ -7,15 +7,15 @@ import (
 	"time"
 )
 
-// handOvers bounds how many workers a request is given, one after the other, because the one it got could not be made or had died
-// while it was parked.
+// handOvers is how many workers a request is given at most, one after the other, when a worker could not be started or had died while
+// it was parked. A lane that has left (errLaneLeft) does not count.
 const handOvers = 3
 
 // Execute runs req in a fresh worker. The error is nil whenever the code ran, whatever it did; otherwise it is one of
 // this package's errors, or ctx's when the caller gave up, in which case the worker has ended.
 func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 	queued := time.Now()
-	var wait time.Duration // until the worker that ran the code had it, or was to have it
+	var wait time.Duration // from the call until the request got its last worker
 	acquired := sync.OnceFunc(func() { p.cfg.Metrics.Acquired(wait) })
 	defer acquired()
 	again := false
@@ -34,18 +34,18 @@ func (p *Pool) Execute(ctx context.Context, req Request) (Result, error) {
 			if !errors.Is(err, errLaneLeft) {
 				try++
 			}
-			continue // nothing of it ran
+			continue // none of the code ran, so another worker may have it
 		}
 		result.Usage.QueueTime = wait
 		return result, err
 	}
 }
 
-// errLaneLeft is the reason for which a run was not started whose lane went instead of making its worker, as it may.
+// errLaneLeft is why a run was not started when its lane ended itself ("leave") before it read that it should fork the worker.
 var errLaneLeft = errors.New("its lane left")
 
-// acquire leases a worker, waiting for it in FIFO order, or as the first where the caller has waited before. On success it
-// has added one to p.running.
+// acquire leases a worker. Callers wait in FIFO order; one that calls again, because its first worker failed, goes to the front and is
+// not refused by a full queue. On success acquire has added one to p.running, and the caller must call Done.
 func (p *Pool) acquire(ctx context.Context, again bool) (*worker, error) {
 	p.mu.Lock()
 	if p.closed {
@@ -90,7 +90,7 @@ func (p *Pool) acquire(ctx context.Context, again bool) (*worker, error) {
 	p.mu.Lock()
 	select {
 	case w, ok := <-me.worker:
-		// It came while we gave up. A worker that was leased is not put back, so it is used or ended.
+		// A worker was leased to this request while it gave up. A leased worker never goes back to the idle ones: it is used or ended.
 		p.mu.Unlock()
 		if ok && ctx.Err() == nil {
 			return w, nil

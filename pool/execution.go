@@ -12,20 +12,22 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// shortRun is how long a run's output may wait in its pipes, which hold 64 KiB: a program that is over by then has cost no
-// wake-up of ours. One that fills a pipe sooner waits for us that long, once.
+// shortRun is how long after its start a run's output is first read. Pipes hold 64 KiB until then, and a program that ends sooner costs
+// no wake-up for its output. A program that fills a pipe sooner is blocked until then, once.
 const shortRun = 3 * time.Millisecond
 
-// forkingTime is how long a worker that is forked for a request counts as being forked, and its output may wait, unless its run is
-// over before. After a shorter time a busy machine would begin to fork the next ones while the first are not done, and slow all of them.
+// forkingTime replaces shortRun for a worker that is forked for a request that already has it. Until then, or until its run ends, the
+// worker counts as being forked. With a shorter time a busy machine would begin further forks before the first are done, which slows
+// all of them.
 const forkingTime = 8 * time.Millisecond
 
-// readyGrace is how long the end of a run waits for a worker that is still being forked, so that it can be ended by itself. After
-// that its lane is ended with it: neither a time limit nor a caller who leaves waits for a lane that hangs.
+// readyGrace is how long a run that is to be ended waits for a worker that is still being forked: once the worker is ready, its pid is
+// known and it can be killed alone. After readyGrace its lane is killed with it, so that a lane that hangs delays neither the time
+// limit nor a cancellation.
 const readyGrace = 250 * time.Millisecond
 
-// execution is one run of a request in the worker that was leased for it. Its goroutines, in streams, end when the worker has
-// and the run is collected.
+// execution is one run of a request in the worker that was leased for it. The WaitGroup streams has its goroutines, which end when the
+// worker has ended and collect is called.
 type execution struct {
 	pool    *Pool
 	worker  *worker
@@ -33,15 +35,15 @@ type execution struct {
 	begin   time.Time
 
 	stdout, stderr *capture
-	out, errs      *os.File     // the pipes, once the run is no longer a short one
+	out, errs      *os.File     // the pipes of standard output and standard error; nil until read
 	unasked        atomic.Int64 // bytes of output since the run began, or since the last piece of input
 	streams        sync.WaitGroup
 	stopFeeding    func()
-	ready          chan struct{} // closed once awaitReady has returned, where that is waited for while the run goes on
+	ready          chan struct{} // made by watchReady, and closed once awaitReady has returned; nil before
 }
 
-// run gives the request to a leased worker and waits for the end of both. It calls given once the worker has the code. started says
-// whether some of that may have run; if not, the error says why.
+// run gives the request to a leased worker and waits until the worker has ended. It calls given once the worker has the code. started
+// says whether some of the code may have run; if not, the error says why.
 func (p *Pool) run(ctx context.Context, w *worker, req Request, given func()) (result Result, started bool, err error) {
 	defer w.closePipes()
 	e := &execution{pool: p, worker: w, request: req, stdout: newCapture(p.cfg.Output), stderr: newCapture(p.cfg.Output)}
@@ -63,31 +65,31 @@ func (p *Pool) run(ctx context.Context, w *worker, req Request, given func()) (r
 	}
 	err = e.fill(&result)
 	if w.reason == ReasonCancelled {
-		err = context.Cause(ctx) // also where its lane had to be ended with it
+		err = context.Cause(ctx) // rather than ErrWorkerLost, which outcome returns when the lane had to be killed too
 	}
 	return result, true, err
 }
 
-// feed begins to write to standard input what comes for it.
+// feed starts the goroutine that writes the request's Input to standard input.
 func (e *execution) feed() {
 	w := e.worker
 	w.session.Store(true)
 	stdin := take(&w.stdin)
 	e.streams.Go(func() { feed(stdin, e.request.Input, w.dead, func() { e.unasked.Store(0) }) })
-	// A process that has escaped may hold the other end of the pipe, full, and nobody reads it.
+	// A process that outlives the worker may hold the read end of a full pipe without reading. The deadline ends the write.
 	e.stopFeeding = func() { _ = stdin.SetWriteDeadline(time.Now()) }
 }
 
-// await returns when the worker has ended, and sees to that when its time is over or ctx is.
+// await returns when the worker has ended. It ends the worker when the time limit is over or ctx is done.
 func (e *execution) await(ctx context.Context) {
 	readAfter := shortRun
 	switch {
 	case e.request.Input != nil:
-		readAfter = 0 // somebody waits for what it writes
+		readAfter = 0 // a client waits for the output of a session
 	case e.worker.awaitReady != nil:
 		readAfter = forkingTime
 	}
-	alarm := time.NewTimer(min(readAfter, e.request.Timeout)) // first for when output is read, then for the time limit
+	alarm := time.NewTimer(min(readAfter, e.request.Timeout)) // fires first to start reading, then at the time limit
 	defer alarm.Stop()
 	for interrupt := e.request.Interrupt; ; {
 		select {
@@ -113,7 +115,7 @@ func (e *execution) await(ctx context.Context) {
 	}
 }
 
-// end ends the worker for a reason, and returns when it has ended.
+// end kills the worker, records the reason, and returns when the worker is dead.
 func (e *execution) end(reason Reason) {
 	w := e.worker
 	if w.awaitReady != nil {
@@ -127,21 +129,21 @@ func (e *execution) end(reason Reason) {
 		}
 	}
 	e.pool.end(w, reason)
-	<-w.dead // endWorker sees to it
+	<-w.dead // endWorker makes sure of it, within killGrace
 	if e.ready != nil {
-		w.channel.close() // what the worker has said does not matter any more, and somebody else may hold its end
+		w.channel.close() // ends watchReady, even where another process still holds the worker's end
 	}
 }
 
-// watchReady waits, beside the run, until the worker of a request that had it before it was forked is ready, and ends it if it does
-// not get so.
+// watchReady starts, once, a goroutine that waits until a worker that is forked for this request is ready. If the worker fails to boot,
+// the goroutine ends it.
 func (e *execution) watchReady() {
 	if e.ready != nil {
 		return
 	}
 	e.ready = make(chan struct{})
 	w := e.worker
-	w.channel.pollable() // from here on it can be closed while somebody reads
+	w.channel.pollable() // so that it can be closed while the goroutine reads
 	e.streams.Go(func() {
 		defer close(e.ready)
 		if w.awaitReady() != nil {
@@ -150,7 +152,7 @@ func (e *execution) watchReady() {
 	})
 }
 
-// read begins to read output while the run goes on, as a run that is not a short one needs.
+// read starts to read output while the run goes on: the run has lasted longer than shortRun.
 func (e *execution) read() {
 	p, w := e.pool, e.worker
 	if w.awaitReady != nil {
@@ -163,8 +165,8 @@ func (e *execution) read() {
 	e.streams.Go(func() { drain(e.errs, e.stderr, &e.unasked, p.cfg.OutputKill, over) })
 }
 
-// collect takes what lies in the pipes of a worker that has ended, and ends what was begun for it. Others may still hold the
-// other ends, what the lane is about to end or what has escaped, and nobody waits for these.
+// collect reads what is left in the pipes of a worker that has ended, and ends the goroutines in streams. It does not wait for end of
+// file: processes that the worker started may still hold the write ends until the lane kills them.
 func (e *execution) collect() {
 	if e.stopFeeding != nil {
 		e.stopFeeding()
@@ -184,8 +186,9 @@ func (e *execution) collect() {
 	_ = e.errs.Close()
 }
 
-// readyError says why a worker that was forked for its request never was ready. It is nil when it was, and when it was ended for
-// another reason. It also counts the ends of such workers, which are not known before.
+// readyError says why a worker that was forked for this request never became ready. It is nil when the worker did, and when it was
+// ended for another reason. Only here is it known whether such a worker was served or failed to boot, so its end is counted here and
+// not in exitedLocked.
 func (e *execution) readyError() error {
 	p, w := e.pool, e.worker
 	if w.awaitReady == nil {
@@ -206,7 +209,7 @@ func (e *execution) readyError() error {
 	}
 	p.bootFailed(w, err)
 	if errors.Is(err, process.ErrProtocol) {
-		return fmt.Errorf("%w: %w", ErrWorkerLost, err) // a process of which we know that little may have run the code
+		return fmt.Errorf("%w: %w", ErrWorkerLost, err) // its ready message is not to be believed, so the code may have run
 	}
 	return p.notStarted(w, err)
 }
@@ -229,13 +232,13 @@ func (e *execution) fill(r *Result) (err error) {
 	return err
 }
 
-// start gives a worker its request, and makes it first where that is still to be done.
+// start sends the worker its request. A worker that was leased before it was forked is forked first.
 func (e *execution) start() error {
 	p, w, req := e.pool, e.worker, e.request
 	if w.awaitReady != nil {
 		theirs, err := w.open()
 		if err != nil {
-			p.takeBack(w) // its lane knows nothing of it, and serves others
+			p.takeBack(w) // the lane was not asked yet, so it can serve others
 			return err
 		}
 		if err := w.ask("work", theirs, p.processLimit()); err != nil {
@@ -246,10 +249,11 @@ func (e *execution) start() error {
 	if err := w.start(req); err != nil || w.awaitReady == nil || req.Input == nil {
 		return err
 	}
-	return w.awaitReady() // before the first input is taken: should this worker fail, another one could not have it again
+	// A session takes input only after its worker is ready: if the worker fails before, another one can still get all of the input.
+	return w.awaitReady()
 }
 
-// notStarted is what the request of a worker is told that ended without it.
+// notStarted returns the error for a request whose worker ended before it had the code.
 func (p *Pool) notStarted(w *worker, reason error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()

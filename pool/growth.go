@@ -8,8 +8,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// growLocked starts a lane, unless enough are under way: on the template that has the fewest, of those whose last ones did not
-// fail just now. What fails in one template holds back neither another one nor the lanes that are there.
+// growLocked starts a lane, unless missing lanes are starting already, and says whether it did. It picks the template with the fewest
+// lanes among those whose backoff is over. The backoff of one template delays neither the other templates nor the lanes that exist.
 func (p *Pool) growLocked(set *workerSet, missing int) bool {
 	if set.laneStarts >= missing {
 		return false
@@ -38,7 +38,7 @@ func (p *Pool) growLocked(set *workerSet, missing int) bool {
 		if retry > 0 {
 			p.forkLaterLocked(set, retry)
 		}
-		return false // without a template there is a supervisor that refills
+		return false // when all templates are down, supervise refills once one is up
 	}
 	set.laneStarts++
 	p.background.Add(1)
@@ -70,7 +70,7 @@ func (p *Pool) grow(set *workerSet, t *template) {
 	p.mu.Lock()
 	set.laneStarts--
 	if err != nil {
-		if !p.closed && !set.retired && !errors.Is(err, process.ErrGone) { // then its supervisor refills
+		if !p.closed && !set.retired && !errors.Is(err, process.ErrGone) { // when the template is gone, supervise refills
 			p.growthFailedLocked(t, err)
 			p.refillLocked(set)
 		}
@@ -90,13 +90,13 @@ func (p *Pool) grow(set *workerSet, t *template) {
 	p.mu.Unlock()
 }
 
-// growthFailedLocked holds back the next lane of a template after one that could not be started, or made no worker.
+// growthFailedLocked delays the next lane of a template after a lane could not be started, or its worker failed to boot.
 func (p *Pool) growthFailedLocked(t *template, err error) {
 	set := t.set
 	t.growth.fail()
 	p.logFailureLocked(set, err)
 	if errors.Is(err, errLaneTimeout) && p.lanesByTemplateLocked()[t] == 0 {
-		_ = t.Cmd.Process.Kill() // nobody loses anything by it, and its supervisor starts another
+		_ = t.Cmd.Process.Kill() // it has no lanes to lose; supervise starts another template
 	}
 	for _, t := range set.templates {
 		if t != nil && t.growth.failures < 3 {
@@ -106,8 +106,8 @@ func (p *Pool) growthFailedLocked(t *template, err error) {
 	set.announce(err)
 }
 
-// madeLocked is called when a lane has made a worker. If it is younger than its template's last failure, lanes can be started
-// again; that older ones make workers says nothing of that.
+// madeLocked records that a lane has started a worker. If the lane was started after its template's last failure, the template can start
+// lanes again and its backoff ends. A worker from an older lane does not show that.
 func (l *lane) madeLocked() {
 	l.made++
 	if g := &l.template.growth; g.failures > 0 && l.since.After(g.failed) {
@@ -115,7 +115,7 @@ func (l *lane) madeLocked() {
 	}
 }
 
-// failingLocked says whether nothing can be forked at the moment.
+// failingLocked says whether no worker can be started at the moment: Caddy cannot make pipes, or the last lane of every template failed.
 func (set *workerSet) failingLocked() bool {
 	if set.pipes.failures > 0 {
 		return true
@@ -128,7 +128,7 @@ func (set *workerSet) failingLocked() bool {
 	return true
 }
 
-// servesLocked says whether there is a lane that makes workers for requests.
+// servesLocked says whether a lane of the current set has started a worker, and is still there.
 func (p *Pool) servesLocked() bool {
 	for l := range p.lanes {
 		if l.made > 0 && l.set() == p.current {
@@ -138,8 +138,8 @@ func (p *Pool) servesLocked() bool {
 	return false
 }
 
-// logFailureLocked logs that a worker could not be made. It is an error when requests have to wait for that, and a warning as
-// long as other workers serve.
+// logFailureLocked logs that a worker could not be started: as a warning while other lanes serve requests, otherwise as an error. Most
+// repetitions are suppressed (see rarely).
 func (p *Pool) logFailureLocked(set *workerSet, err error) {
 	held, ok := p.failuresLogged.allow()
 	if !ok {

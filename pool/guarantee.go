@@ -17,8 +17,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// confine starts the first template in the strongest world that the system offers and the configuration accepts, proves by
-// a test program that it holds, and leaves p.plan and p.guarantees set.
+// confine starts the first template: in namespaces where the system has them, otherwise without, where the configuration accepts that.
+// It runs a test program to see that the guarantees hold, and sets p.plan and p.guarantees.
 func (p *Pool) confine(ctx context.Context, sys confine.System, set *packages.Generation) (*template, error) {
 	if p.cfg.Isolation == IsolationNone {
 		const reason = "isolation is none"
@@ -40,7 +40,7 @@ func (p *Pool) confine(ctx context.Context, sys confine.System, set *packages.Ge
 		}
 		p.guarantees = confine.Guarantees(sys, confine.WorldProcess, lack)
 		if err := p.gap(); err != nil {
-			return nil, err // before anything runs there
+			return nil, err // before any program runs without namespaces
 		}
 		if t, err = p.withoutNamespaces(ctx, sys, set); err != nil {
 			return nil, err
@@ -79,7 +79,7 @@ func (p *Pool) delegateCgroup(sys confine.System) {
 	p.log.Info("control groups are used", "group", group.Dir)
 }
 
-// gap returns what a strict start has to say of the first guarantee that nothing holds.
+// gap returns the error with which isolation strict refuses to start when some guarantee has no layer. In other modes it is nil.
 func (p *Pool) gap() error {
 	gap := confine.FirstGap(p.guarantees)
 	if gap == nil || p.cfg.Isolation != IsolationStrict {
@@ -89,7 +89,7 @@ func (p *Pool) gap() error {
 		"allow user namespaces for Caddy or run it on a newer kernel, or set isolation best_effort to start without the guarantee", gap.Name, gap.Reason)
 }
 
-// withoutNamespaces starts the first template where processes are all that there is.
+// withoutNamespaces starts the first template without namespaces, with a scratch directory that its lanes share.
 func (p *Pool) withoutNamespaces(ctx context.Context, sys confine.System, set *packages.Generation) (*template, error) {
 	var err error
 	if p.scratchDir, err = os.MkdirTemp("", "python-sandbox-"); err != nil {
@@ -135,7 +135,8 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys confine.System, set *packa
 	return startTemplate(ctx, p.python, p.plan.WithPackages(siteOf(set)))
 }
 
-// countOthers makes the count that a limit for one worker takes where its id is not its lane's alone.
+// countOthers prepares to count the other processes of the user under which workers run, where RLIMIT_NPROC counts those too. That is
+// so when a lane has no user of its own. Otherwise p.others is nil.
 func (p *Pool) countOthers(sys confine.System) {
 	p.others = nil
 	if !p.plan.LimitsProcesses() {

@@ -25,34 +25,34 @@ const (
 	killGrace = 2 * time.Second
 )
 
-// lane is the first process of a pid namespace, which forks workers one after the other. The pool's mutex guards
-// made and current; receive, the only goroutine of a lane, ends with its process, which retire or its template's end causes.
+// lane is the first process of a pid namespace, which forks workers one after the other. The pool's mutex guards made and current.
+// A lane has one goroutine, receive, which ends with the lane's process: after retire, kill or the end of the template.
 type lane struct {
 	template *template
 	control  *process.Control
 	pidfd    *os.File
 	pid      int       // as Caddy sees it
-	uid      int       // of user code, as Caddy sees it; 0 where it is Caddy's own
+	uid      int       // of user code, as Caddy sees it; 0 when that is Caddy's own
 	since    time.Time // when it was ready
-	made     int       // how many workers, so far
+	made     int       // how many workers it has started
 	current  *worker
-	memfds   *memfds // of its worker
+	memfds   *memfds // of its worker; nil when programs have none
 	group    cgroup.LaneGroup
-	oomKills int64 // in the group, at the end of the last worker; receive's own
+	oomKills int64 // in the group, at the end of the last worker; used by receive only
 }
 
 func (l *lane) set() *workerSet { return l.template.set }
 
-// exit is what a lane's wait4 says of a worker.
+// exit is how a worker ended, as its lane's wait4 reports it.
 type exit struct {
-	lost        bool // the lane died with it
+	lost        bool // the lane died too, or never forked the worker: the other fields are not known
 	status      unix.WaitStatus
 	cpu         time.Duration
 	maxRSSBytes int64
-	outOfMemory bool // the kernel has ended a process of its control group
+	outOfMemory bool // the kernel has killed a process of its control group for want of memory
 }
 
-// startLane forks a lane and waits until it is ready, for as long as timeout.
+// startLane forks a lane and waits up to timeout until it is ready.
 func startLane(t *template, timeout time.Duration) (*lane, error) {
 	deadline := time.Now().Add(timeout)
 	conn, pidfd, number, err := t.forkLane(deadline)
@@ -84,7 +84,7 @@ func startLane(t *template, timeout time.Duration) (*lane, error) {
 	return l, nil
 }
 
-// hostID is the id that user code of a lane has on the host, 0 where that is Caddy's own (enter_lane in confine.py).
+// hostID is the uid and gid that user code of a lane has on the host, 0 when those are Caddy's own (enter_lane in confine.py).
 func hostID(p confine.Plan, number int) int {
 	switch {
 	case p.Order != confine.OrderRoot:
@@ -95,7 +95,7 @@ func hostID(p confine.Plan, number int) int {
 	return p.UID + number%p.UIDs
 }
 
-// pidOf returns the pid of a handle as this process sees it (pidfd_open(2): the Pid field of its fdinfo).
+// pidOf returns the pid of a pidfd's process in Caddy's pid namespace (pidfd_open(2): the Pid field of its fdinfo).
 func pidOf(pidfd *os.File) (int, error) {
 	f, err := os.Open("/proc/self/fdinfo/" + strconv.Itoa(int(pidfd.Fd())))
 	if err != nil {
@@ -114,8 +114,8 @@ func pidOf(pidfd *os.File) (int, error) {
 	return 0, fmt.Errorf("no pid in the handle's fdinfo")
 }
 
-// receive reports each worker's exit to onExit until the lane is gone, then calls onGone. The lane clears up after it has
-// reported; when it cannot, onLeave is called, and it goes.
+// receive calls onExit for the end of each worker, and onGone when the lane's process has ended. A lane clears up after it has reported
+// the end of a worker. When it cannot, it says "leave" and ends itself, and receive calls onLeave before onGone.
 func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 	for {
 		line, err := l.control.Word()
@@ -144,7 +144,7 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 	l.close()
 }
 
-// parseExit reads what a lane says when a worker has ended: "exit", wait(2)'s status as an int, and its struct rusage.
+// parseExit reads a lane's packet about a worker that has ended: "exit", wait4(2)'s status as an int, and its struct rusage.
 func parseExit(packet []byte) (e exit, err error) {
 	const status, usage, end = 4, 4 + 4, 4 + 4 + 144
 	if len(packet) != end || string(packet[:status]) != "exit" {
@@ -166,7 +166,8 @@ func parseExit(packet []byte) (e exit, err error) {
 	return e, nil
 }
 
-// wait returns when the lane's process, which has been killed, has ended: its handle becomes readable then (pidfd_open(2)).
+// wait returns when the lane's process, which was killed, has ended, or after killGrace. A pidfd is readable once its process has ended
+// (pidfd_open(2)).
 func (l *lane) wait() {
 	raw, err := l.pidfd.SyscallConn()
 	if err != nil {
@@ -182,8 +183,8 @@ func (l *lane) wait() {
 	})
 }
 
-// endWorker kills the first process of a lane's worker. The lane sees that, and kills what the worker had started. A lane that has
-// not reported the end within killGrace is killed itself, and so is one whose worker cannot be killed by itself.
+// endWorker kills the worker's own process; the lane then kills the processes that the worker had started. If the lane does not report
+// the end within killGrace, or the worker cannot be killed alone, endWorker kills the lane.
 func (l *lane) endWorker(w *worker) {
 	if !w.kill() {
 		l.kill()
@@ -201,7 +202,8 @@ func (l *lane) endWorker(w *worker) {
 // retire asks the lane to end as soon as it has no worker.
 func (l *lane) retire() { _ = l.control.Conn.CloseWrite() }
 
-// kill ends the lane, and in a pid namespace everything in it. The handle makes sure that no other process is hit.
+// kill ends the lane, and with it everything in its pid namespace. It signals a pidfd, so it cannot hit another process that has got
+// the lane's pid.
 func (l *lane) kill() {
 	l.group.Kill()
 	if raw, err := l.pidfd.SyscallConn(); err == nil { // refused once the handle is closed

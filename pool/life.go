@@ -9,14 +9,14 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/scratch"
 )
 
-// What happens to workers and lanes, in the order of their lives. state.go has the states of a worker.
+// The events in the life of workers and lanes, in their order. state.go has the states of a worker.
 
-// parked takes a worker that is ready: to the first waiter, or among the idle.
+// parked is called when a worker is ready. It becomes idle, and goes to the first waiter if there is one.
 func (p *Pool) parked(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if w.state != StateBooting {
-		return // meanwhile it died, or the pool closed
+		return // it has died meanwhile, or the pool was closed
 	}
 	set := w.set()
 	w.lane.madeLocked()
@@ -24,7 +24,7 @@ func (p *Pool) parked(w *worker) {
 	set.idle = append(set.idle, w)
 	if set.retired {
 		p.endLocked(w, ReasonGeneration)
-		go w.lane.endWorker(w) // its system calls are not made under the mutex; it ends with them
+		go w.lane.endWorker(w) // beside, since it makes system calls, which are not made under the mutex
 		return
 	}
 	if len(set.idle) == p.cfg.Idle {
@@ -48,14 +48,14 @@ func (p *Pool) leaseLocked() *worker {
 	set := p.current
 	w := set.idle[len(set.idle)-1]
 	set.idle = set.idle[:len(set.idle)-1]
-	// With half of the processors free, one of them takes the worker's memory apart while its answer is on its way.
+	// While half of the processors are idle, one of them can free the worker's memory after the answer has been sent.
 	w.leavesHolder = len(p.leased) < max(1, runtime.NumCPU()/2) && p.waiters.Len() == 0
 	p.setLocked(w, StateLeased)
 	p.leasedLocked(w)
 	return w
 }
 
-// leaseFreeLocked leases workers that are yet to be forked to those who wait (worker.awaitReady).
+// leaseFreeLocked leases workers to waiters before they are forked, as long as there are free lanes (see worker.awaitReady).
 func (p *Pool) leaseFreeLocked(set *workerSet) {
 	for set == p.current && p.waiters.Len() > 0 && len(set.free) > 0 && len(p.leased) < p.cfg.Max && set.beingForked() < maxForks {
 		w := newWorker(set.free[len(set.free)-1], StateForking)
@@ -68,7 +68,7 @@ func (p *Pool) leaseFreeLocked(set *workerSet) {
 	}
 }
 
-// forked is called when a worker that was leased before it was forked has had the time for that.
+// forked is called forkingTime after a worker that was leased before it was forked got its request. It no longer counts as being forked.
 func (p *Pool) forked(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,7 +78,7 @@ func (p *Pool) forked(w *worker) {
 	}
 }
 
-// leasedLocked counts a worker among those that requests have.
+// leasedLocked adds a worker to the leased ones, and wakes the monitor when it is the first.
 func (p *Pool) leasedLocked(w *worker) {
 	w.leasedAt = time.Now()
 	p.leased[w] = struct{}{}
@@ -90,7 +90,7 @@ func (p *Pool) leasedLocked(w *worker) {
 	}
 }
 
-// setLocked moves a worker along its life, and keeps count.
+// setLocked changes the state of a worker and the counts of its set. A transition that is not legal is a bug, and panics.
 func (p *Pool) setLocked(w *worker, to State) {
 	state, err := transition(w.state, to)
 	if err != nil {
@@ -102,7 +102,7 @@ func (p *Pool) setLocked(w *worker, to State) {
 	w.state = state
 }
 
-// endLocked records why a worker is to end. The first reason counts.
+// endLocked marks a worker as draining and records the reason. Only the first call for a worker has an effect.
 func (p *Pool) endLocked(w *worker, reason Reason) {
 	switch w.state {
 	case StateDraining, StateDead:
@@ -118,18 +118,18 @@ func (p *Pool) endLocked(w *worker, reason Reason) {
 	p.setLocked(w, StateDraining)
 }
 
-// exited takes the end of a lane's worker. The lane ends whatever it left, and is free for the next.
+// exited is called when a lane's worker has ended, by itself or with the lane.
 func (p *Pool) exited(l *lane, e exit) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.exitedLocked(l, e)
 }
 
-// takeBack gives up a worker that a request has and its lane was not asked for yet. The lane is free for another.
+// takeBack drops a worker that was leased to a request before its lane was asked to fork it. The lane becomes free again.
 func (p *Pool) takeBack(w *worker) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if w.lane.current == w { // else it ended with its lane
+	if w.lane.current == w { // otherwise the lane is gone, and the worker with it
 		p.endLocked(w, reasonNotAsked)
 		p.exitedLocked(w.lane, exit{lost: true})
 	}
@@ -160,25 +160,26 @@ func (p *Pool) exitedLocked(l *lane, e exit) {
 	l.current = nil
 	w.exit = e
 	switch {
-	case w.reason == ReasonServed && w.awaitReady != nil: // whether it got ready, its request finds out, and counts
+	case w.reason == ReasonServed && w.awaitReady != nil: // counted by execution.readyError, which knows whether it became ready
 	case !w.reason.wasForked():
 	default:
 		p.cfg.Metrics.WorkerExited(w.reason)
 	}
 	if w.leasedAt.IsZero() {
-		w.closePipes() // else its request does
+		w.closePipes() // those of a leased worker are closed by its request
 	}
 	if _, alive := p.lanes[l]; alive && w.isDeprioritized() {
-		l.retire() // its priority cannot always be raised again
+		l.retire() // the lane has the lowered priority too, which cannot always be raised again
 	} else if alive {
 		p.freeLocked(l)
 	}
 	p.dispatchLocked()
 	p.refillLocked(l.set())
-	close(w.dead) // last, so that the scheduler lets its request go on before what refills
+	close(w.dead) // last, so that the scheduler runs the worker's request before the goroutines that refill
 }
 
-// leaves takes a lane's word that it goes: it gets no other worker, and makes none that it was asked for meanwhile.
+// leaves is called when a lane has said "leave", and ends itself. It is given no other worker. One that it was asked for meanwhile is
+// never forked.
 func (p *Pool) leaves(l *lane) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -189,7 +190,7 @@ func (p *Pool) leaves(l *lane) {
 	}
 }
 
-// freeLocked takes a lane without a worker: for the next, unless its time is over.
+// freeLocked makes a lane without a worker available for the next one, or retires it when its set or the pool is over.
 func (p *Pool) freeLocked(l *lane) {
 	set := l.set()
 	if p.closed || set.retired {
@@ -206,7 +207,7 @@ func (p *Pool) notFreeLocked(l *lane) {
 	}
 }
 
-// laneGone takes the end of a lane, and with it of its worker.
+// laneGone is called when a lane's process has ended. Its worker has ended with it.
 func (p *Pool) laneGone(l *lane) {
 	set := l.set()
 	p.mu.Lock()
@@ -214,8 +215,8 @@ func (p *Pool) laneGone(l *lane) {
 	p.notFreeLocked(l)
 	p.mu.Unlock()
 	if p.scratchDir != "" {
-		_ = l.template.tell("sweep", time.Now().Add(laneStartTimeout)) // refused by a template that is gone, too
-		scratch.RemoveOf(p.scratchDir, l.pid)                          // the lane has tried
+		_ = l.template.tell("sweep", time.Now().Add(laneStartTimeout)) // fails when the template is gone too, which is as good
+		scratch.RemoveOf(p.scratchDir, l.pid)                          // what the lane could not remove itself
 	}
 	p.exited(l, exit{lost: true})
 	p.mu.Lock()

@@ -13,11 +13,11 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
-// A memfd is a file without a name, in memory. What it holds is in no size of a process: its descriptor may lie in a socket, or
-// be closed while a page of it is mapped. So Caddy makes each memfd that a program asks for, keeps a descriptor of it, and counts
-// what all of them hold. The kernel asks through the listener of a filter of a lane's own (seccomp_unotify(2)).
+// A memfd is a file without a name, in memory. The memory sizes in /proc need not include its content: its descriptor may lie in a
+// socket, or be closed while a page is mapped. So Caddy itself makes each memfd that a program asks for, keeps a descriptor, and adds up
+// what they hold. The kernel forwards memfd_create to Caddy through the listener of the lane's seccomp filter (seccomp_unotify(2)).
 
-// maxMemfds bounds those of one run. Each costs Caddy a descriptor.
+// maxMemfds is how many memfds one run may have open. Each costs Caddy a descriptor.
 const maxMemfds = 64
 
 const (
@@ -25,11 +25,11 @@ const (
 	memfdFlags        = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_NOEXEC_SEAL | unix.MFD_EXEC
 )
 
-// memfds are those of the run in a lane. serve, a goroutine, ends when the last process with the filter does, or with close.
-// nil is of a lane where programs have none.
+// memfds makes and keeps the memfds of the run in a lane. Its goroutine, serve, ends when the last process with the filter has ended, or
+// with close. It is nil for a lane whose programs have no memfds. Safe for concurrent use.
 type memfds struct {
 	listener *os.File
-	uid      int // who is to own them, 0 for Caddy
+	uid      int // the owner of the memfds; 0 for Caddy's own user
 
 	mu    sync.Mutex
 	files []int
@@ -89,10 +89,10 @@ type seccompAddFD struct {
 func (m *memfds) answer(listener uintptr) {
 	var asked seccompNotification
 	if ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&asked)) != 0 {
-		return // who asked has ended meanwhile
+		return // the process that asked has ended
 	}
 	flags := int(uint32(asked.arguments[1]))
-	errno := unix.EINVAL // of a kernel that does not know a flag; huge pages are an operator's
+	errno := unix.EINVAL // what a kernel says that does not know a flag; huge pages are refused, since the operator reserves them
 	if flags&^memfdFlags == 0 {
 		errno = m.give(listener, asked.id, flags)
 	}
@@ -102,7 +102,7 @@ func (m *memfds) answer(listener uintptr) {
 	}
 }
 
-// give makes a memfd for who asked.
+// give makes a memfd and installs a descriptor of it in the process that asked.
 func (m *memfds) give(listener uintptr, id uint64, flags int) unix.Errno {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -117,7 +117,8 @@ func (m *memfds) give(listener uintptr, id uint64, flags int) unix.Errno {
 	if m.uid != 0 {
 		_ = unix.Fchown(file, m.uid, m.uid)
 	}
-	// Theirs is opened anew: the kernel counts such a one as open for writing, and not the one that memfd_create makes.
+	// The program gets a descriptor that is opened anew. The kernel counts that one as open for writing, which letGo relies on, but not
+	// the one that memfd_create returns.
 	theirs, err := unix.Open(fdPath(file), unix.O_RDWR|unix.O_CLOEXEC, 0)
 	if err != nil {
 		_ = unix.Close(file)
@@ -130,7 +131,7 @@ func (m *memfds) give(listener uintptr, id uint64, flags int) unix.Errno {
 	}
 	if errno := ioctl(listener, seccompIoctlAddFD, unsafe.Pointer(&add)); errno != 0 {
 		_ = unix.Close(file)
-		return errno // such as EMFILE, of who asked
+		return errno // such as EMFILE, when the program has no descriptor left
 	}
 	m.files = append(m.files, file)
 	return 0
@@ -146,7 +147,7 @@ func ioctl(fd uintptr, request uint, argument unsafe.Pointer) unix.Errno {
 	}
 }
 
-// releaseLocked lets go of what the run has let go of.
+// releaseLocked closes the memfds that no process uses any more.
 func (m *memfds) releaseLocked() {
 	kept := m.files[:0]
 	for _, file := range m.files {
@@ -157,9 +158,10 @@ func (m *memfds) releaseLocked() {
 	m.files = kept
 }
 
-// letGo closes a memfd that nobody else has open, mapped or executes: only then does the kernel grant a lease for writing
-// (F_SETLEASE in fcntl(2)). A handle that was opened with O_PATH does not count there. So the file is emptied for good first,
-// and nothing can be put into it any more that nobody would count. One that its program has sealed stays until the run is over.
+// letGo closes a memfd if no process has it open, mapped or executes it, and says whether it did. Only then does the kernel grant a
+// write lease (F_SETLEASE in fcntl(2)). The lease does not see descriptors opened with O_PATH, through which the file could be opened
+// and filled again, uncounted. So letGo first empties the file and seals it against writing. A memfd that the program has sealed itself
+// cannot be emptied, and is kept until the run is over.
 func letGo(file int) bool {
 	other, err := unix.Open(fdPath(file), unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {
@@ -197,8 +199,8 @@ func (m *memfds) bytes() (sum int64) {
 	return sum
 }
 
-// take returns the memfds of a run that is over, for the caller to close: the kernel then frees what they hold, and nobody is
-// to wait for that.
+// take returns the memfds of a run that is over, and forgets them. The caller closes them once the end of the run is reported: the
+// kernel frees their memory then, which takes time.
 func (m *memfds) take() []int {
 	if m == nil {
 		return nil
@@ -217,8 +219,8 @@ func (m *memfds) close() {
 	}
 }
 
-// mappedMemfds returns what processes have mapped of memfds, each page counted once: that is in their sizes already. Pages that
-// a private mapping has written to are not the file's.
+// mappedMemfds returns how many bytes of memfds are mapped by processes, each page counted once. These are in the sizes of the processes
+// already. Pages that a private mapping has written to belong to the process, not to the file.
 func mappedMemfds(pids []int) (sum int64) {
 	for _, pid := range pids {
 		if procfs.ReadStatus(pid).SharedResident == 0 {
@@ -226,7 +228,7 @@ func mappedMemfds(pids []int) (sum int64) {
 		}
 		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps")
 		if err != nil {
-			continue // then it counts twice
+			continue // what it maps then counts twice
 		}
 		memfd, held := false, int64(0)
 		for line := range strings.Lines(string(text)) {
@@ -253,7 +255,7 @@ func kib(text string) int64 {
 	return n << 10
 }
 
-// memory is what the processes of w hold, and its memfds.
+// memory is what w's processes (tree) and memfds hold, in bytes. A sum above limit is exact; see treeMemory.
 func (w *worker) memory(tree []int, limit int64) int64 {
 	files := w.lane.memfds.bytes()
 	if files > 0 {

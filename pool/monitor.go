@@ -8,16 +8,16 @@ import (
 )
 
 const (
-	// monitorInterval is how often the memory of executing workers is looked at. Most executions are over before the first.
+	// monitorInterval is how often the memory of executing workers is measured. Most executions end before the first time.
 	monitorInterval = 50 * time.Millisecond
-	// monitorIntervalScratch holds where scratch is looked at too, which fills faster than memory.
+	// monitorIntervalScratch replaces it when the files in scratch are counted too (without namespaces): they can grow faster than memory.
 	monitorIntervalScratch = 10 * time.Millisecond
-	// calm is how long nothing is to have executed before lanes go that have no worker.
+	// calm is how long after the last execution the lanes without a worker are retired.
 	calm = 10 * time.Second
 )
 
-// monitor ends workers that hold too much memory, until the pool closes. It sleeps while nothing executes, but for once, when it
-// ends the lanes that only a rush had a use for.
+// monitor ends workers that hold too much memory or scratch, until the pool closes. It sleeps while nothing executes. calm after the last
+// execution it wakes once, to retire lanes that only a burst of requests had needed.
 func (p *Pool) monitor() {
 	defer p.background.Done()
 	interval := monitorInterval
@@ -51,7 +51,7 @@ func (p *Pool) monitor() {
 	}
 }
 
-// look measures each worker that has executed for a while, and returns false when none executes.
+// look measures each worker that has executed for at least interval, ends those over a limit, and returns false when no worker executes.
 func (p *Pool) look(interval time.Duration) bool {
 	p.mu.Lock()
 	executing := len(p.leased)
@@ -85,7 +85,7 @@ func (p *Pool) look(interval time.Duration) bool {
 			if scratch.Full(p.scratchDir, w.lane.pid, p.cfg.Scratch) {
 				p.end(w, ReasonScratchLimit)
 			}
-			// Counting holds up whoever makes files meanwhile.
+			// Counting slows programs that create files at the same time, so at most a fifth of the time is spent on it.
 			w.scratchDue = time.Now().Add(4 * time.Since(begin))
 		}
 	}
@@ -96,7 +96,7 @@ func (p *Pool) look(interval time.Duration) bool {
 }
 
 // treeMemory returns what the descendants of a lane hold, in bytes. Resident sizes count a page once for each process that
-// shares it, so a sum above limit is looked at again by proportional sizes, which are exact and slow to read (proc(5)).
+// shares it, so a sum above limit is computed again from proportional sizes, which are exact but slow to read (proc(5)).
 func treeMemory(lanePID int, tree []int, limit int64) int64 {
 	var resident, tables, mapped, sharedResident int64
 	for _, pid := range tree {
@@ -117,7 +117,7 @@ func treeMemory(lanePID int, tree []int, limit int64) int64 {
 	var proportional int64
 	for _, pid := range tree {
 		share, ok := procfs.ReadProportional(pid)
-		if !ok { // it has ended, or is another user's and we may not look: then what it has written, about
+		if !ok { // it has ended, or belongs to another user and may not be read: estimate what it has written since the fork
 			share = max(0, procfs.ReadStatus(pid).Anonymous-forked)
 		}
 		proportional += share

@@ -16,8 +16,8 @@ type capture struct {
 	start    int // of the oldest byte in ring, once it is full
 	chars    int64
 	bytes    int64
-	carry    []byte       // an incomplete character at the end of what came
-	onOutput func([]byte) // gets all bytes of the stream as they come; nil for nobody
+	carry    []byte       // an incomplete character at the end of the last write
+	onOutput func([]byte) // is called with all bytes of the stream as they come; may be nil
 }
 
 func newCapture(limit int) *capture { return &capture{limit: limit} }
@@ -32,7 +32,7 @@ func (c *capture) write(p []byte) {
 		p = append(c.carry, p...)
 		c.carry = nil
 	}
-	// What might be the beginning of a character waits for the rest.
+	// Bytes that may be the beginning of a character are kept until the next write.
 	for back := 1; back < utf8.UTFMax && back <= len(p); back++ {
 		if b := p[len(p)-back]; utf8.RuneStart(b) {
 			if b >= utf8.RuneSelf && !utf8.FullRune(p[len(p)-back:]) {

@@ -22,12 +22,12 @@ import (
 type Pool struct {
 	cfg        Config
 	python     process.Interpreter
-	plan       confine.Plan // without packages; each worker set's own has them
+	plan       confine.Plan // without packages; each worker set adds its own
 	guarantees []Guarantee
 	log        *slog.Logger
 	scratchDir string          // "" with namespaces
 	group      *cgroup.Group   // nil when none is delegated
-	others     *processCount   // of the id that workers share with Caddy; nil when they have ids or namespaces of their own
+	others     *processCount   // of the user that workers share with Caddy; nil when RLIMIT_NPROC counts the worker's processes alone
 	store      *packages.Store // nil where nothing can be installed
 	unwatch    func()
 	ctx        context.Context
@@ -45,8 +45,7 @@ type Pool struct {
 	waiters        list.List     // of *waiter, the first to come first
 	busy           chan struct{} // wakes the monitor; buffered(1)
 	failuresLogged rarely        // workers that could not be made
-	memory         int64         // of leased workers at the monitor's last look
-
+	memory         int64         // bytes held by leased workers, when the monitor last looked
 }
 
 // waiter is a request that waits for a worker.
@@ -54,8 +53,8 @@ type waiter struct {
 	worker chan *worker // buffered(1); closed when the pool closes
 }
 
-// New starts a pool and returns once its first template is ready; the workers come behind it. The error is a sentence
-// for the operator. ctx bounds the start only.
+// New starts a pool and returns once its first template is ready; workers are started after that, in the background. The error is a
+// sentence for the operator. ctx bounds the start only. The caller must Close the pool.
 func New(ctx context.Context, cfg Config) (*Pool, error) {
 	return newPool(ctx, cfg, confine.ThisSystem())
 }
@@ -81,7 +80,7 @@ func newPool(ctx context.Context, cfg Config, sys confine.System) (*Pool, error)
 		return nil, errors.Join(err, p.closeStore(), p.removeScratch())
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
-	p.mu.Lock() // its templates are at work before it is returned
+	p.mu.Lock() // the supervisors that newWorkerSet starts use p.current
 	p.current = p.newWorkerSet(set, first)
 	p.mu.Unlock()
 	p.background.Add(1)
@@ -95,7 +94,7 @@ func newPool(ctx context.Context, cfg Config, sys confine.System) (*Pool, error)
 	return p, nil
 }
 
-// follow takes up what another pool has switched to since this one looked.
+// follow switches to the store's current set of packages, if that has changed since the pool read it and before Watch.
 func (p *Pool) follow(ctx context.Context) error {
 	newest := p.store.Current()
 	defer newest.Release()
@@ -112,7 +111,7 @@ func (p *Pool) follow(ctx context.Context) error {
 	return err
 }
 
-// installed returns the set of packages that is current, retained; nil where none can be installed.
+// installed returns the current set of packages, which the caller must Release; nil when nothing can be installed.
 func (p *Pool) installed() *packages.Generation {
 	if p.store == nil {
 		return nil
@@ -120,15 +119,15 @@ func (p *Pool) installed() *packages.Generation {
 	return p.store.Current()
 }
 
-// Generation is the number of the set of packages that the next request runs with; 0 is that of none. It grows with each
-// change.
+// Generation is the number of the set of packages with which the next request runs; it grows with each change. It is 0 when there is no
+// set.
 func (p *Pool) Generation() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.current.generation()
 }
 
-// siteOf is the directory that programs import a set from, "" for none.
+// siteOf is the directory from which programs import a set of packages; "" when set is nil.
 func siteOf(set *packages.Generation) string {
 	if set == nil {
 		return ""
@@ -142,7 +141,7 @@ func release(set *packages.Generation) {
 	}
 }
 
-// InstallHost is what installs for this pool need of it.
+// InstallHost returns what package install needs of this pool. Its Store is nil when nothing can be installed.
 func (p *Pool) InstallHost() install.Host {
 	return install.Host{Store: p.store, Plan: p.plan, Python: p.python, Logger: p.log, Grace: p.cfg.ShutdownGrace}
 }
@@ -155,7 +154,7 @@ func (p *Pool) closeStore() error {
 }
 
 // Close drains the pool: new requests are refused, running ones may finish within Config.ShutdownGrace, then every
-// process is ended. It returns when the last one is gone. Only the first call does something.
+// process is ended. It returns when the last one is gone. Only the first call does this; further calls return nil at once.
 func (p *Pool) Close() error {
 	p.mu.Lock()
 	if p.closed {
@@ -195,7 +194,7 @@ func (p *Pool) Close() error {
 		w.lane.endWorker(w)
 	}
 	p.cancel() // the supervisors stop their templates
-	// Lanes end when asked to, or with their template's namespace; without namespaces a stuck one needs this.
+	// Lanes end when retired, or with their template's namespace. Without namespaces a lane that hangs has to be killed.
 	last := time.AfterFunc(killGrace, func() {
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -220,7 +219,7 @@ func (p *Pool) removeScratch() error {
 	return nil
 }
 
-// Stat returns a snapshot.
+// Stat returns a snapshot of the pool's state. It does not block.
 func (p *Pool) Stat() Stat {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -10,16 +10,16 @@ import (
 )
 
 const (
-	// longRun is when an execution is deprioritized, where others want the processor: most are over long before, and the next should not wait for the few
-	// that compute for seconds, or attack.
+	// longRun is how long an execution has run when its priority is lowered, if other requests run or wait. Most executions end long
+	// before, and should not be delayed by the few that compute for seconds, or attack.
 	longRun = 250 * time.Millisecond
-	// longRunNice is its priority from then on (setpriority(2)): a twentieth of the weight of others.
+	// longRunNice is its nice value from then on (setpriority(2)). It has about a twentieth of the default weight.
 	longRunNice = 13
 )
 
 // deprioritize lowers the priority of a worker's processes, once each, and of its lane's session, which the kernel schedules as one
-// where it has autogroups (sched(7)). That cannot always be taken back, so the lane ends with its worker. What may not be changed
-// stays as it is.
+// when it has autogroups (sched(7)). The priority cannot always be raised again, so the lane is retired after this worker. Where Caddy
+// may not change a priority, it stays.
 func (p *Pool) deprioritize(w *worker, tree []int) {
 	if w.lowered == nil {
 		p.mu.Lock()
@@ -38,6 +38,6 @@ func (p *Pool) deprioritize(w *worker, tree []int) {
 			_, err = autogroup.WriteString(strconv.Itoa(longRunNice))
 			_ = autogroup.Close()
 		}
-		w.lowered[pid] = !errors.Is(err, unix.EAGAIN) // the kernel takes ten a second of these from a user
+		w.lowered[pid] = !errors.Is(err, unix.EAGAIN) // the kernel limits an ordinary user to ten of these writes a second: try again later
 	}
 }

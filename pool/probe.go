@@ -26,8 +26,8 @@ var probeWords = []string{
 	confine.GuaranteePrivilege: "privilege", confine.GuaranteeBounds: "bounds", confine.GuaranteeLeftovers: "leftovers",
 }
 
-// probe runs a program in a worker of a new template that tries what the guarantees forbid. The plan says what should hold;
-// this is what does. It takes away the layers of each guarantee that the program got past.
+// probe runs a program in a worker of t that tries to do what the guarantees forbid. The plan says which layers should hold; the probe
+// shows whether they do. It empties the layers of each guarantee that the program got past.
 func (p *Pool) probe(ctx context.Context, t *template, sys confine.System) error {
 	ctx, cancel := context.WithTimeout(ctx, attemptsTimeout)
 	defer cancel()
@@ -57,7 +57,7 @@ func (p *Pool) probe(ctx context.Context, t *template, sys confine.System) error
 	return nil
 }
 
-// bait puts things outside that a program must not reach, and describes them. clean takes them away.
+// bait makes a file, a directory and sockets on the host that a program must not reach, and describes them as JSON. clean removes them.
 func (p *Pool) bait(sys confine.System) (description string, clean func(), err error) {
 	var listeners []net.Listener
 	dir, err := os.MkdirTemp("", "python-sandbox-probe-")
@@ -78,7 +78,7 @@ func (p *Pool) bait(sys confine.System) (description string, clean func(), err e
 		return "", clean, err
 	}
 	listen := func(network, address string) net.Addr {
-		l, listenErr := net.Listen(network, address) //nolint:noctx // loopback or no network at all: it does not wait
+		l, listenErr := net.Listen(network, address) //nolint:noctx // a local address: it does not wait
 		if listenErr != nil {
 			err = errors.Join(err, listenErr)
 			return nil

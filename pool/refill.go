@@ -8,11 +8,11 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// refillDelay is how long forks wait for executions to end while enough workers are parked.
+// refillDelay is how long forks are put off while something executes and more than half of the idle workers are still parked.
 const refillDelay = 20 * time.Millisecond
 
-// maxForks is how many workers are made at once. Many more than cores only get in each other's way; the one more keeps the
-// cores at work while an answer or the next request is on its way.
+// maxForks is how many workers are forked at the same time. Many more than there are cores only slow each other. The one more keeps the
+// cores busy while an answer or the next request is on its way.
 var maxForks = runtime.NumCPU() + 1
 
 // supervise keeps one slot of a worker set filled with a template until the set ends.
@@ -56,7 +56,7 @@ func (p *Pool) supervise(set *workerSet, slot int, t *template) {
 			set.announce(err)
 		}
 		t = nil
-		// One that was ready and died comes back soon, one that cannot start ever later.
+		// A template that was ready and has died is replaced soon. One that cannot start is tried less and less often.
 		starts.longest = 300 * time.Millisecond
 		if err != nil && !errors.Is(err, process.ErrGone) {
 			starts.longest = 10 * time.Second
@@ -69,8 +69,8 @@ func (p *Pool) supervise(set *workerSet, slot int, t *template) {
 	}
 }
 
-// refillLocked brings the number of workers that are parked or on their way to what is wanted. It leaves the processor to
-// what executes while enough are parked: most executions are over before refillDelay, and their end refills.
+// refillLocked starts the workers that are missing, or has that done later. While something executes and enough workers are parked, it
+// leaves the processor to the executions: most end within refillDelay, and their end calls refillLocked again.
 func (p *Pool) refillLocked(set *workerSet) {
 	if len(p.leased) == 0 || p.waiters.Len() > 0 || len(set.idle) <= p.cfg.Idle/2 {
 		p.forkLocked(set)
@@ -79,7 +79,8 @@ func (p *Pool) refillLocked(set *workerSet) {
 	p.forkLaterLocked(set, refillDelay)
 }
 
-// forkLaterLocked starts what is missing after a while. A timer that is due by then is enough: it looks again itself.
+// forkLaterLocked calls forkLocked after delay. If a timer is due earlier already, that one is enough: forkLocked sets a new one when it
+// has to wait.
 func (p *Pool) forkLaterLocked(set *workerSet, delay time.Duration) {
 	at := time.Now().Add(delay)
 	if !set.forksAt.IsZero() && !set.forksAt.After(at) {
@@ -96,7 +97,7 @@ func (p *Pool) forkLaterLocked(set *workerSet, delay time.Duration) {
 	})
 }
 
-// forkLocked starts what is missing.
+// forkLocked starts workers until as many are parked or being forked as Idle and the waiters need, within maxForks.
 func (p *Pool) forkLocked(set *workerSet) {
 	if p.closed || set.retired {
 		return
@@ -127,8 +128,8 @@ func (p *Pool) forkLocked(set *workerSet) {
 	}
 }
 
-// bootLocked has a free lane make a worker that is parked. The worker is the lane's current one as soon as it has pipes, which the
-// end of the lane closes from then on.
+// bootLocked has a free lane fork a worker to be parked. Once the worker has pipes, it is the lane's current one; from then on the end of
+// the lane closes them.
 func (p *Pool) bootLocked(l *lane) {
 	set := l.set()
 	w := newWorker(l, StateBooting)
@@ -168,8 +169,8 @@ func (p *Pool) bootLocked(l *lane) {
 	}()
 }
 
-// bootFailed ends the lane of a worker that failed to boot: it is not trusted with another. What that says of its template is
-// found out behind the caller, who may be a request.
+// bootFailed kills the lane of a worker that failed to boot, so that it forks no other. Whether the template is at fault takes a moment to
+// find out, and the caller may be a request, so that is done in the background.
 func (p *Pool) bootFailed(w *worker, err error) {
 	l := w.lane
 	l.kill()
@@ -179,7 +180,7 @@ func (p *Pool) bootFailed(w *worker, err error) {
 		return
 	}
 	p.background.Go(func() {
-		<-w.dead // by then all that the lane has said is known
+		<-w.dead // after this, a "leave" that the lane may have sent has been read
 		lost := l.template.endsSoon()
 		p.mu.Lock()
 		defer p.mu.Unlock()
@@ -189,8 +190,8 @@ func (p *Pool) bootFailed(w *worker, err error) {
 	})
 }
 
-// processLimit is RLIMIT_NPROC for a worker whose id others have too; 0 when its lane has set one, or has a control group: that
-// counts its processes alone.
+// processLimit is the RLIMIT_NPROC of a worker that shares its user with other processes, which the kernel counts too. It is 0 when no
+// limit for the worker alone is needed: its lane has set one, or has a control group, which counts the worker's processes only.
 func (p *Pool) processLimit() int {
 	if p.others == nil || p.group != nil {
 		return 0

@@ -17,15 +17,16 @@ type Request struct {
 	// Timeout is the wall-clock bound, from the moment the worker has the code, of a session as a whole. It must be positive.
 	Timeout time.Duration
 	// Leased, when not nil, is called when a worker has been found, before it gets the code, with the number of the set of
-	// packages that it has (see Pool.Generation). It must not block. It is called again when that worker had died while parked.
+	// packages that it has (see Pool.Generation). It must not block. It is called again for the next worker when the first
+	// one had died while it was parked, or could not be started.
 	Leased func(generation int)
 	// Interrupt, when not nil, sends SIGINT to the code for each function received, and to the processes of its group where the
 	// kernel can (Linux 6.9), and then calls the function, which must not block: sent is false where no signal could be sent
 	// safely. Nothing is received once the code has ended. Nil or closed: never.
 	Interrupt <-chan func(sent bool)
-	// Stdout and Stderr, when not nil, get standard output and standard error as they are read, all of it, whatever
-	// Config.Output says. Each is called from one goroutine at a time, both at the same time perhaps, and not after Execute
-	// has returned. They must not block, and must not keep their argument.
+	// Stdout and Stderr, when not nil, are called with all of standard output and standard error as it is read, whatever Config.Output
+	// is. Each is called by one goroutine at a time, but the two may run at the same time. Neither is called after Execute has returned.
+	// They must not block, and must not keep their argument.
 	Stdout, Stderr func([]byte)
 }
 
@@ -39,7 +40,7 @@ const (
 	StatusTimeout     Status = "timeout"      // ended by the wall clock, exit code 124
 	StatusMemoryLimit Status = "memory_limit" // ended by the memory monitor, exit code 137
 	StatusOutputLimit Status = "output_limit" // ended after an absurd amount of output, exit code 137
-	StatusKilled      Status = "killed"       // ended by a signal that was not ours, exit code 128+N
+	StatusKilled      Status = "killed"       // ended by signal N, exit code 128+N; or for its files in scratch, exit code 137
 )
 
 // Statuses lists every Status, in the order of the documentation.
@@ -48,7 +49,7 @@ var Statuses = []Status{StatusOK, StatusError, StatusTimeout, StatusMemoryLimit,
 // Result is what an execution did.
 type Result struct {
 	Stdout, Stderr string
-	// ExitCode is what a shell would say.
+	// ExitCode is the exit status as a shell reports it: 128+N after signal N; see the statuses for 124 and 137.
 	ExitCode int
 	Status   Status
 	// Truncated is true when output was left out.
@@ -64,9 +65,9 @@ type Result struct {
 type Usage struct {
 	// CPUTime is user and system time of the main process and of the children it waited for.
 	CPUTime time.Duration
-	// PeakMemory is the largest resident size seen, in bytes.
+	// PeakMemory is the most memory that was seen, in bytes: the peak of the main process, or of all processes when the monitor looked.
 	PeakMemory int64
-	// Processes is the largest number of processes seen at once, 0 of an execution that was over before anybody looked.
+	// Processes is the largest number of processes seen at once. It is 0 for an execution that ended before the monitor first looked.
 	Processes int
 	// QueueTime is the wait for a worker.
 	QueueTime time.Duration

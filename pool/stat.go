@@ -9,7 +9,7 @@ import (
 
 // Stat is a snapshot of a pool.
 type Stat struct {
-	// Ready is true when at least one template is ready and the pool is not closing.
+	// Ready is true when at least one template is ready, workers can be started and the pool is not closing.
 	Ready bool
 	// Draining is true once Close has begun.
 	Draining bool
@@ -41,7 +41,7 @@ type Guarantee = confine.Guarantee
 type Metrics interface {
 	// WorkerExited counts the end of a worker.
 	WorkerExited(reason Reason)
-	// Acquired observes how long a request waited for a worker, given or not.
+	// Acquired observes how long a request waited for a worker, whether it got one or not.
 	Acquired(wait time.Duration)
 	// TemplateExited counts the unexpected end of a template.
 	TemplateExited()

@@ -8,7 +8,7 @@ type State uint8
 // The states of a worker, in the order of its life. It begins as one of the first two.
 const (
 	StateBooting  State = iota // being forked, to be parked
-	StateForking               // being forked for a request that has it already; leased after forkingTime, unless its run is over before
+	StateForking               // being forked for a request that has it already; becomes leased after forkingTime, if the run lasts as long
 	StateIdle                  // parked, waiting for a request
 	StateLeased                // a request has it
 	StateDraining              // asked to end, not yet reaped
@@ -37,10 +37,10 @@ var legal = [...][]State{
 	StateDead:     nil,
 }
 
-// TransitionError reports a transition that the table of states does not have: a bug of ours.
-type TransitionError struct{ From, To State }
+// transitionError reports a transition that the table of states does not have: a bug of ours.
+type transitionError struct{ From, To State }
 
-func (e *TransitionError) Error() string {
+func (e *transitionError) Error() string {
 	return fmt.Sprintf("bug: a worker may not go from %s to %s", e.From, e.To)
 }
 
@@ -51,7 +51,7 @@ func transition(from, to State) (State, error) {
 			return to, nil
 		}
 	}
-	return from, &TransitionError{From: from, To: to}
+	return from, &transitionError{From: from, To: to}
 }
 
 // Reason says why a worker ended: the label of its metric.
@@ -64,18 +64,18 @@ const (
 	ReasonCrashed      Reason = "crashed"       // it ended while parked, or with its template
 	ReasonTimeLimit    Reason = "time_limit"    // its code ran longer than its timeout
 	ReasonMemoryLimit  Reason = "memory_limit"  // its code held more memory than allowed
-	ReasonOutputLimit  Reason = "output_limit"  // its code wrote an absurd amount
+	ReasonOutputLimit  Reason = "output_limit"  // its code wrote more output than Config.OutputKill
 	ReasonScratchLimit Reason = "scratch_limit" // its code wrote more to its files than allowed
 	ReasonCancelled    Reason = "cancelled"     // the caller went away
 	ReasonGeneration   Reason = "generation"    // it was parked with a set of packages that is no longer current
-	ReasonProtocol     Reason = "protocol"      // it said something that it may not say
+	ReasonProtocol     Reason = "protocol"      // it sent a message that the protocol does not have
 	ReasonShutdown     Reason = "shutdown"      // the pool closed
 )
 
-// The reasons for which a worker ends that never was a process. They are counted nowhere.
+// The reasons why a worker ends that was never forked. Metrics do not count them.
 const (
-	reasonNotAsked Reason = "not_asked" // its lane was not asked for it, and is free for another
-	reasonLaneLeft Reason = "lane_left" // its lane was asked, and went before it read that
+	reasonNotAsked Reason = "not_asked" // its lane was not asked to fork it, and is free for another
+	reasonLaneLeft Reason = "lane_left" // its lane was asked to fork it, but ended itself before it read that
 )
 
 // wasForked says whether a worker that ended for a reason was a process.

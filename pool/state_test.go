@@ -24,7 +24,7 @@ func TestEveryPairOfStatesIsAllowedOrRefused(t *testing.T) {
 				}
 				continue
 			}
-			var refused *TransitionError
+			var refused *transitionError
 			if !errors.As(err, &refused) || refused.From != from || refused.To != to || got != from {
 				t.Errorf("%s to %s: got %s, %v, want it refused", from, to, got, err)
 			}

@@ -19,12 +19,12 @@ import (
 // templateModules are sent to each template, in the order of their imports.
 var templateModules = []string{"wire", "confine", "processes", "frames", "pages", "memoryholder", "worker", "lane", "preload", "template"}
 
-// template is a running fork server. Its goroutines (receive, wait) end when its process does; stop ends that.
+// template is a running fork server. Its goroutine, receive, ends when the process does, for example by Stop.
 type template struct {
 	*process.Process
 	set    *workerSet
 	plan   confine.Plan
-	growth backoff // of lanes that could not be started, or made no worker; guarded by the pool's mutex
+	growth backoff // after lanes that could not be started, or whose worker failed to boot; guarded by the pool's mutex
 
 	mu    sync.Mutex
 	lanes map[int]chan<- laneStart // requests that the template has not answered yet
@@ -84,7 +84,7 @@ func (t *template) receive() {
 	t.lanes = nil
 }
 
-// errLaneTimeout is the error of a template that does not answer. It may be stopped, or hang in a call of the kernel.
+// errLaneTimeout means that a template did not answer. Its process may be stopped, or hang in a system call.
 var errLaneTimeout = errors.New("the template did not answer in time")
 
 // forkLane asks for a lane until deadline. It returns Go's end of the lane's control socket, a handle on its process, and its
@@ -114,13 +114,13 @@ func (t *template) forkLane(deadline time.Time) (*process.Control, *os.File, int
 	defer late.Stop()
 	var started laneStart
 	select {
-	case started = <-answer: // with the template's end at the latest
+	case started = <-answer: // receive answers when the template ends, at the latest
 	case <-late.C:
-		// A lane that comes nevertheless finds its control socket closed, and ends.
+		// If the lane is forked after all, it finds its control socket closed, and ends.
 		if t.forget(id) {
 			started.err = errLaneTimeout
 		} else {
-			started = <-answer // it is being sent
+			started = <-answer // receive has taken the request, and sends its answer now
 		}
 	}
 	if started.err != nil {
@@ -130,14 +130,14 @@ func (t *template) forkLane(deadline time.Time) (*process.Control, *os.File, int
 	return conn, started.pidfd, id, nil
 }
 
-// tell writes to the control socket, whose buffer is full where the template does not read, until deadline: the latest one of what
-// is being written holds for all.
+// tell writes a message to the control socket. While the template does not read and the buffer is full, it waits until deadline. The
+// socket has one deadline, so concurrent calls all get that of the latest one.
 func (t *template) tell(word string, deadline time.Time, fds ...int) error {
 	_ = t.Control.Conn.SetWriteDeadline(deadline)
 	return t.Control.Write([]byte(word), fds...)
 }
 
-// forget gives up a request, and says whether it had not been answered.
+// forget drops a request for a lane, and says whether it was still unanswered.
 func (t *template) forget(id int) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -146,7 +146,7 @@ func (t *template) forget(id int) bool {
 	return waits
 }
 
-// endsSoon says whether the template is ending, for which it waits a moment: what hangs from it sees that first.
+// endsSoon says whether the template ends within 100 ms. When a template dies, its lanes fail first, a moment before its exit is seen.
 func (t *template) endsSoon() bool {
 	select {
 	case <-t.Exited:

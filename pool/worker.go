@@ -27,42 +27,44 @@ type worker struct {
 	lane   *lane
 	pid    atomic.Int32 // as Caddy sees it; 0 until it is parked
 	state  State
-	reason Reason // why it is ending; the first one counts
+	reason Reason // why it ends; set once, by endLocked
 
-	// Our ends of user code's descriptors. Bare, since an os.File would wake us for every write of a program that is over
-	// in a millisecond. They belong to the request that leased the worker, or else to whoever takes its end.
+	// Caddy's ends of the standard streams of user code, -1 when closed. They are bare descriptors, since an os.File would be polled, and
+	// each write of a program that ends within a millisecond would wake a thread. They belong to the request that leased the worker; those
+	// of a worker that was never leased are closed by exitedLocked.
 	stdin, stdout, stderr int
 	channel               channel
 	dead                  chan struct{}
 	exit                  exit
-	// awaitReady is set of a worker that a request has before it is forked: it waits until the worker is ready, and says why it did
-	// not get so. By then the worker may have run. A saturated pool makes a ninth more runs a second with such workers than when
-	// it parks each worker first, and its p99 is half as long: parking costs two changes of who runs.
+	// awaitReady is not nil for a worker that is leased before it is forked. It waits until the worker is ready, and returns the error if
+	// that fails. The worker may have run the code by then. Under saturation, such workers give a ninth more runs per second and half the
+	// p99 of a pool that parks each worker first, since parking costs two context switches.
 	awaitReady func() error
 
-	// leavesHolder tells it to leave a memory holder behind when its program is over (python/memoryholder.py).
+	// leavesHolder has the worker leave a process behind that holds its memory, so that it is freed after the answer
+	// (python/memoryholder.py).
 	leavesHolder bool
 	leasedAt     time.Time    // guarded by the pool's mutex
-	session      atomic.Bool  // it takes input for as long as it lives
-	peak         atomic.Int64 // bytes, by the monitor
-	crowd        atomic.Int64 // the most processes at once, likewise
+	session      atomic.Bool  // its request has Input
+	peak         atomic.Int64 // the most memory seen by the monitor, in bytes
+	crowd        atomic.Int64 // the most processes at once seen by the monitor
 
-	// The monitor's own: when it counts the files next, and which processes have a lower priority.
+	// Used by the monitor only: when it counts the files in scratch next, and which processes have a lower priority by now.
 	scratchDue time.Time
-	lowered    map[int]bool // made, once, under the pool's mutex
+	lowered    map[int]bool // nil until deprioritize, which sets it under the pool's mutex
 }
 
 func (w *worker) set() *workerSet { return w.lane.set() }
 
-// isDeprioritized says whether it runs with a lower priority than others, and its lane with it. Preconditions: the pool's mutex is
-// held.
+// isDeprioritized says whether the worker and its lane run with a lowered priority. The caller holds the pool's mutex.
 func (w *worker) isDeprioritized() bool { return w.lowered != nil }
 
 func newWorker(l *lane, state State) *worker {
 	return &worker{lane: l, state: state, dead: make(chan struct{}), stdin: -1, stdout: -1, stderr: -1, channel: closedChannel()}
 }
 
-// open makes the pipes, and returns the other ends in the order of the "boot" message.
+// open makes the pipes and the channel, and returns the worker's ends in the order of the "boot" message. The caller closes those; ask
+// does so.
 func (w *worker) open() (theirs []int, err error) {
 	defer func() {
 		if err != nil {
@@ -81,13 +83,13 @@ func (w *worker) open() (theirs []int, err error) {
 		}
 		*[]*int{&w.stdin, &w.stdout, &w.stderr}[i] = mine
 		theirs = append(theirs, other)
-		// Only our end: user code expects blocking descriptors. No other flag is set.
+		// Caddy's end only: user code expects blocking descriptors. A new pipe has no other flags to keep.
 		if _, err = unix.FcntlInt(uintptr(mine), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 			return nil, fmt.Errorf("making pipes: %w", err)
 		}
 		if w.lane.uid != 0 {
-			// To open /dev/stdout is to open this pipe anew, which the kernel allows to its owner only. Where Caddy may
-			// give nothing away, that stays refused.
+			// A program that opens /dev/stdout opens this pipe anew, which the kernel allows only to the pipe's owner. When Caddy may
+			// not change owners, the program's open fails.
 			_ = unix.Fchown(other, w.lane.uid, w.lane.uid)
 		}
 	}
@@ -115,8 +117,8 @@ func take(fd *int) *os.File {
 	return f
 }
 
-// ask has the lane fork the worker: to be parked ("boot"), or for a request that is on its way ("work"). processes is a limit
-// for this worker, 0 when the lane has one for all.
+// ask has the lane fork the worker: to be parked ("boot"), or for a request that has it already ("work"). processes is the worker's
+// RLIMIT_NPROC, 0 to keep the lane's. It closes theirs.
 func (w *worker) ask(word string, theirs []int, processes int) error {
 	if processes > 0 {
 		word += " " + strconv.Itoa(processes)
@@ -129,7 +131,7 @@ func (w *worker) ask(word string, theirs []int, processes int) error {
 	return nil
 }
 
-// boot has the lane make the worker, and waits until it is parked.
+// boot has the lane fork the worker, and waits until it is parked.
 func (w *worker) boot(theirs []int, processes int) error {
 	if err := w.ask("boot", theirs, processes); err != nil {
 		return err
@@ -137,7 +139,7 @@ func (w *worker) boot(theirs []int, processes int) error {
 	return w.readReady()
 }
 
-// readReady waits until the worker is confined and ready for its request, or has read it already.
+// readReady waits for the worker's "ready": it is confined. A worker that has its request already may have run it by then.
 func (w *worker) readReady() error {
 	deadline := time.Now().Add(bootTimeout)
 	line := make([]byte, 16) // enough for "ready"
@@ -182,7 +184,7 @@ func (w *worker) interrupt() bool {
 }
 
 // signal sends sig to the worker's first process, or does nothing when that has ended; false when that cannot be done
-// safely. Its pid may have been given to another by now, so it is made sure that the handle is on a child of our lane.
+// safely. The pid may belong to another process by now, so signal checks that the pidfd's process is a child of the lane.
 func (w *worker) signal(sig unix.Signal, flags int) bool {
 	pid := int(w.pid.Load())
 	if pid <= 0 {
@@ -214,11 +216,11 @@ func (w *worker) start(req Request) error {
 	}
 	if w.awaitReady == nil {
 		w.channel.close()
-	} else if err := w.channel.closeWrite(); err != nil { // it has yet to say that it is ready
+	} else if err := w.channel.closeWrite(); err != nil { // only for writing: the worker has not sent "ready" yet
 		return err
 	}
 	if req.Input != nil {
-		return nil // run feeds it
+		return nil // execution.feed writes to it
 	}
 	if req.Stdin == "" {
 		_ = unix.Close(w.stdin)
@@ -226,15 +228,15 @@ func (w *worker) start(req Request) error {
 		return nil
 	}
 	stdin := take(&w.stdin)
-	go func() { // ends when all is written, or when the last reader of the pipe does
+	go func() { // ends when all is written, or when no process has the read end open any more
 		_, _ = io.WriteString(stdin, req.Stdin)
 		_ = stdin.Close()
 	}()
 	return nil
 }
 
-// feed writes pieces to a worker's standard input as they come, until there are no more or the worker has ended. asked is
-// called before each. What the worker does not take any more is dropped.
+// feed writes pieces to a worker's standard input as they come, until the channel is closed or the worker has ended. It calls asked before
+// each piece. Bytes that the worker does not read are dropped.
 func feed(stdin *os.File, pieces <-chan []byte, dead <-chan struct{}, asked func()) {
 	defer stdin.Close()
 	for {
@@ -251,11 +253,11 @@ func feed(stdin *os.File, pieces <-chan []byte, dead <-chan struct{}, asked func
 	}
 }
 
-// buffers are for collect: most programs write little, and are many.
+// buffers are reused by collect: most programs write little, and there are many of them.
 var buffers = sync.Pool{New: func() any { return new([4096]byte) }}
 
-// collect reads what lies in the pipe of a program that has ended, and no more than the pipe can hold: what it left running
-// may still write.
+// collect reads what is in the pipe of a program that has ended, but no more than a pipe holds: processes that the program has left
+// running may go on writing.
 func collect(fd int, into *capture) {
 	pooled := buffers.Get().(*[4096]byte)
 	defer buffers.Put(pooled)
@@ -283,7 +285,7 @@ func collectFile(f *os.File, into *capture) {
 	}
 }
 
-// drain reads one stream to its end. unasked counts the bytes of both streams, and over is called when it passes limit.
+// drain reads one stream to its end. unasked counts the bytes of both streams; the call of drain that takes it above limit calls over.
 func drain(f *os.File, into *capture, unasked *atomic.Int64, limit int64, over func()) {
 	buffer := make([]byte, 4096)
 	for {

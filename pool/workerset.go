@@ -10,29 +10,30 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 )
 
-// workerSet is the templates that serve one set of packages, with what is forked from them. A pool has one that serves
-// requests, another while the next set is made ready, and old ones whose last executions are not over yet. The pool's mutex
-// guards what changes.
+// workerSet is the templates for one set of packages, with the lanes and workers that are forked from them. A pool has one that serves
+// requests, a second one while the next set of packages is prepared, and retired ones whose last executions have not ended. The pool's
+// mutex guards the fields from templates on.
 type workerSet struct {
 	plan        confine.Plan
 	installed   *packages.Generation // nil where nothing can be installed
 	ctx         context.Context
 	cancel      context.CancelFunc // ends the templates
 	supervisors sync.WaitGroup
-	warm        chan error // buffered(1): nil once as many workers are parked as there should be, or why that will not be
+	warm        chan error // buffered(1): gets nil once Config.Idle workers are parked, or the error if that fails
 
 	templates  []*template        // by slot; nil while one is down
 	lanes      int                // alive
-	laneStarts int                // under way
+	laneStarts int                // how many lanes are being started
 	free       []*lane            // without a worker
 	idle       []*worker          // parked, the youngest last
 	count      [StateDead + 1]int // of workers, by their state
-	pipes      backoff            // of parking workers, while Caddy cannot make pipes for them
+	pipes      backoff            // after failures to make pipes for workers that are to be parked
 	forksAt    time.Time          // when a timer will start what is missing; zero for never
 	retired    bool               // it gets no more work
 }
 
-// newWorkerSet starts the templates for a set, whose reference it takes over; first is one that runs already, or nil.
+// newWorkerSet starts the templates for a set of packages, and releases that set when they have ended. first is a template that runs
+// already, or nil.
 func (p *Pool) newWorkerSet(installed *packages.Generation, first *template) *workerSet {
 	set := &workerSet{plan: p.plan.WithPackages(siteOf(installed)), installed: installed, templates: make([]*template, p.cfg.Templates), warm: make(chan error, 1),
 		pipes: backoff{first: 20 * time.Millisecond, longest: time.Second}}
@@ -53,10 +54,10 @@ func (p *Pool) newWorkerSet(installed *packages.Generation, first *template) *wo
 	return set
 }
 
-// beingForked is how many workers are on their way.
+// beingForked is how many workers are being forked at the moment.
 func (set *workerSet) beingForked() int { return set.count[StateBooting] + set.count[StateForking] }
 
-// generation is the number of the set of packages; 0 is that of none.
+// generation is the number of the set of packages; 0 when there is none.
 func (set *workerSet) generation() int {
 	if set.installed == nil {
 		return 0
@@ -64,7 +65,7 @@ func (set *workerSet) generation() int {
 	return set.installed.Number
 }
 
-// announce says that set is warm, or why it does not get so. Only the first word counts.
+// announce reports that the set is warm, or the error that prevents it. Only the first call has an effect.
 func (set *workerSet) announce(err error) {
 	select {
 	case set.warm <- err:
@@ -78,14 +79,15 @@ type change struct {
 	next *workerSet
 }
 
-// Prepare warms workers for next, beside those that serve. It makes a Pool a packages.Watcher.
+// Prepare starts workers with the packages of next, beside those that serve, and returns when enough are parked. The caller must Commit or
+// Abort the change. It makes Pool a packages.Watcher.
 func (p *Pool) Prepare(ctx context.Context, next *packages.Generation) (packages.Change, error) {
 	p.mu.Lock()
 	if p.closed {
 		p.mu.Unlock()
 		return nil, ErrClosed
 	}
-	p.background.Add(1) // before Close waits
+	p.background.Add(1) // under the mutex, so that Close waits for it
 	p.mu.Unlock()
 	defer p.background.Done()
 	c := &change{pool: p, next: p.newWorkerSet(next.Retain(), nil)}
@@ -104,7 +106,7 @@ func (p *Pool) Prepare(ctx context.Context, next *packages.Generation) (packages
 	return c, nil
 }
 
-// Commit lets the next request run with the new set. What executes goes on with the old one.
+// Commit makes requests run with the new set from now on. Executions that have begun keep the old one.
 func (c *change) Commit() {
 	p := c.pool
 	p.mu.Lock()
@@ -117,7 +119,7 @@ func (c *change) Commit() {
 	endAll(ended)
 }
 
-// Abort ends what was warmed.
+// Abort ends the workers and templates that Prepare has started.
 func (c *change) Abort() {
 	c.pool.mu.Lock()
 	ended := c.pool.retireLocked(c.next)
@@ -137,7 +139,7 @@ func (p *Pool) retireLocked(set *workerSet) []*worker {
 	return ended
 }
 
-// retireFreeLocked lets the lanes go that have no worker, parked or other.
+// retireFreeLocked retires the lanes that have no worker.
 func (set *workerSet) retireFreeLocked() {
 	for _, l := range set.free {
 		l.retire()
