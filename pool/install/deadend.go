@@ -15,10 +15,10 @@ import (
 // maxSearch bounds how long pip goes on trying other versions after its first dead end.
 const maxSearch = time.Minute
 
-// search is what an installer says of how pip chose.
+// search is an installer's report about pip's search for versions.
 type search struct {
-	DeadEnds []deadEnd `json:"dead_ends"` // the first of them
-	GaveUp   bool      `json:"gave_up"`   // there were too many, or they took too long
+	DeadEnds []deadEnd `json:"dead_ends"` // the first few
+	GaveUp   bool      `json:"gave_up"`   // the search was ended, after too many dead ends or too much time
 }
 
 // deadEnd is a requirement for which pip found nothing, so that it tried another version of the package that has it.
@@ -28,20 +28,20 @@ type deadEnd struct {
 	Needs         string `json:"needs"`  // as it is written
 	Parent        string `json:"parent"` // with its extras; "" for what was asked for
 	ParentVersion string `json:"parent_version"`
-	// Missing says that there is nothing for this requirement alone: it does not conflict with another one.
+	// Missing says that no file fits this requirement even by itself, so the cause is not a conflict with another one.
 	Missing bool `json:"missing"`
 }
 
-// deadEnd returns what pip's search ended at, or nil when its result stands, or when pip itself says best why there is none. err
-// is how its task ended.
-func (i *installation) deadEnd(ctx context.Context, answers installerAnswers, err error) error {
+// deadEnd returns the refusal that explains why pip found no set of versions. It is nil when pip found one that is right, and when pip's
+// own message explains the failure best. err is the error of pip's task.
+func (i *ongoing) deadEnd(ctx context.Context, answers installerAnswers, err error) error {
 	refused, _ := errors.AsType[*refusal](err)
-	tooLarge := refused != nil && refused.status == TooLarge // by what it looked at on its way
+	tooLarge := refused != nil && refused.status == TooLarge // the search itself has downloaded too much
 	ends := answers.DeadEnds
 	switch {
 	case err != nil && !tooLarge:
 		return nil
-	case err == nil && answers.Status == 0: // it has chosen: maybe a version that is older than the extra that was asked for
+	case err == nil && answers.Status == 0: // pip found a set, but may have chosen a version too old to have the extras that were asked for
 		if len(lostExtras(i.req, answers.Chosen)) == 0 {
 			return nil
 		}
@@ -104,8 +104,8 @@ func lostExtras(req Request, set []chosen) (lost []string) {
 	return lost
 }
 
-// nothingFor says of which package nothing will do, and why.
-func (i *installation) nothingFor(ctx context.Context, end deadEnd) error {
+// nothingFor returns the refusal for a requirement that no file of the index fits.
+func (i *ongoing) nothingFor(ctx context.Context, end deadEnd) error {
 	page, err := i.req.Index.Lookup(ctx, end.Name)
 	if err != nil {
 		return indexFailure(err)
@@ -142,7 +142,7 @@ func nothingForDependency(req Request, end deadEnd, page packages.Page, python s
 // matchingFiles counts the files of a page that match a specifier and are for this Python.
 type matchingFiles struct {
 	wheels, sources, withdrawn int
-	python                     string // which another Python the last of the rest needs
+	python                     string // the Requires-Python of the last file that does not fit this Python; "" for none
 }
 
 func lookAtFiles(page packages.Page, specifier, python string) (have matchingFiles) {

@@ -12,7 +12,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// indexFailure says what a failure on the way to the index is to the caller.
+// indexFailure turns an error of the package index, or of the way to it, into a refusal. Other errors it returns as they are.
 func indexFailure(err error) error {
 	if e, ok := errors.AsType[*packages.TooLargeError](err); ok {
 		return refuse(TooLarge, "%s. The operator's packages max_download sets the limit; nothing has changed.", capital(e.Error()))
@@ -53,8 +53,9 @@ var (
 	pipTimeout  = regexp.MustCompile(`(?i)Read timed out|ReadTimeoutError|ConnectTimeoutError`)
 )
 
-// pipFailure reads from what pip said, and from the index's page, why it could not resolve. pip's words are its own
-// (resolution/resolvelib/factory.py and network code); where they change, the status is failed and the last line is shown.
+// pipFailure tells from pip's output and the index's page why pip could not resolve. The output is matched against messages in pip's
+// source (resolution/resolvelib/factory.py and the network code). A message that pip has changed gives status failed, and its last line
+// is shown.
 func pipFailure(req Request, page packages.Page, python, log string) error {
 	asked := requirement(req.Name, req.Extras, req.Specifier)
 	if cause := pipCause.FindStringSubmatch(log + "\n\n"); cause != nil || strings.Contains(log, "ResolutionImpossible") {

@@ -1,5 +1,5 @@
-// Package install resolves, downloads, unpacks and compiles packages in confined processes, one install after the other, and
-// switches a store to the set that comes of it.
+// Package install resolves, downloads, unpacks and compiles packages, and switches a store to the new set. Installs run one after the
+// other. An "install" is one such request; an "installer" is a confined process that does a part of it.
 package install
 
 import (
@@ -42,7 +42,7 @@ var Statuses = []Status{Installed, Already, Blocked, NotFound, TooLarge,
 type Rules interface {
 	// CheckResolved decides about the whole resolved set before anything of it is fetched.
 	CheckResolved(asked policy.Requirement, set []policy.Resolved) policy.Decision
-	// CheckInstalledSize decides likewise about what all installed packages would hold on disk, in bytes.
+	// CheckInstalledSize decides, before the store is switched, about the size of all installed packages on disk, in bytes.
 	CheckInstalledSize(bytes int64) policy.Decision
 }
 
@@ -88,17 +88,17 @@ type Progress struct {
 // Result is how an install ended.
 type Result struct {
 	Status Status
-	// Message is for the caller: what happened and what to do about it.
+	// Message says what happened and what to do about it, in sentences for the caller.
 	Message string
-	// Version is what is there now; "" unless installed or already so.
+	// Version is the installed version; "" unless Status is Installed or Already.
 	Version string
 	// Packages lists what was installed, dependencies included.
 	Packages []packages.Package
-	// Duration includes the wait for installs before.
+	// Duration is the time that the caller waited, earlier installs included.
 	Duration time.Duration
 }
 
-// refusal ends an install with a result that is not a failure of ours.
+// refusal is an error that ends an install with a Result, which its caller can act on.
 type refusal struct {
 	status  Status
 	message string
@@ -121,22 +121,22 @@ func (s *Installs) install(ctx context.Context, req Request) (Result, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, req.Timeout, refuse(TimedOut,
 		"%s was not installed within %s; nothing has changed. Try again, or ask the operator for a longer packages install_timeout.", req.Name, req.Timeout))
 	defer cancel()
-	result, err := (&installation{installs: s, req: req, work: work}).run(ctx)
+	result, err := (&ongoing{installs: s, req: req, work: work}).run(ctx)
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
 	return result, err
 }
 
-// installation is one install under way.
-type installation struct {
+// ongoing is one install under way.
+type ongoing struct {
 	installs *Installs
 	req      Request
 	work     *packages.Install
 }
 
-// approve returns what ends the install where a rule forbids it.
-func (i *installation) approve(d policy.Decision) error {
+// approve returns the refusal of a decision that forbids the install, else nil.
+func (i *ongoing) approve(d policy.Decision) error {
 	if d.Allowed {
 		return nil
 	}
@@ -144,7 +144,7 @@ func (i *installation) approve(d policy.Decision) error {
 	return &refusal{StatusOf(d), d.Message}
 }
 
-// StatusOf is how an install ends that a rule forbids.
+// StatusOf is the status of an install that a rule has forbidden.
 func StatusOf(d policy.Decision) Status {
 	switch d.Rule {
 	case policy.RuleDownloadSize, policy.RuleInstalledSize, policy.RuleCount:
@@ -157,7 +157,7 @@ func StatusOf(d policy.Decision) Status {
 }
 
 // run resolves, fetches, unpacks and switches, or returns why not.
-func (i *installation) run(ctx context.Context) (Result, error) {
+func (i *ongoing) run(ctx context.Context) (Result, error) {
 	req, base := i.req, i.work.Base()
 	if version, ok, err := i.installs.provides(ctx, base, req.Requirement); err != nil {
 		return Result{}, err
@@ -212,8 +212,8 @@ func (i *installation) run(ctx context.Context) (Result, error) {
 	return result, nil
 }
 
-// follow switches to the base where another server with the same directory has made it current.
-func (i *installation) follow(ctx context.Context) error {
+// follow switches this server to the base of the install, if another server with the same directory has made that the current set.
+func (i *ongoing) follow(ctx context.Context) error {
 	current := i.installs.host.Store.Current()
 	defer current.Release()
 	if base := i.work.Base(); base.Number != current.Number {
@@ -224,8 +224,8 @@ func (i *installation) follow(ctx context.Context) error {
 	return nil
 }
 
-// switchTo makes the base with what was added the current set.
-func (i *installation) switchTo(ctx context.Context, added []packages.Package) error {
+// switchTo makes a set of the base and the added packages, and makes it the current one.
+func (i *ongoing) switchTo(ctx context.Context, added []packages.Package) error {
 	set := slices.Clone(added)
 	var bytes int64
 	for _, old := range i.work.Base().Packages {
@@ -291,7 +291,7 @@ func mebibytes(bytes int64) string {
 }
 
 // unpack checks and unpacks wheels, compiles them and puts them into the store.
-func (i *installation) unpack(ctx context.Context, wheels []wheel) ([]packages.Package, error) {
+func (i *ongoing) unpack(ctx context.Context, wheels []wheel) ([]packages.Package, error) {
 	i.req.Progress(Progress{Phase: PhaseUnpacking})
 	limits := packages.WheelLimits{MaxBytes: i.req.MaxInstalled, Forbidden: func(name string) bool {
 		_, found := slices.BinarySearch(i.installs.host.Python.Modules, name)
@@ -332,7 +332,7 @@ func (i *installation) unpack(ctx context.Context, wheels []wheel) ([]packages.P
 }
 
 // compile writes the bytecode of unpacked wheels and returns the directory of each.
-func (i *installation) compile(ctx context.Context, fresh []*packages.Unpacked) ([]string, error) {
+func (i *ongoing) compile(ctx context.Context, fresh []*packages.Unpacked) ([]string, error) {
 	if len(fresh) == 0 {
 		return nil, nil
 	}

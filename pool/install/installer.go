@@ -29,15 +29,15 @@ import (
 var installerModules = []string{"wire", "confine", "processes", "deadends", "installer"}
 
 const (
-	// workTarget is where an installer's own directory lies in a root of its own.
+	// workTarget is the path of an installer's own directory in its root, when it has one (with namespaces).
 	workTarget = "/work"
 	// installerMemory bounds the data of each process of an installer, in bytes.
 	installerMemory = 2 << 30
-	// installerProcesses bounds its processes and threads; a build may run a compiler.
+	// installerProcesses bounds an installer's processes and threads; a build may run a compiler.
 	installerProcesses = 128
-	// installerAnswer bounds what it answers, in bytes.
+	// installerAnswer bounds an installer's answer, in bytes.
 	installerAnswer = 32 << 20
-	// diskInterval is how often its files are counted.
+	// diskInterval is how often an installer's files are counted.
 	diskInterval = 200 * time.Millisecond
 )
 
@@ -45,7 +45,7 @@ const (
 type installerTask struct {
 	Kind      string   `json:"kind"` // resolve, build or compile
 	Network   bool     `json:"network"`
-	Port      int      `json:"port"` // of the proxy, where the network is the host's
+	Port      int      `json:"port"` // of Caddy's proxy on loopback; 0 when the installer has a network of its own
 	Work      string   `json:"work"`
 	Packages  string   `json:"packages"`
 	PipWheel  string   `json:"pip_wheel"` // see pipFacts
@@ -64,10 +64,10 @@ type installerPlan struct {
 	Task   installerTask `json:"task"`
 }
 
-// installerAnswers is what an installer says of its task. It is not trusted: what it led to is checked.
+// installerAnswers is an installer's report about its task. It is not trusted: Caddy checks the files and versions itself.
 type installerAnswers struct {
-	Failed string   `json:"failed"` // an exception of ours
-	Status int      `json:"status"` // of pip
+	Failed string   `json:"failed"` // the exception in python/installer.py; "" for none
+	Status int      `json:"status"` // pip's exit status
 	Chosen []chosen `json:"chosen"`
 	Broken []string `json:"broken"`
 	Files  int      `json:"files"`
@@ -84,23 +84,23 @@ type chosen struct {
 	Direct    bool   `json:"direct"`
 	Yanked    bool   `json:"yanked"`
 	Requested bool   `json:"requested"`
-	// Extras are those that it has, in any spelling.
+	// Extras are the extras that this version has; the names may not be canonical.
 	Extras []string `json:"extras"`
 }
 
 // installerRun is one task with what it may reach.
 type installerRun struct {
 	task     installerTask
-	dir      string // of the host: its own, made here
+	dir      string // the installer's own directory on the host, which runInstaller makes
 	readable []readable
-	hosts    []string // of the network
-	upstream string   // the proxy to the outside; "" is what the environment says
-	maxBytes int64    // from the network, and again of its files
+	hosts    []string // the hosts that it may reach
+	upstream string   // the operator's proxy; "" for that of Caddy's environment
+	maxBytes int64    // limit of the bytes from the network, and the same for its files
 	received func(bytes int64)
 }
 
-// readable is a file or directory of the host that an installer may read. In a root of its own it lies at target, the same
-// path unless that is given.
+// readable is a file or directory of the host that an installer may read. An installer with a root of its own finds it at target; ""
+// means at the same path.
 type readable struct{ path, target string }
 
 var (
@@ -108,7 +108,7 @@ var (
 	errNetworkFull = errors.New("the installer received more than it may")
 )
 
-// hostsRefusedError is a failure that goes with hosts which the proxy did not let the installer reach.
+// hostsRefusedError is the error of a task that has failed after the proxy refused it these hosts.
 type hostsRefusedError struct{ hosts []string }
 
 func (e *hostsRefusedError) Error() string {
@@ -172,7 +172,7 @@ func (s *Installs) runInstaller(ctx context.Context, run installerRun) (answers 
 	return answers, nil
 }
 
-// networkFailure says what the proxy has to do with a task that did not succeed.
+// networkFailure replaces the error of a task that failed because of the proxy by one that says so. Otherwise it returns err.
 func networkFailure(proxy *packages.Proxy, answers installerAnswers, err error) error {
 	if err == nil && answers.Status == 0 {
 		return nil
@@ -186,7 +186,7 @@ func networkFailure(proxy *packages.Proxy, answers installerAnswers, err error) 
 	return err
 }
 
-// waitInstaller returns when the process is gone: by itself, or because its time or its disk is over.
+// waitInstaller waits until the process has ended. It kills the process when ctx ends, and when its files hold too much.
 func waitInstaller(ctx context.Context, process *process.Process, run installerRun, proxy *packages.Proxy) (err error) {
 	ticker := time.NewTicker(diskInterval)
 	defer ticker.Stop()
@@ -211,14 +211,14 @@ func waitInstaller(ctx context.Context, process *process.Process, run installerR
 	}
 }
 
-// killGroup ends a process and what it started: with namespaces it is the first of its own, without them they share a
-// group, since nothing but our own code and pip runs there.
+// killGroup kills an installer and the processes that it has started. With namespaces these die with the first process of their pid
+// namespace. Without, they are in its process group: only our own code and pip run there, and neither leaves the group.
 func killGroup(process *process.Process) {
 	_ = syscall.Kill(-process.Cmd.Process.Pid, syscall.SIGKILL)
 	_ = process.Cmd.Process.Kill()
 }
 
-// treeBytes returns what a directory holds, or more than limit as soon as that is clear.
+// treeBytes returns how many bytes the files below a directory hold. Above limit it stops counting and returns limit + 1.
 func treeBytes(dir string, limit int64) int64 {
 	var held int64
 	err := scratch.Walk(unix.AT_FDCWD, dir, 0, func(_ int, _ string, stat *unix.Stat_t) error {
@@ -242,7 +242,7 @@ func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, e
 	base.Preload, base.PythonPath = []string{}, []string{}
 	base.Leftovers = []string{}
 	base.Semaphores = false
-	if base.Memfds != "" { // which nobody would count
+	if base.Memfds != "" { // an installer gets no memfds, since Caddy counts them for lanes only
 		program, err := confine.SeccompProgram(runtime.GOARCH, confine.SeccompPolicy{World: base.World})
 		if err != nil {
 			return whole, err
@@ -280,7 +280,7 @@ func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, e
 		}
 		return whole, nil
 	}
-	task.Work = run.dir // the worker's scratch, in its domain
+	task.Work = run.dir // in the place of a worker's scratch
 	for _, r := range run.readable {
 		kind, access := confine.LandlockDir, uint64(confine.LandlockRead)
 		if info, err := os.Stat(r.path); err != nil {
@@ -324,7 +324,7 @@ func (b *limitedBuffer) Write(text []byte) (int, error) {
 	return b.Buffer.Write(text)
 }
 
-// inside returns path as an installer sees it, whose directory of the host is dir.
+// inside returns the path at which an installer, whose own directory on the host is dir, finds a file of the host.
 func (s *Installs) inside(dir, path string) string {
 	if s.host.Plan.World != confine.WorldNamespaces {
 		return path

@@ -10,7 +10,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// Host is what installs need of the pool whose programs import what is installed.
+// Host is what package install needs of the pool whose programs import the packages.
 type Host struct {
 	// Store keeps the packages; nil where nothing can be installed.
 	Store *packages.Store
@@ -18,9 +18,9 @@ type Host struct {
 	Plan confine.Plan
 	// Python is the interpreter that packages are for.
 	Python process.Interpreter
-	// Logger receives what happens, never output of packages.
+	// Logger receives events, never the output of packages.
 	Logger *slog.Logger
-	// Grace is how long installs may go on after Drain.
+	// Grace is how long installs may go on after Drain; 0 ends them at once.
 	Grace time.Duration
 }
 
@@ -34,18 +34,18 @@ type Installs struct {
 	// mu guards what follows.
 	mu        sync.Mutex
 	closed    bool
-	draining  bool                      // no more are taken
-	closing   chan struct{}             // closed with closed
-	graceOver chan struct{}             // closed when those that are left after Drain are given up
-	shared    map[string]*sharedInstall // installs that wait or run, by what was asked for
+	draining  bool                      // Drain was called: new installs are refused
+	closing   chan struct{}             // closed by Close
+	graceOver chan struct{}             // closed Host.Grace after Drain: remaining installs end
+	shared    map[string]*sharedInstall // installs that wait or run, by what they install
 }
 
-// New makes installs for a host.
+// New returns Installs for a host. The caller must Close them.
 func New(h Host) *Installs {
 	return &Installs{host: h, closing: make(chan struct{}), graceOver: make(chan struct{}), shared: map[string]*sharedInstall{}}
 }
 
-// Close takes no more installs and gives up those that wait or run. It returns when their processes are gone.
+// Close refuses new installs and ends those that wait or run. It returns when their processes have ended.
 func (s *Installs) Close() {
 	s.mu.Lock()
 	if !s.closed {

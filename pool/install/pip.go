@@ -18,10 +18,10 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// pipFactsAge is how long what pip says of itself is believed: an operator may install something meanwhile.
+// pipFactsAge is how long the facts are used before the interpreter is asked again: the operator may have installed something.
 const pipFactsAge = time.Minute
 
-// pipFacts is what the operator's interpreter and its pip are like.
+// pipFacts describes the operator's interpreter and its pip, as python/pipconfig.py prints it.
 type pipFacts struct {
 	Version       string            // of pip; "" for none
 	Wheel         string            // where pip is imported from when it is not installed; "" when it is
@@ -30,7 +30,7 @@ type pipFacts struct {
 	Distributions map[string]string // name to version, names canonical
 }
 
-// pipLook keeps the facts. Who asks while the interpreter is being asked waits for the same answer.
+// pipLook keeps the facts. Callers that ask while the interpreter is being asked wait for the same answer.
 type pipLook struct {
 	asking singleflight.Group
 
@@ -39,20 +39,21 @@ type pipLook struct {
 	facts pipFacts
 }
 
-// known returns facts that are young enough to be believed.
+// known returns the facts, and whether there are any that are younger than pipFactsAge.
 func (l *pipLook) known() (pipFacts, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.facts, !l.at.IsZero() && time.Since(l.at) < pipFactsAge
 }
 
-// pip returns what the interpreter says of itself. ctx ends the wait for it: the question goes on, for the next who asks.
+// pip returns the facts, and asks the interpreter if need be. ctx ends only the caller's wait: the interpreter is still asked, for the
+// next caller.
 func (s *Installs) pip(ctx context.Context) (pipFacts, error) {
 	if facts, ok := s.pipLook.known(); ok {
 		return facts, nil
 	}
 	asked := s.pipLook.asking.DoChan("", func() (any, error) {
-		if facts, ok := s.pipLook.known(); ok { // who was here just before has them
+		if facts, ok := s.pipLook.known(); ok { // a call that ended just now has fetched them
 			return facts, nil
 		}
 		facts, err := s.askPip()
@@ -80,7 +81,7 @@ func (s *Installs) askPip() (pipFacts, error) {
 		s.mu.Unlock()
 		return pipFacts{}, ErrClosed
 	}
-	s.background.Add(1) // before Close waits
+	s.background.Add(1) // under the mutex, so that Close waits for it
 	s.mu.Unlock()
 	defer s.background.Done()
 	ctx, cancel := context.WithTimeout(context.Background(), process.ProbeTimeout)
@@ -93,7 +94,7 @@ func (s *Installs) askPip() (pipFacts, error) {
 		}
 	}()
 	var stdout, stderr bytes.Buffer
-	// Isolated: nothing that somebody put where Caddy was started is imported.
+	// -I: nothing is imported from the directory in which Caddy was started.
 	cmd := exec.CommandContext(ctx, s.host.Python.Executable, "-I", "-c", process.Source("pipconfig"))
 	cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &stdout, &stderr, time.Second
 	cmd.Dir = "/"
@@ -130,7 +131,7 @@ func (s *Installs) PipConfig(ctx context.Context) (packages.PipConfig, error) {
 	return config, nil
 }
 
-// provides says whether programs that run with base have what is asked for, and in which version.
+// provides says whether programs that run with base have the requirement already, and in which version.
 func (s *Installs) provides(ctx context.Context, base *packages.Generation, req policy.Requirement) (version string, ok bool, err error) {
 	if found, ok := base.Find(req.Name); ok {
 		for _, extra := range req.Extras {
@@ -148,8 +149,8 @@ func (s *Installs) provides(ctx context.Context, base *packages.Generation, req 
 	return version, ok && len(req.Extras) == 0 && req.Satisfied(version), nil
 }
 
-// InstalledPackages returns the number of the current set and its packages, and what the interpreter itself has of which the
-// set has no other version: name to version.
+// InstalledPackages returns the number of the current set of packages, the packages in it, and as interpreter (name to version) the packages
+// of the operator's interpreter that the set does not replace by another version. It needs a Store.
 func (s *Installs) InstalledPackages(ctx context.Context) (generation int, set []packages.Package, interpreter map[string]string, err error) {
 	facts, err := s.pip(ctx)
 	if err != nil {

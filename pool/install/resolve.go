@@ -16,9 +16,9 @@ import (
 )
 
 // runTask runs one task of the install in the confined process.
-func (i *installation) runTask(ctx context.Context, run installerRun) (installerAnswers, error) {
+func (i *ongoing) runTask(ctx context.Context, run installerRun) (installerAnswers, error) {
 	if i.installs.host.Plan.World == confine.WorldProcess && i.installs.host.Plan.Order == confine.OrderRoot {
-		// Its id must pass here; what lies below is still its own or ours.
+		// The installer runs as another user, who must pass through this directory. What is below belongs to that user or to Caddy.
 		if err := os.Chmod(i.work.Dir(), 0o711); err != nil {
 			return installerAnswers{}, err
 		}
@@ -54,14 +54,14 @@ func (i *installation) runTask(ctx context.Context, run installerRun) (installer
 	return answers, err
 }
 
-// environment is what the installer's pip finds.
-func (i *installation) environment() map[string]string {
+// environment is the environment of the installer's pip.
+func (i *ongoing) environment() map[string]string {
 	env := map[string]string{
 		"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
 		"PIP_NO_COLOR": "1", "PIP_NO_CACHE_DIR": "1",
-		// It looks into sys.path itself, and imports nothing from there.
+		// This backend of pip's reads the distributions on sys.path without importing anything from there.
 		"_PIP_USE_IMPORTLIB_METADATA": "1",
-		// pip changes nothing of the system's here, and a distribution that forbids it means the system.
+		// A Linux distribution forbids pip to change the system's packages (PEP 668). Here it cannot.
 		"PIP_BREAK_SYSTEM_PACKAGES": "1",
 	}
 	for _, pair := range i.req.Index.Environment() {
@@ -72,7 +72,7 @@ func (i *installation) environment() map[string]string {
 }
 
 // networked is a task for pip.
-func (i *installation) networked(kind string, hosts []string, arguments ...string) installerRun {
+func (i *ongoing) networked(kind string, hosts []string, arguments ...string) installerRun {
 	run := installerRun{
 		dir: filepath.Join(i.work.Dir(), kind), hosts: hosts, upstream: i.req.Index.Upstream(), maxBytes: i.req.MaxDownload,
 		task:     installerTask{Kind: kind, Network: true, Arguments: arguments, Env: i.environment()},
@@ -93,7 +93,7 @@ func (i *installation) networked(kind string, hosts []string, arguments ...strin
 }
 
 // resolve lets pip choose, and has the choice approved.
-func (i *installation) resolve(ctx context.Context, page packages.Page, hosts []string) ([]chosen, error) {
+func (i *ongoing) resolve(ctx context.Context, page packages.Page, hosts []string) ([]chosen, error) {
 	arguments := []string{"--only-binary", ":all:"}
 	if i.req.BuildSource {
 		if i.installs.host.Plan.World != confine.WorldNamespaces {
@@ -104,7 +104,7 @@ func (i *installation) resolve(ctx context.Context, page packages.Page, hosts []
 	arguments = append(arguments, "--", requirement(i.req.Name, i.req.Extras, i.req.Specifier))
 	for _, root := range i.work.Base().Packages {
 		if root.Requested && root.Name != i.req.Name {
-			// What was asked for before stays as it was asked for, and grows no older.
+			// Packages that were asked for in earlier installs keep their specifier, and do not get an older version.
 			arguments = append(arguments, requirement(root.Name, root.Extras, cmp.Or(root.Specifier, ">="+root.Version)))
 		}
 	}
@@ -149,7 +149,7 @@ type wheel struct {
 }
 
 // fetch has the resolved set approved, and downloads what the store does not have.
-func (i *installation) fetch(ctx context.Context, resolved []chosen, hosts []string) ([]wheel, error) {
+func (i *ongoing) fetch(ctx context.Context, resolved []chosen, hosts []string) ([]wheel, error) {
 	var wheels []wheel
 	var wanted []packages.Wanted
 	var built []string
@@ -204,9 +204,9 @@ func (i *installation) fetch(ctx context.Context, resolved []chosen, hosts []str
 }
 
 // build makes wheels of source distributions, by their own code.
-func (i *installation) build(ctx context.Context, urls, hosts []string) ([]string, error) {
+func (i *ongoing) build(ctx context.Context, urls, hosts []string) ([]string, error) {
 	run := i.networked("build", hosts, append([]string{"--"}, urls...)...)
-	run.task.Packages = "" // a build has what it asks for, and nothing of ours
+	run.task.Packages = "" // a build gets its build requirements, not the installed packages
 	answers, err := i.runTask(ctx, run)
 	if err != nil {
 		return nil, err

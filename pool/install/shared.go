@@ -13,7 +13,7 @@ import (
 // maxShared bounds the installs that wait or run.
 const maxShared = 64
 
-// sharedInstall is one install for all who ask for the same at the same time. Installs' mutex guards waiting.
+// sharedInstall is one install that all callers share who ask for the same at the same time. The mutex of Installs guards waiting.
 type sharedInstall struct {
 	waiting int
 	cancel  context.CancelFunc
@@ -26,7 +26,7 @@ type sharedInstall struct {
 	listeners []*func(Progress)
 }
 
-// tell passes progress on to everyone who waits.
+// tell passes progress on to all callers that wait.
 func (f *sharedInstall) tell(progress Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -36,10 +36,10 @@ func (f *sharedInstall) tell(progress Progress) {
 	}
 }
 
-// Install installs a package for every later execution, after the installs that were asked for before. Who asks for the
-// same while it is under way shares it. The error is nil whenever the install ended in a way that its caller can act on;
-// otherwise it is one of this package's errors, ctx's when the caller gave up, or ours. An install that nobody waits for any
-// more is given up, and nothing has changed.
+// Install installs a package for every later execution, after the installs that were requested before it. Callers that ask for the same
+// package while it is being installed share one install. The error is nil whenever the Result says what the caller can do. Otherwise
+// it is one of this package's errors, that of ctx, or an internal one. An install ends, without changing anything, once all of its
+// callers have given up.
 func (s *Installs) Install(ctx context.Context, req Request) (Result, error) {
 	begin := time.Now()
 	if s.host.Store == nil {
@@ -66,7 +66,7 @@ func (s *Installs) Install(ctx context.Context, req Request) (Result, error) {
 		if f.waiting--; f.waiting == 0 {
 			f.cancel()
 			if s.shared[key] == f {
-				delete(s.shared, key) // who asks now wants a new one
+				delete(s.shared, key) // the next caller starts a new one
 			}
 		}
 	}()
@@ -95,8 +95,8 @@ func (s *Installs) Install(ctx context.Context, req Request) (Result, error) {
 	}
 }
 
-// Drain takes no more installs, and gives those up that are not over within Host.Grace. It returns at once. Close gives up all, and
-// this is for who has to wait for requests to end before that.
+// Drain refuses new installs, and ends those that have not ended within Host.Grace. It returns at once. A server calls it before it waits
+// for its requests to end; Close then ends all that is left.
 func (s *Installs) Drain() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,7 +106,7 @@ func (s *Installs) Drain() {
 	}
 }
 
-// installSafely makes an error of a panic: what an index or a wheel holds is not to end the server.
+// installSafely turns a panic into an error, so that data of an index or a wheel cannot end the server.
 func (s *Installs) installSafely(ctx context.Context, req Request) (result Result, err error) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
@@ -117,7 +117,7 @@ func (s *Installs) installSafely(ctx context.Context, req Request) (result Resul
 	return s.install(ctx, req)
 }
 
-// startLocked starts an install. It ends with Installs, or when nobody waits for it.
+// startLocked starts an install. It ends early when Installs is closed, or when no caller waits for it any more.
 func (s *Installs) startLocked(key string, req Request) *sharedInstall {
 	ctx, cancel := context.WithCancel(context.Background())
 	f := &sharedInstall{cancel: cancel, done: make(chan struct{})}

@@ -16,7 +16,7 @@ import (
 )
 
 // Group is the control group of a pool, in one of version 2 that the system has delegated to Caddy. Each lane gets a group below
-// it, whose limits hold for all that its worker starts and count what no process shows.
+// it. Its limits hold for all processes that the worker starts, and count memory that is in no process's sizes. nil is no group.
 type Group struct {
 	delegation delegation
 	Dir        string
@@ -30,8 +30,8 @@ var cgroupNumbers atomic.Int64
 // cgroupPrefix begins the names of pools' groups; the pid of their Caddy and a number follow.
 const cgroupPrefix = "python-sandbox-"
 
-// New makes the group of a pool below the one that this process is in, own, or "" for none. Each lane gets memory bytes and
-// so many processes. The error says why it cannot.
+// New makes the group of a pool below own, the group of this process as Own returns it. Each lane may have memory bytes and that many
+// processes. The error says why control groups cannot be used. The caller must Remove the group.
 func New(own string, euid int, memory int64, processes int) (*Group, error) {
 	d, err := findDelegation(own, euid)
 	if err != nil {
@@ -56,10 +56,10 @@ func New(own string, euid int, memory int64, processes int) (*Group, error) {
 	return g, nil
 }
 
-// Enter puts a lane that has forked nothing yet into a group of its own, and returns that.
+// Enter puts a lane into a group of its own, and returns that. The lane must not have forked yet.
 func (g *Group) Enter(pid int) (LaneGroup, error) {
 	dir := LaneGroup(filepath.Join(g.Dir, strconv.Itoa(pid)))
-	if err := os.Mkdir(string(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // of one that had the same number
+	if err := os.Mkdir(string(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // a lane that is gone had the same pid
 		return "", err
 	}
 	for _, write := range [][2]string{
@@ -70,11 +70,11 @@ func (g *Group) Enter(pid int) (LaneGroup, error) {
 			return "", err
 		}
 	}
-	_ = writeFile(filepath.Join(string(dir), "memory.swap.max"), "0") // there without swap accounting or not
+	_ = writeFile(filepath.Join(string(dir), "memory.swap.max"), "0") // the file is missing without swap accounting
 	return dir, nil
 }
 
-// Remove takes the pool's group away once its lanes are gone; nil is none.
+// Remove removes the pool's group. Its lanes must have ended. It does nothing for nil.
 func (g *Group) Remove() {
 	if g != nil {
 		removeGroup(g.Dir)
@@ -92,7 +92,7 @@ func (c LaneGroup) Kill() {
 	}
 }
 
-// Killed counts the processes that the kernel has ended for want of memory.
+// Killed returns how many processes in the group the kernel has killed for want of memory.
 func (c LaneGroup) Killed() int64 {
 	if c == "" {
 		return 0

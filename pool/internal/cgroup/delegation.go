@@ -17,24 +17,24 @@ import (
 )
 
 // delegation is a control group of version 2 that the system has given Caddy to divide (cgroups(7), Delegation; systemd:
-// Delegate=). The pools of this process share it, and the last one leaves it as it was found: whoever starts the next process
-// there must find a group that takes processes.
+// Delegate=). The pools of this process share it, and the last one restores it: a group that hands controllers to groups below takes
+// no processes, and the next process that is started there must find one that does.
 type delegation struct {
 	dir         string
-	controllers []string // those that limits need
+	controllers []string // the controllers that the limits need
 }
 
 // delegationLeaf is where Caddy itself goes, since a group with controllers for others may hold no process.
 const delegationLeaf = "caddy"
 
-// division is what was done to a delegation, to be undone.
+// division records how take has changed a delegation, so that giveBack can undo it.
 type division struct {
 	pools   int
-	enabled bool // the controllers
-	made    bool // the leaf
+	enabled bool // the controllers were enabled
+	made    bool // the leaf was made
 }
 
-// divisions are those of this process, by the directory.
+// divisions are the delegations that this process has changed, by directory.
 var divisions = struct {
 	sync.Mutex
 	of map[string]division
@@ -90,9 +90,9 @@ func findDelegation(own string, euid int) (delegation, error) {
 	return d, d.check("cgroup.controllers")
 }
 
-// delegated returns nil when the group is Caddy's to divide: where systemd has marked it as that, where it is the root of a
-// container's own hierarchy, or, without root, where it may be written to and holds nobody else: root may write anywhere, and a
-// person's session may be written to, but holds the shell and the editor too.
+// delegated returns nil when Caddy may divide the group: systemd has marked it as delegated, or Caddy is root and it is the root of a
+// container's hierarchy, or Caddy is not root, may write to it and is alone in it. Write access alone proves nothing: root has it
+// everywhere, and an ordinary user has it in the group of the login session, where the shell and the editor are too.
 func delegated(dir string, euid int) error {
 	for _, mark := range []string{"user.delegate", "trusted.delegate"} {
 		var value [1]byte
@@ -101,7 +101,7 @@ func delegated(dir string, euid int) error {
 		}
 	}
 	if euid == 0 {
-		_, err := os.Stat(filepath.Join(dir, "cgroup.type")) // the root of the system has none
+		_, err := os.Stat(filepath.Join(dir, "cgroup.type")) // the root of the host's hierarchy has no such file
 		_, errAbove := os.Stat(filepath.Join(dir, "..", "cgroup.procs"))
 		if err == nil && errAbove != nil {
 			return nil //nolint:nilerr // no control group above can be read: this is the topmost that Caddy sees
@@ -140,7 +140,7 @@ func (d delegation) check(file string) error {
 	return nil
 }
 
-// take makes groups below the delegation get the controllers. Each call that succeeds is to be followed by one of giveBack.
+// take enables the controllers for the groups below the delegation. After each call that succeeds, giveBack must be called once.
 func (d delegation) take() error {
 	divisions.Lock()
 	defer divisions.Unlock()
@@ -170,8 +170,8 @@ func (d delegation) giveBack() {
 	d.unite(done)
 }
 
-// divide moves what is in the group to the leaf, and enables the controllers then. What is forked meanwhile is moved in the
-// next round.
+// divide moves the processes in the group to the leaf, and then enables the controllers. Processes that are forked meanwhile are moved in
+// the next round.
 func (d delegation) divide() (done division, err error) {
 	if len(d.controllers) > 0 && d.check("cgroup.subtree_control") == nil {
 		return done, nil
@@ -194,7 +194,7 @@ func (d delegation) divide() (done division, err error) {
 	}
 }
 
-// unite undoes what divide has done, but where something else uses the controllers.
+// unite undoes what divide has done, unless something else uses the controllers.
 func (d delegation) unite(done division) {
 	if done.enabled && d.enable(d.dir, "-") != nil || !done.made {
 		return
@@ -208,7 +208,7 @@ func (d delegation) unite(done division) {
 	removeGroup(leaf)
 }
 
-// enable adds ("+") or takes away ("-") the controllers for what is below a group.
+// enable adds ("+") or removes ("-") the controllers for the groups below dir.
 func (d delegation) enable(dir, sign string) error {
 	if len(d.controllers) == 0 {
 		return nil
@@ -216,7 +216,7 @@ func (d delegation) enable(dir, sign string) error {
 	return writeFile(filepath.Join(dir, "cgroup.subtree_control"), sign+strings.Join(d.controllers, " "+sign))
 }
 
-// removeStale removes what a Caddy that was killed has left, this one's pid included, which it may have had.
+// removeStale removes the groups of Caddys that were killed. One of them may have had this process's pid.
 func (d delegation) removeStale() {
 	left, _ := filepath.Glob(filepath.Join(d.dir, cgroupPrefix+"*-*"))
 	for _, dir := range left {
@@ -227,7 +227,7 @@ func (d delegation) removeStale() {
 		}
 		lanes, _ := filepath.Glob(filepath.Join(dir, "*", "cgroup.procs"))
 		for _, file := range lanes {
-			_ = os.Remove(filepath.Dir(file)) // refused while something runs there
+			_ = os.Remove(filepath.Dir(file)) // fails while a process is in it
 		}
 		_ = os.Remove(dir)
 	}

@@ -22,13 +22,13 @@ func ParseFailure(packet []byte) error {
 	return &StepError{m.Step, m.Error}
 }
 
-// Control is Go's end of a control socket. Send may be called concurrently; receive by one goroutine.
+// Control is Caddy's end of a control socket. Write may be called concurrently; Read and Word by one goroutine at a time.
 type Control struct {
 	Conn    *net.UnixConn
-	scratch [MaxMessage]byte // of receive
+	scratch [MaxMessage]byte // holds the packet that Read returns
 }
 
-// NewControl returns Go's end and the other side's descriptor, which the caller closes.
+// NewControl returns Caddy's end and the other one, for a child. The caller closes both.
 func NewControl() (*Control, *os.File, error) {
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -54,13 +54,13 @@ func (c *Control) Write(data []byte, fds ...int) error {
 	return err
 }
 
-// Read returns the next packet, which the next call overwrites, and the descriptor that came with it, or -1. Whatever else
-// came is closed.
+// Read waits for the next packet, which is valid until the next call, and returns it with the descriptor that came along, or -1. The caller
+// closes that. Further descriptors in the packet are closed.
 func (c *Control) Read() ([]byte, int, error) {
-	var oob [24]byte // one descriptor, and a second one in what aligns it
+	var oob [24]byte // for one descriptor; the alignment leaves room for a second one
 	n, oobn, flags, _, err := c.Conn.ReadMsgUnix(c.scratch[:], oob[:])
 	if errors.Is(err, unix.ECONNRESET) {
-		// The other side has gone without reading all that we sent. The kernel says so once, before what it had said itself.
+		// The other side has ended without reading all that was sent. The kernel reports that once, before the packets that it had sent.
 		n, oobn, flags, _, err = c.Conn.ReadMsgUnix(c.scratch[:], oob[:])
 	}
 	fd := -1
@@ -73,7 +73,7 @@ func (c *Control) Read() ([]byte, int, error) {
 	if err == nil && flags&unix.MSG_TRUNC != 0 {
 		err = errors.New("message too long")
 	}
-	if err != nil { // an empty packet is end of file, and may bring a descriptor, too
+	if err != nil { // an empty packet means end of file, but may still carry a descriptor
 		if fd >= 0 {
 			_ = unix.Close(fd)
 		}
@@ -82,7 +82,7 @@ func (c *Control) Read() ([]byte, int, error) {
 	return c.scratch[:n], fd, nil
 }
 
-// Word returns the next packet where none brings a descriptor.
+// Word is Read for a side that sends no descriptors; one that comes is closed, and is an error.
 func (c *Control) Word() ([]byte, error) {
 	word, fd, err := c.Read()
 	if fd >= 0 {
@@ -91,12 +91,15 @@ func (c *Control) Word() ([]byte, error) {
 	return word, err
 }
 
+// Close closes Caddy's end; the other side reads end of file.
 func (c *Control) Close() { _ = c.Conn.Close() }
 
+// CloseAll closes descriptors and ignores errors.
 func CloseAll(fds []int) {
 	for _, fd := range fds {
 		_ = unix.Close(fd)
 	}
 }
 
+// ErrProtocol means that a process has sent something that the protocol does not have.
 var ErrProtocol = errors.New("the worker broke the protocol")

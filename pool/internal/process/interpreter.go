@@ -25,15 +25,15 @@ type Interpreter struct {
 	Roots     []string // prefixes, resolved
 	paths     []string // import roots
 	libraries []string // directories of shared libraries that it has loaded
-	Tag       string   // names what packages that were installed for it fit: its binary interface, and which installation it is
+	Tag       string   // names the interpreters that can share installed packages: its binary interface, and a hash of its import roots
 	Modules   []string // names of the standard library, sorted
 	Commands  confine.Commands
 }
 
-// ProbeTimeout is generous: a shim may start several shells on a busy machine.
+// ProbeTimeout bounds one question to the interpreter. It is generous: a shim may start several shells on a busy machine.
 const ProbeTimeout = 20 * time.Second
 
-// FindInterpreter asks the interpreter that a configuration names what it really is.
+// FindInterpreter runs the interpreter that a configuration names, a path or a name on PATH, and returns its description.
 func FindInterpreter(ctx context.Context, name string) (Interpreter, error) {
 	path, err := exec.LookPath(name)
 	if err != nil {
@@ -72,7 +72,7 @@ func FindInterpreter(ctx context.Context, name string) (Interpreter, error) {
 		Tag: fmt.Sprintf("%s-%x", filepath.Base(found.ABI), installation[:4])}, nil
 }
 
-// LastLine returns ": " and the last line of what a process said, cut to a length that a sentence bears, or nothing.
+// LastLine returns ": " and the last line of a process's output, shortened to fit into a sentence, or "" if there is none.
 func LastLine(text string) string {
 	text = strings.TrimSpace(text)
 	if text == "" {
@@ -90,7 +90,7 @@ func (i Interpreter) Sources(pythonPath, preload []string) confine.Sources {
 	return confine.Sources{Executable: i.Executable, Roots: i.Roots, Paths: i.paths, Libraries: i.libraries, PythonPath: pythonPath, Preload: preload, Commands: i.Commands}
 }
 
-// Source is a program of ours.
+// Source returns an embedded Python program, by its name without ".py". It panics when there is none.
 func Source(name string) string {
 	text, err := python.Sources.ReadFile(name + ".py")
 	if err != nil {

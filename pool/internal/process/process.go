@@ -1,4 +1,5 @@
-// Package process starts Pythons of our own in their confinement, and talks to them over a control socket.
+// Package process starts the sandbox's own Python processes (templates and installers) in their confinement, and talks to them over a
+// control socket.
 package process
 
 import (
@@ -30,8 +31,8 @@ const (
 	processStopGrace = 2 * time.Second
 )
 
-// Process is a Python of our own, a template or an installer, that has entered its confinement. The goroutine that reaps it
-// ends when it does; stop, or the caller by kill, ends that.
+// Process is a template or an installer that runs in its confinement. The goroutine that reaps it ends when the process does, by itself, by
+// Stop, or because the caller kills Cmd.
 type Process struct {
 	Cmd     *exec.Cmd
 	Control *Control
@@ -44,8 +45,10 @@ type StepError struct{ Step, Reason string }
 
 func (e *StepError) Error() string { return e.Step + ": " + e.Reason }
 
-// Start starts a process from some of our modules, the last of which has its main, and returns once it is ready. The
-// whole plan is p, or what extends it. stdout may be nil, for the same as standard error.
+// Start starts a process that runs the named modules of package python, the last of which is the main one, and returns once the process is
+// ready. whole is what the process gets as its plan: p, or a struct that embeds it. A nil stdout sends standard output to Stderr.
+// given, if not nil, is called with each descriptor that the process sends before it is ready, and must close it. ctx bounds the start
+// only.
 func Start(ctx context.Context, interpreter Interpreter, p confine.Plan, whole any, modules []string, stdout io.Writer, given func(word string, fd *os.File)) (*Process, error) {
 	ctx, cancel := context.WithTimeout(ctx, processStartTimeout)
 	defer cancel()
@@ -60,7 +63,7 @@ func Start(ctx context.Context, interpreter Interpreter, p confine.Plan, whole a
 		conn.Close()
 		return nil, err
 	}
-	// Reads below end when the process does, and that is when ctx says so at the latest.
+	// When ctx ends, the process is killed, which ends the reads below.
 	stopWatch := context.AfterFunc(ctx, func() { _ = x.Cmd.Process.Kill() })
 	defer stopWatch()
 	if err := x.handshake(p, modules, whole, given); err != nil {
@@ -149,8 +152,7 @@ func environment(path string, lookup func(string) (string, bool)) []string {
 	return env
 }
 
-// handshake sends the sources and the plan, and answers until the process is ready. given takes a descriptor that it sends
-// meanwhile.
+// handshake sends the sources and the plan, and answers the process's messages until it is ready. given is that of Start.
 func (x *Process) handshake(p confine.Plan, modules []string, extra any, given func(word string, fd *os.File)) error {
 	var sources [][2]string
 	if p.Semaphores {
@@ -210,7 +212,7 @@ func (x *Process) writeIDMaps() error {
 	return nil
 }
 
-// Stop ends the process and everything below it, and waits for that: end of file, grace, SIGKILL.
+// Stop gives the process end of file, and kills it if it has not ended within processStopGrace. It returns when the process is reaped.
 func (x *Process) Stop() {
 	_ = x.Control.Conn.CloseWrite()
 	select {
@@ -221,7 +223,7 @@ func (x *Process) Stop() {
 	}
 }
 
-// Tail keeps the last bytes written to it. Safe for concurrent use.
+// Tail keeps the last 4096 bytes written to it. The zero value is ready to use. Safe for concurrent use.
 type Tail struct {
 	mu   sync.Mutex
 	text []byte
@@ -237,13 +239,16 @@ func (t *Tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// String returns the last bytes, at most 4096, as valid UTF-8.
 func (t *Tail) String() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return strings.ToValidUTF8(string(t.text), "?")
 }
 
+// ErrGone means that the template or its process has ended.
 var ErrGone = errors.New("the template is gone")
 
-// Numbers counts the lanes and installers of this Caddy. The number picks the id of one, so that no two share it.
+// Numbers counts the lanes and installers of this Caddy. The uid of each is derived from its number, so that those alive at the same time
+// have different ones.
 var Numbers atomic.Int64

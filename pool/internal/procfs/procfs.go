@@ -1,4 +1,4 @@
-// Package procfs reads what /proc tells of processes (proc(5)).
+// Package procfs reads facts about processes from /proc (proc(5)). A process that has ended, or may not be read, counts as nothing.
 package procfs
 
 import (
@@ -17,9 +17,10 @@ type Status struct {
 	Resident       int64 // swapped out or not
 	Anonymous      int64
 	SharedResident int64
-	Tables         int64 // page tables, which are in no size of a process
+	Tables         int64 // page tables, which the other sizes do not include
 }
 
+// ReadStatus reads /proc/PID/status. For a process that has ended Uid is -1, and the rest zero.
 func ReadStatus(pid int) Status {
 	s := Status{Uid: -1}
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
@@ -84,7 +85,7 @@ func proportional(text string) (bytes int64, ok bool) {
 	return bytes, ok
 }
 
-// ReadStat returns what /proc/PID/stat says from its third field on, the state.
+// ReadStat returns the fields of /proc/PID/stat from the third one on: the state, the parent's pid and so on.
 func ReadStat(pid int) ([]string, error) {
 	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if err != nil {
@@ -96,7 +97,7 @@ func ReadStat(pid int) ([]string, error) {
 // clockTick is the unit of times in /proc, the same on every architecture that Go runs on (proc(5)).
 const clockTick = 10 * time.Millisecond
 
-// CPUTime is what processes have computed so far, with the children that they have waited for.
+// CPUTime is the processor time that processes, and the children that they have waited for, have used so far.
 func CPUTime(pids []int) (sum time.Duration) {
 	for _, pid := range pids {
 		fields, err := ReadStat(pid)
@@ -137,7 +138,7 @@ func SharedMappings(pids []int) (sum int64) {
 	return sum
 }
 
-// Descendants lists the processes below pid, of which the kernel has a list (/proc/PID/task/TID/children, proc(5)).
+// Descendants lists the pids of all descendants of pid, from /proc/PID/task/TID/children (proc(5)), without pid itself.
 func Descendants(pid int) []int {
 	var found []int
 	for queue := []int{pid}; len(queue) > 0; {

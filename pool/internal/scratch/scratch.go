@@ -1,4 +1,4 @@
-// Package scratch counts and removes what runs leave where they have no mount of their own.
+// Package scratch counts and removes the files of runs that have no scratch mount of their own (without namespaces).
 package scratch
 
 import (
@@ -13,20 +13,20 @@ import (
 )
 
 const (
-	// maxFilesUnmounted bounds the files of a run where they are counted instead of mounted: counting must keep up.
+	// maxFilesUnmounted bounds the number of files of a run, so that they can be counted often enough.
 	maxFilesUnmounted = 1 << 14
-	// maxDepth bounds nested directories there; each costs a descriptor while they are counted.
+	// maxDepth bounds the nesting of directories; each level costs a descriptor while files are counted.
 	maxDepth = 256
 )
 
-// Of lists the directories of a lane where lanes have no mount of their own; one at most, unless it was killed.
+// Of lists the scratch directories of a lane in dir. There is at most one, unless the lane was killed.
 func Of(dir string, lanePID int) []string {
 	found, _ := filepath.Glob(fmt.Sprintf("%s/%d-*", dir, lanePID)) // the pattern is well formed
 	return found
 }
 
-// Full says whether a lane's worker has written more than limit bytes, or more or deeper than can be counted. A little
-// more is let pass: a single file meets RLIMIT_FSIZE first, which the program can answer to.
+// Full says whether the files of a lane's worker hold more than limit bytes and a sixteenth, or are too many or nested too deep to count.
+// Because of the sixteenth, a program that writes one large file meets RLIMIT_FSIZE first, an error that it can handle.
 func Full(dir string, lanePID int, limit int64) bool {
 	limit += limit / 16
 	var held, files int64
@@ -39,23 +39,25 @@ func Full(dir string, lanePID int, limit int64) bool {
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) { // for want of descriptors: look again
-			return true // full, or closed to us, and nobody can say what it holds
+		if err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) { // without descriptors nothing can be counted now
+			return true // full, or it cannot be read, so its size is not known
 		}
 	}
 	return false
 }
 
+// ErrFull is Walk's error for directories that are nested too deep. A visit may return it to end the walk.
 var ErrFull = errors.New("scratch is full")
 
-// RemoveOf removes what a lane has left. User code may have closed directories to itself, and so to us.
+// RemoveOf removes the scratch directories of a lane. User code may have removed its own access to directories, so RemoveOf restores it
+// first. What cannot be removed stays.
 func RemoveOf(dir string, lanePID int) {
 	for _, top := range Of(dir, lanePID) {
 		_ = Walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
 			if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
 				return nil
 			}
-			// By a handle, since a name may have become a link meanwhile (open(2), O_PATH).
+			// Through a descriptor, since the name may have been replaced by a link meanwhile (open(2), O_PATH).
 			handle, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 			if err == nil {
 				_ = os.Chmod("/proc/self/fd/"+strconv.Itoa(handle), 0o700)
@@ -67,8 +69,9 @@ func RemoveOf(dir string, lanePID int) {
 	}
 }
 
-// Walk visits a file and, when it is a directory, all that lies below, which may be deeper than a path can say and change
-// meanwhile. It follows no links.
+// Walk calls visit for a file and, if that is a directory, for everything below it. It follows no links, works below paths longer than
+// PATH_MAX, and ignores files that are removed meanwhile. parent is a directory descriptor for name, as in openat(2); depth is 0. An
+// error of visit ends the walk and is returned.
 func Walk(parent int, name string, depth int, visit func(parent int, name string, stat *unix.Stat_t) error) error {
 	var stat unix.Stat_t
 	if err := unix.Fstatat(parent, name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
