@@ -82,7 +82,7 @@ func (c *Control) Read() ([]byte, int, error) {
 	return c.scratch[:n], fd, nil
 }
 
-// Word is Read for a side that sends no descriptors; one that comes is closed, and is an error.
+// Word is Read for a side that sends no descriptors; one that comes is closed.
 func (c *Control) Word() ([]byte, error) {
 	word, fd, err := c.Read()
 	if fd >= 0 {
