@@ -49,7 +49,7 @@ func loadInstalls(rt *runtime, runtimeKey string, p Packages, logger *zap.Logger
 		}
 		settings := p.installSettings()
 		return &sharedInstalls{&operation.Installs{
-			On: rt.installs, Policy: rules, Rate: rt.admissions.Rate(settings.Rate, settings.RateWindow), Settings: settings,
+			Runner: rt.installs, Policy: rules, Rate: rt.admissions.Rate(settings.Rate, settings.RateWindow), Settings: settings,
 			Log: zap.New(rt.log).Named(logger.Name()),
 		}}, nil
 	})

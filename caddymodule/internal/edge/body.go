@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	// firstBodyBytes is the memory of a body of which nothing has come yet; most are no longer.
+	// firstBodyBytes is the buffer with which reading a body begins; most bodies fit.
 	firstBodyBytes = 2 << 10
 	// drainBytes is how much of a refused body is still read: many clients look at the answer only after they have sent
 	// everything, and would see a broken connection instead of it.
@@ -29,7 +29,7 @@ var ErrBodiesFull = errors.New("the bodies of requests hold all the memory that 
 // take to arrive. The memory of a body follows the bytes that have come, whatever length was announced. It is safe for
 // concurrent use.
 type Bodies struct {
-	one, all int64 // bytes
+	one, all int64 // limits in bytes
 	within   time.Duration
 	held     atomic.Int64
 }
@@ -39,7 +39,7 @@ func NewBodies(one, all int64, within time.Duration) *Bodies {
 	return &Bodies{one: one, all: max(one, all), within: within}
 }
 
-// Most is the size of the largest body, in bytes.
+// Most is how many bytes a body may have.
 func (b *Bodies) Most() int64 { return b.one }
 
 // Body is what a client has sent. Its owner must Free it, and not use it after that.

@@ -17,7 +17,7 @@ import (
 // StatusClientGone is what logs show when nobody is left to answer. No client sees it.
 const StatusClientGone = 499
 
-// Problem is an error as a caller sees it (RFC 9457). Build it with NewProblem, invalid or AsProblem.
+// Problem is an error as a caller sees it (RFC 9457). Build it with NewProblem, Invalid or AsProblem.
 type Problem struct { //nolint:errname // the name that RFC 9457 gives it
 	Type   string         `json:"type" format:"uri-reference" doc:"What kind of problem it is; about:blank means that the status says it all."`
 	Title  string         `json:"title" doc:"The status in words."`
@@ -25,7 +25,7 @@ type Problem struct { //nolint:errname // the name that RFC 9457 gives it
 	Detail string         `json:"detail" doc:"What went wrong, and what to do about it."`
 	Errors []ProblemError `json:"errors,omitempty" nullable:"false" doc:"The fields at fault."`
 
-	// RetryAfter is when another try is worth it; 0 means that waiting does not help.
+	// RetryAfter is how long to wait before another try; 0 means that waiting does not help.
 	RetryAfter time.Duration `json:"-"`
 
 	// Kind is the label of sandbox_errors_total.
@@ -39,8 +39,7 @@ type ProblemError struct {
 	Message  string `json:"message" doc:"What the field must be."`
 }
 
-// errorTable says what each error that can reach a surface is to its caller. It is the only place that turns errors
-// into statuses.
+// errorTable has the status and words for each error of an operation. Errors are turned into statuses nowhere else.
 var errorTable = []struct {
 	is         error
 	status     int
@@ -68,7 +67,8 @@ var errorTable = []struct {
 	{io.ErrUnexpectedEOF, http.StatusBadRequest, metrics.KindMalformed, 0, "the request body ended before it was complete"},
 }
 
-// AsProblem returns what err is to its caller. An error that the table does not know is ours: its words stay in the log.
+// AsProblem returns the problem that errorTable has for err. An error that is not in the table becomes an internal one, whose text the
+// caller does not see.
 func AsProblem(err error) *Problem {
 	if p, ok := errors.AsType[*Problem](err); ok {
 		return p
@@ -83,8 +83,10 @@ func AsProblem(err error) *Problem {
 	return NewProblem(http.StatusInternalServerError, metrics.KindInternal, InternalDetail)
 }
 
+// InternalDetail is the detail of every internal problem.
 const InternalDetail = "the sandbox failed on its side; the request is not at fault"
 
+// NewProblem returns a problem with the title of the status.
 func NewProblem(status int, k metrics.Kind, detail string) *Problem {
 	title := http.StatusText(status)
 	if status == StatusClientGone {
@@ -131,6 +133,7 @@ func (p *Problem) GetHeaders() http.Header {
 // ContentType makes a problem a huma.ContentTypeFilter.
 func (p *Problem) ContentType(string) string { return ProblemType }
 
+// ProblemType is the media type of a Problem (RFC 9457).
 const ProblemType = "application/problem+json"
 
 // WriteProblem answers with p and counts it, unless that was done where it arose.

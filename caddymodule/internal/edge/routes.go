@@ -102,6 +102,7 @@ func (rs Routes) find(path string) *endpoint {
 	return nil
 }
 
+// MethodNotAllowed is the problem of a path that takes only the methods in allow.
 func MethodNotAllowed(path, allow string) *Problem {
 	return NewProblem(http.StatusMethodNotAllowed, metrics.KindMethod, path+" takes "+allow)
 }

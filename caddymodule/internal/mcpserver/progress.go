@@ -18,7 +18,7 @@ const (
 
 // note is one progress notification: how much of the whole is done, and in words what goes on.
 type note struct {
-	heading string // notes of another heading come at once
+	heading string // a note with another heading than the last one is sent at once
 	done    float64
 	message string
 }
@@ -64,7 +64,7 @@ func (n *progressNotes) send(ctx context.Context, front *server.MCPServer, token
 	}
 }
 
-// tell hands a note over, or drops it when the client is slow: the next one says more.
+// tell sends a note, or drops it when the client is slow: later notes make up for it.
 func (n *progressNotes) tell(next note) {
 	if n == nil {
 		return
@@ -80,7 +80,7 @@ func (n *progressNotes) tell(next note) {
 	}
 }
 
-// close returns when no more notes are sent. That none follows the answer, drainNotes sees to.
+// close returns when no more notes are handed to mcp-go. drainNotes makes sure that they are written before the answer.
 func (n *progressNotes) close() {
 	if n == nil {
 		return

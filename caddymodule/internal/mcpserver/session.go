@@ -18,7 +18,7 @@ const (
 	kindAnonymous  = "anon" // lives as long as one request that came without a session
 )
 
-// mcpSession is one client's place on the server. Knowing the id is the right to use it, hence 128 random bits.
+// mcpSession is the state of one client's MCP session. Whoever knows the id may use the session, so the id has 128 random bits.
 type mcpSession struct {
 	id, kind string
 	// ctx ends with the session; the session's calls hang from it.
@@ -26,7 +26,7 @@ type mcpSession struct {
 	cancel context.CancelFunc
 	// notes counts the session's notifications.
 	notes noteCount
-	// pending holds a place for each message that waits for its answer to be written, where the answers go to one stream.
+	// pending has one element for each message of an SSE session whose answer has not been written to its stream yet.
 	pending chan struct{}
 
 	mu       sync.Mutex
@@ -34,8 +34,7 @@ type mcpSession struct {
 	lastUsed time.Time
 }
 
-// await takes a place among the messages that wait for their answers. It waits for one as long as both the session and
-// ctx last.
+// await adds a message to pending. While pending is full it waits, and returns false if ctx or the session ends first.
 func (s *mcpSession) await(ctx context.Context) bool {
 	select {
 	case s.pending <- struct{}{}:
@@ -46,7 +45,7 @@ func (s *mcpSession) await(ctx context.Context) bool {
 	return false
 }
 
-// answered gives a place back.
+// answered removes a message from pending.
 func (s *mcpSession) answered() {
 	select {
 	case <-s.pending:

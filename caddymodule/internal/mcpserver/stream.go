@@ -17,15 +17,15 @@ const corsHeader = "Access-Control-Allow-Origin"
 // because the ids of those equal the ids of client requests, and naive clients mix the two up.
 type streamWriter struct {
 	http.ResponseWriter
-	// header is mcp-go's. It fills it in while a beat may be writing, so the two cannot share the real one.
+	// header is the one that mcp-go fills in. It does so while beat may be writing, so it is not the header of the ResponseWriter.
 	header http.Header
 	// wrote hears of each message that has gone out on an event stream.
 	wrote func(notification bool)
 
 	mu      sync.Mutex
 	started bool // the status is out
-	events  bool // what is out is an event stream
-	opened  bool // and a beat has begun it, not mcp-go
+	events  bool // the answer is an event stream
+	opened  bool // the event stream was begun by beat, not by mcp-go
 	closed  bool
 }
 

@@ -13,8 +13,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
-// Sandbox are made once per process and registered with each configuration's registry, so that counters go on
-// over reloads.
+// Sandbox has the metrics of this process. They are registered with the registry of each configuration, so that counters continue over
+// reloads.
 var Sandbox = newCollectors()
 
 // collectors counts what the sandbox does. All methods are safe for concurrent use.
@@ -86,11 +86,13 @@ func (m *collectors) Register(registry *prometheus.Registry) error {
 	return nil
 }
 
+// Executed counts an execution that has a result.
 func (m *collectors) Executed(r pool.Result) {
 	m.executions.WithLabelValues(string(r.Status)).Inc()
 	m.durations.WithLabelValues(string(r.Status)).Observe(r.ExecutionTime.Seconds())
 }
 
+// Installed counts an install that has a result.
 func (m *collectors) Installed(status install.Status) {
 	m.installs.WithLabelValues(string(status)).Inc()
 }
@@ -98,7 +100,7 @@ func (m *collectors) Installed(status install.Status) {
 // Failed counts a request that was refused or has failed.
 func (m *collectors) Failed(k Kind) { m.errors.WithLabelValues(string(k)).Inc() }
 
-// WorkerExited, Acquired and TemplateExited make metrics a pool.Metrics.
+// WorkerExited counts the end of a worker. With Acquired and TemplateExited it makes collectors a pool.Metrics.
 func (m *collectors) WorkerExited(reason pool.Reason) { m.exits.WithLabelValues(string(reason)).Inc() }
 
 // Acquired observes a wait for a worker.
@@ -127,12 +129,14 @@ func newPoolCollector() *poolCollector {
 	}
 }
 
+// Add includes a pool in the gauges.
 func (c *poolCollector) Add(p statter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.pools[p] = struct{}{}
 }
 
+// Remove takes a pool out of the gauges.
 func (c *poolCollector) Remove(p statter) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,19 +21,19 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// ExecuteInput is what a caller of the operation "execute" sends, over HTTP and over MCP alike. The schema tags serve
-// both surfaces; what depends on the configuration is set where the operation is declared.
+// ExecuteInput is the input of an execution, over HTTP and MCP. The schema tags serve both. What depends on the configuration, such as the
+// largest timeout, is added to the schema where each declares the operation.
 type ExecuteInput struct {
 	Code string `json:"code" maxLength:"1048576" doc:"Python source, run as __main__ in a fresh process; up to 1 MiB." example:"print(\"Hello, World!\")"`
 	// Timeout is in seconds; nil means the configured default.
 	Timeout *float64 `json:"timeout,omitempty" nullable:"true" exclusiveMinimum:"0" doc:"Seconds the code may run, by the clock on the wall; fractions are allowed."`
 	Stdin   string   `json:"stdin,omitempty" nullable:"true" doc:"What the code reads from standard input; without it, reads give end of file at once."`
 
-	// Leased is called when a worker has been found; nil for nobody who wants to know.
+	// Leased, if not nil, is called when a worker has been found. It must not block.
 	Leased func() `json:"-"`
 }
 
-// ExecuteOutput is the answer, over HTTP and over MCP alike.
+// ExecuteOutput is the result of an execution, over HTTP and MCP.
 type ExecuteOutput struct {
 	Stdout        string       `json:"stdout" doc:"What the code wrote to standard output; the middle is left out when it is long."`
 	Stderr        string       `json:"stderr" doc:"What the code wrote to standard error, tracebacks included."`
@@ -46,13 +46,14 @@ type ExecuteOutput struct {
 	Hint          string       `json:"hint,omitempty" doc:"What to do next, in a sentence or two: about a module that is missing, a limit that was met, a network that is not there, code that is no plain Python."`
 }
 
+// ExecuteUsage is what an execution cost.
 type ExecuteUsage struct {
 	CPUTime         float64 `json:"cpu_time" doc:"Seconds of processor time."`
 	PeakMemoryBytes int64   `json:"peak_memory_bytes" doc:"The most memory the code held at once."`
 	QueueTime       float64 `json:"queue_time" doc:"Seconds the request waited for a worker."`
 }
 
-// Executor is the operation that both surfaces enter. Its error is a *problem when the caller can act on it.
+// Executor is the operation that HTTP and MCP share. Errors are *edge.Problem. Safe for concurrent use.
 type Executor interface {
 	Execute(ctx context.Context, in ExecuteInput) (ExecuteOutput, error)
 }
@@ -62,15 +63,15 @@ type runner interface {
 	Execute(ctx context.Context, req pool.Request) (pool.Result, error)
 }
 
-// MaxCodeBytes bounds the source of one execution.
+// MaxCodeBytes bounds the source of one execution, in bytes.
 const MaxCodeBytes = 1 << 20
 
 // Executions is the executor on a pool. It is safe for concurrent use and stays valid as long as its pool.
 type Executions struct {
 	Pool runner
-	// defaultTimeout is used when the caller names none; maxTimeout is the most a caller may ask for.
+	// DefaultTimeout is used when the caller names none; MaxTimeout is the most a caller may ask for.
 	DefaultTimeout, MaxTimeout time.Duration
-	// memory and outputKill are the pool's limits, in bytes.
+	// Memory and OutputKill are the pool's limits, in bytes.
 	Memory, OutputKill int64
 	// Processes is how many processes and threads a run may have, for hints.
 	Processes int
@@ -79,7 +80,7 @@ type Executions struct {
 	Log      *zap.Logger
 }
 
-// Execute checks in, runs it and tells logs and metrics. Every error is a *problem.
+// Execute checks in, runs the code, and logs and counts the result. Every error is a *edge.Problem.
 func (o *Executions) Execute(ctx context.Context, in ExecuteInput) (ExecuteOutput, error) {
 	req, refused := o.request(in)
 	if refused != nil {
@@ -111,7 +112,7 @@ func (o *Executions) request(in ExecuteInput) (pool.Request, *edge.Problem) {
 	timeout := o.DefaultTimeout
 	if in.Timeout != nil {
 		asked := *in.Timeout
-		if !(asked > 0 && asked <= o.MaxTimeout.Seconds()) { // the form that NaN fails too
+		if !(asked > 0 && asked <= o.MaxTimeout.Seconds()) { // written so that NaN is refused, too
 			return pool.Request{}, edge.Invalid(edge.ProblemError{Location: "body.timeout", Message: TimeoutRule(o.MaxTimeout)})
 		}
 		timeout = max(time.Duration(asked*float64(time.Second)), 1)
@@ -128,19 +129,19 @@ func (o *Executions) request(in ExecuteInput) (pool.Request, *edge.Problem) {
 	return req, nil
 }
 
-// NewID names a line in a log.
+// NewID returns a random id with which log lines about one execution can be found. It is not a secret.
 func NewID() string {
 	return strconv.FormatUint(rand.Uint64(), 36) //nolint:gosec // it guards nothing
 }
 
-// Record is what logs and metrics hear of one that has a result, be it a run or a cell of a session.
+// Record is what is logged and counted of an execution that has a result: a run, or a cell of a session.
 type Record struct {
 	Id, Code                 string
 	Result                   pool.Result
 	StdoutBytes, StderrBytes int
 }
 
-// Executed tells logs and metrics of an execution.
+// Executed logs and counts an execution.
 func (o *Executions) Executed(x Record) {
 	metrics.Sandbox.Executed(x.Result)
 	if c := o.Log.Check(zapcore.InfoLevel, "executed"); c != nil {
@@ -159,7 +160,7 @@ func (o *Executions) Executed(x Record) {
 	}
 }
 
-// Failed tells logs and metrics of an execution that has no result, and returns what that is to its caller.
+// Failed logs and counts an execution that has no result, and returns the problem for its caller.
 func (o *Executions) Failed(id, code string, err error) *edge.Problem {
 	p := edge.AsProblem(err)
 	p.Count()
@@ -173,8 +174,10 @@ func (o *Executions) Failed(id, code string, err error) *edge.Problem {
 	return p
 }
 
+// CodeRule says what the field code must be.
 const CodeRule = "must be a string of Python source, at most 1 MiB (1048576 bytes)"
 
+// TimeoutRule says what the field timeout must be, if most is the largest one.
 func TimeoutRule(most time.Duration) string {
 	return fmt.Sprintf("must be a number of seconds, greater than 0 and at most %s seconds", Seconds(most.Seconds()))
 }

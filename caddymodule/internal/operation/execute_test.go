@@ -111,7 +111,6 @@ func TestErrorTable(t *testing.T) {
 		{context.Canceled, 499, metrics.KindClientGone, false},
 		{context.DeadlineExceeded, 499, metrics.KindClientGone, false},
 		{errors.New("unknown"), 500, metrics.KindInternal, false},
-		{errors.New("bug: one that no table knows"), 500, metrics.KindInternal, false},
 		{edge.Invalid(edge.ProblemError{Location: "body.code", Message: "must be"}), 422, metrics.KindInvalid, false},
 	} {
 		p := edge.AsProblem(c.err)

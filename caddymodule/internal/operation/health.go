@@ -22,22 +22,26 @@ type HealthOutput struct {
 	Uptime     float64        `json:"uptime" doc:"Seconds since the workers' pool started."`
 }
 
+// HealthPython describes the interpreter.
 type HealthPython struct {
 	Version    string `json:"version" doc:"Such as 3.12.4."`
 	Executable string `json:"executable" doc:"The real interpreter behind shims."`
 }
 
+// HealthCount is how many of something are ready, and how many there should be.
 type HealthCount struct {
 	Ready  int `json:"ready" doc:"How many are ready."`
 	Target int `json:"target" doc:"How many there should be."`
 }
 
+// Guarantee is one promise about user code, as pool.Guarantee.
 type Guarantee struct {
 	Name   string   `json:"name" doc:"What is promised."`
 	Layers []string `json:"layers" nullable:"false" doc:"What holds it; empty when nothing does."`
 	Reason string   `json:"reason,omitempty" doc:"Why nothing holds it."`
 }
 
+// HealthLimits are the bounds of one execution.
 type HealthLimits struct {
 	ExecuteTimeout    float64 `json:"execute_timeout" doc:"Seconds, when the caller names none."`
 	ExecuteTimeoutMax float64 `json:"execute_timeout_max" doc:"Seconds, at most."`
@@ -51,16 +55,16 @@ type HealthLimits struct {
 	CodeBytes         int     `json:"code_bytes" doc:"Source."`
 }
 
-// Health reads the pool's state for whoever routes traffic here.
+// Health reads the pool's state, for load balancers and people.
 type Health struct {
 	Stat    func() pool.Stat
 	Limits  HealthLimits
 	Started time.Time
-	// shuttingDown says whether the server has announced its end; nil where it never does.
+	// ShuttingDown says whether the server has announced that it shuts down; nil if it never does.
 	ShuttingDown func(context.Context) bool
 }
 
-// Look returns the state and whether executions are taken.
+// Look returns the state, and whether the pool accepts executions.
 func (h *Health) Look(ctx context.Context) (HealthOutput, bool) {
 	stat := h.Stat()
 	out := HealthOutput{
@@ -85,7 +89,7 @@ func (h *Health) Look(ctx context.Context) (HealthOutput, bool) {
 	return out, out.Status == "ok"
 }
 
-// startupTime is how long a pool that is not ready counts as one that starts.
+// startupTime is how long after its start a pool that is not ready is "starting" rather than "unavailable".
 const startupTime = 10 * time.Second
 
 func (h *Health) status(ctx context.Context, stat pool.Stat) string {

@@ -37,24 +37,25 @@ type InstallOutput struct {
 	Packages         []PackageVersion `json:"packages,omitempty" nullable:"false" doc:"What was installed, dependencies included."`
 }
 
+// PackageVersion is one package that was installed.
 type PackageVersion struct {
 	Name    string `json:"name" doc:"Canonical name."`
 	Version string `json:"version" doc:"Such as 2.31.0."`
 }
 
-// Packages is the operation that both surfaces enter. Its error is a *problem when the caller can act on it.
+// Packages is the operations on packages that HTTP and MCP share. Errors are *edge.Problem. Safe for concurrent use.
 type Packages interface {
 	Install(ctx context.Context, in InstallInput, progress func(install.Progress)) (InstallOutput, error)
 	List(ctx context.Context) (PackageList, error)
 }
 
-// InstallSettings bounds installs. Every field is set.
+// InstallSettings bounds installs. All fields but Index, Hosts and BuildSource must be set.
 type InstallSettings struct {
 	// Index is the address of the package index; "" is whatever pip is configured to use.
 	Index string
 	// Hosts may serve files besides the index's own.
 	Hosts []string
-	// BuildSource has packages that come as source built.
+	// BuildSource allows to build packages that come as source, which runs their code.
 	BuildSource bool
 	// MaxDownload bounds one install and MaxInstalled all that is installed, in bytes.
 	MaxDownload, MaxInstalled int64
@@ -65,27 +66,27 @@ type InstallSettings struct {
 	Timeout time.Duration
 }
 
-// Installs is the installer on a pool. The zero value installs nothing. It is safe for concurrent use.
+// Installs checks, runs, logs and counts the installs of a pool. The zero value installs nothing. It is safe for concurrent use.
 type Installs struct {
-	On       *install.Installs // nil where nothing can be installed
+	Runner   *install.Installs // runs the installs; nil when nothing can be installed
 	Policy   *policy.Policy
 	Rate     *policy.Rate
 	Settings InstallSettings
 	Log      *zap.Logger
 
 	mu    sync.Mutex
-	index *packages.Index // made when it is first asked for: it takes pip to say what it is
+	index *packages.Index // nil until first needed, since reading pip's configuration takes time
 }
 
-// OrNil returns i as an installer, or none where nothing can be installed.
+// OrNil returns i, or a nil interface when nothing can be installed.
 func (i *Installs) OrNil() Packages {
-	if i.On == nil {
+	if i.Runner == nil {
 		return nil
 	}
 	return i
 }
 
-// Install checks in, installs it and tells logs and metrics. Every error is a *problem.
+// Install checks in, installs the package, and logs and counts the result. Every error is a *edge.Problem. progress may be nil.
 func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(install.Progress)) (InstallOutput, error) {
 	version := ""
 	if in.Version != nil {
@@ -119,7 +120,7 @@ func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(i
 	}
 	switch result.Status {
 	case install.NotFound, install.NoWheel, install.Failed:
-		// Some names to import are also those of packages that nobody means.
+		// The name of a module is sometimes that of another, little-known package.
 		if meant := policy.Provider(req.Name); meant != "" && meant != req.Name {
 			result.Message += fmt.Sprintf(" The module %s comes with the package %s: did you mean that?", req.Name, meant)
 		}
@@ -154,13 +155,13 @@ func (i *Installs) run(ctx context.Context, req policy.Requirement, client strin
 	if err != nil {
 		return install.Result{}, err
 	}
-	return i.On.Install(ctx, install.Request{
+	return i.Runner.Install(ctx, install.Request{
 		Requirement: req, Rules: i.Policy, Client: client, Index: index, BuildSource: i.Settings.BuildSource,
 		MaxDownload: i.Settings.MaxDownload, MaxInstalled: i.Settings.MaxInstalled, Timeout: i.Settings.Timeout, Progress: progress,
 	})
 }
 
-// settingsError is what the operator has to mend before anything can be installed.
+// settingsError is an error that the operator has to mend before anything can be installed.
 type settingsError struct{ error }
 
 // indexOf returns the index that the configuration names, or that pip is configured to use.
@@ -168,7 +169,7 @@ func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
 	if index := i.known(); index != nil {
 		return index, nil
 	}
-	config, err := i.On.PipConfig(ctx) // which may take long, so nobody waits for a lock
+	config, err := i.Runner.PipConfig(ctx) // which may take long, so nobody waits for a lock
 	if errors.Is(err, install.ErrNoPip) {
 		return nil, &settingsError{err}
 	}

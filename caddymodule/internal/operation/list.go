@@ -13,6 +13,7 @@ type PackageList struct {
 	Packages   []PackageInfo `json:"packages" nullable:"false" doc:"What programs can import besides the standard library."`
 }
 
+// PackageInfo is one package that programs can import.
 type PackageInfo struct {
 	Name       string `json:"name" doc:"Canonical name."`
 	Version    string `json:"version" doc:"Such as 2.31.0."`
@@ -20,9 +21,9 @@ type PackageInfo struct {
 	Generation int    `json:"generation,omitempty" doc:"The set it is in, when it was installed here."`
 }
 
-// List says what is there.
+// List returns the packages that programs can import, by name. Every error is a *edge.Problem.
 func (i *Installs) List(ctx context.Context) (PackageList, error) {
-	generation, set, interpreter, err := i.On.InstalledPackages(ctx)
+	generation, set, interpreter, err := i.Runner.InstalledPackages(ctx)
 	if err != nil {
 		p := edge.AsProblem(err)
 		p.Count()

@@ -11,7 +11,7 @@ import (
 // packageHints say how programs get packages, in sentences for a model.
 type packageHints struct {
 	*Installs
-	// who can import what is installed now, and what is to be done then.
+	// who says which programs can import a package once it is installed, and then what to do after that.
 	who, then string
 	// stale says that packages have been installed that the program does not see yet.
 	stale bool
@@ -40,7 +40,7 @@ func (h packageHints) Module(module string) string {
 	switch {
 	case h.stale:
 		return h.restart(module)
-	case h.On == nil:
+	case h.Runner == nil:
 		return fmt.Sprintf("The module %s is not installed, and this server does not install packages: do without it.", module)
 	case distribution == "":
 		return fmt.Sprintf("The module %s is not installed. If a package provides it, pip_install with the package's name makes it available %s.", module, h.who)
@@ -63,7 +63,7 @@ func (h packageHints) Requirements(names []string) string {
 		return ""
 	case h.stale:
 		return h.restart(strings.Join(asked, ", "))
-	case h.On == nil:
+	case h.Runner == nil:
 		return fmt.Sprintf("The package %s is not installed, and this server does not install packages: do without it.", strings.Join(asked, ", "))
 	case refused != "":
 		return "A package that the code needs may not be installed here: " + refused
@@ -76,7 +76,7 @@ func (h packageHints) Pip(names []string) string {
 	const why = "A program's pip has no network and cannot install anything"
 	asked, refused := h.requirements(names)
 	switch {
-	case h.On == nil:
+	case h.Runner == nil:
 		return why + ", and this server does not install packages: do without them."
 	case refused != "":
 		return why + ", and a package that the code wants may not be installed here at all: " + refused

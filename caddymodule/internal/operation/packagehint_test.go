@@ -15,7 +15,7 @@ func TestPackageHints(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	installs := &Installs{On: &install.Installs{}, Policy: rules}
+	installs := &Installs{Runner: &install.Installs{}, Policy: rules}
 	can, cannot := installs.Hints(), (&Installs{}).Hints()
 	kernel := installs.KernelHints(func() int { return 2 })
 	for _, c := range []struct {

@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// MaxSession is the longest that a session lives, whatever it does.
+// MaxSession bounds the lifetime of a session, whatever it does.
 const MaxSession = 12 * time.Hour
 
 // SessionInput is one worker for many executions, which a program of ours, the driver, runs one after the other. The fields
@@ -21,15 +21,15 @@ type SessionInput struct {
 	Stdout, Stderr func([]byte)
 }
 
-// Sessions is what a front needs to execute in sessions. The result of a session says how its process ended; who runs an
-// Record in one tells of it with executed, or with failed.
+// Sessions is what a front needs to execute code in sessions. Session's result says how the process ended. The front reports each execution
+// in the session with Executed or Failed. Safe for concurrent use.
 type Sessions interface {
 	Session(ctx context.Context, in SessionInput) (pool.Result, error)
 	Executed(x Record)
 	Failed(id, code string, err error) *edge.Problem
 }
 
-// Session runs until its process ends, by itself, by a limit, or since ctx has ended.
+// Session runs until the process ends: by itself, by a limit, or because ctx is done. Its errors are those of pool.Execute.
 func (o *Executions) Session(ctx context.Context, in SessionInput) (pool.Result, error) {
 	return o.Pool.Execute(ctx, pool.Request{
 		ID: in.Id, Code: in.Driver, Input: in.Input, Interrupt: in.Interrupt, Timeout: MaxSession,

@@ -9,10 +9,10 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 )
 
-// SizeText is a limit in bytes as a person writes it.
+// SizeText formats a number of bytes for people, such as "512 MiB". n must not be negative.
 func SizeText(n int64) string { return humanize.IBytes(uint64(n)) }
 
-// Sentence makes a sentence of words that begin small, as errors do.
+// Sentence turns the text of an error into a sentence, with a capital and a full stop.
 func Sentence(words string) string {
 	if words == "" {
 		return "The sandbox could not run the code."
@@ -20,6 +20,7 @@ func Sentence(words string) string {
 	return strings.ToUpper(words[:1]) + strings.TrimRight(words[1:], ".") + "."
 }
 
+// Seconds formats a number of seconds without an exponent.
 func Seconds(n float64) string { return strconv.FormatFloat(n, 'f', -1, 64) }
 
 // JSONKind names a decoded JSON value as a person would.
