@@ -36,11 +36,13 @@ test: need-place need-go need-python need-cc want-browser $(TEST_VENV)/.stamp .n
 		go test -race -vet off -count 1 -p 1 -timeout 30m $(TESTFLAGS) ./...
 
 # The clients that the end-to-end tests speak with.
-$(TEST_VENV)/.stamp: tests/requirements.txt tests/requirements-mcp2.txt
+$(TEST_VENV)/.stamp: tests/requirements.txt tests/requirements-mcp2.txt tests/requirements-reports.txt
 	$(SANDBOX_PYTHON) -m venv "$(TEST_VENV)"
 	"$(TEST_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --requirement tests/requirements.txt
 	"$(TEST_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-mcp2.txt \
 		--upgrade --target "$(TEST_VENV)/mcp2"
+	"$(TEST_VENV)/bin/python" -m pip install --quiet --disable-pip-version-check --requirement tests/requirements-reports.txt \
+		--upgrade --target "$(TEST_VENV)/reports"
 	@touch $@
 
 # Those for Node, with the Node that they run on. Without npm the tests that need them are skipped.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -18,6 +19,9 @@ import (
 
 // templateModules are sent to each template, in the order of their imports.
 var templateModules = []string{"wire", "confine", "processes", "frames", "pages", "memoryholder", "worker", "lane", "preload", "template"}
+
+// viewModules are sent besides where lanes answer what paths mean. They need the first two of the others.
+var viewModules = []string{"tracing", "sockets", "view", "calls", "trial"}
 
 // template is a running fork server. Its goroutine, receive, ends when the process does, for example by Stop.
 type template struct {
@@ -37,7 +41,11 @@ type laneStart struct {
 
 // startTemplate starts a template and returns once it is ready to fork.
 func startTemplate(ctx context.Context, python process.Interpreter, p confine.Plan) (*template, error) {
-	process, err := process.Start(ctx, python, p, p, templateModules, nil, nil)
+	modules := templateModules
+	if p.View != nil {
+		modules = slices.Insert(slices.Clone(modules), 2, viewModules...)
+	}
+	process, err := process.Start(ctx, python, p, p, modules, nil, nil)
 	if err != nil {
 		return nil, err
 	}

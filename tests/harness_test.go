@@ -133,6 +133,8 @@ type caddyOptions struct {
 	home       string
 	// noNamespaces starts Caddy as in a container whose seccomp profile refuses namespaces.
 	noNamespaces bool
+	// noTracing also forbids processes to trace others, as a stricter profile or the system's settings do.
+	noTracing bool
 	// env is more of its environment.
 	env []string
 }
@@ -265,6 +267,9 @@ func (c *caddy) command(ctx context.Context, args ...string) *exec.Cmd {
 	}
 	if c.o.noNamespaces {
 		refuseNamespacesTo(cmd)
+		if c.o.noTracing {
+			cmd.Env = append(cmd.Env, withoutTracing+"=1")
+		}
 	}
 	return cmd
 }

@@ -15,8 +15,8 @@ libc = ctypes.CDLL(None, use_errno=True)
 libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 # For what each run calls: without argument types, the lock's release and the copy of errno, all of which touch pages.
-set_dumpable, kill, wait, send, close, unlink, yield_processor = (
-    ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4", "send", "close", "unlink", "sched_yield"))
+set_dumpable, kill, wait, send, close, unlink, yield_processor, poll, receive_message = (
+    ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4", "send", "close", "unlink", "sched_yield", "poll", "recvmsg"))
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
@@ -165,9 +165,9 @@ def _restrict(target, bind):
 
 # --- a lane: once for many workers ------------------------------------------------------------------------------------
 
-def enter_lane(plan, number):
+def enter_lane(plan, number, room=None):
     """Run as the first process of a new pid namespace. Everything that a worker can inherit is set here, once; what is left
-    for each worker to enter is returned."""
+    for each worker to enter is returned. room is where a lane without namespaces makes the directories of its workers."""
     left = {"domain": None, "filter": None, "listener": None}
     own_id = plan["uid"] + number % plan["uids"]
     if plan["world"] == "namespaces":
@@ -198,6 +198,8 @@ def enter_lane(plan, number):
         if plan["order"] == "root":
             _bound_capabilities()
             _become(own_id)
+        if room is not None:
+            os.mkdir(room, 0o700)
     for limit in plan["rlimits"]:
         number, value = getattr(resource, limit["name"]), limit["value"]
         _, hard = resource.getrlimit(number)
@@ -205,7 +207,7 @@ def enter_lane(plan, number):
             value = min(value, hard)  # an operator's lower limit stays
         resource.setrlimit(number, (value, value))
     _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
-    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
+    no_new_privileges()
     # Workers have this process's id. They can neither trace it nor read its memory; a worker makes itself dumpable again.
     dumpable(0)
     if plan["landlock"]["abi"]:
@@ -215,7 +217,15 @@ def enter_lane(plan, number):
             domain.enter()   # after the last mount: a process in a domain may make none
         else:
             left["domain"] = domain
-            if plan["landlock"]["scoped"]:
+            if room is not None:
+                # A lane acts on paths that its workers choose: it clears up, binds sockets for them, looks up files. Its own
+                # domain keeps that to its room, and scopes its signals, so that its kill(-1) reaches just what it has forked.
+                own = Domain(plan["landlock"])
+                own.allow(room, plan["landlock"]["scratch"])
+                for rule in plan["landlock"]["lane"]:
+                    own.allow(rule["path"], rule["access"], rule["kind"] == "dir")
+                own.enter()
+            elif plan["landlock"]["scoped"]:
                 # What this process may signal is then what it has forked, and kill(-1) reaches just that.
                 Domain({**plan["landlock"], "handled_fs": 0, "handled_net": 0, "rules": [], "connect": []}).enter()
     if plan["memfds"]:
@@ -227,6 +237,10 @@ def enter_lane(plan, number):
         else:
             left["filter"] = filter
     return left
+
+
+def no_new_privileges():
+    _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "setting no_new_privs")
 
 
 def _own_inodes(paths):

@@ -19,6 +19,7 @@ import _sandbox_wire as wire
 import _sandbox_worker as worker
 
 NO_SIGNAL = int(_socket.MSG_NOSIGNAL)
+POLLRDHUP, WALL = 0x2000, 0x40000000
 
 
 def adopt(fd):
@@ -35,18 +36,19 @@ def serve(control, plan, number):
     what this frame holds, and copy every page of it."""
     try:
         room = Namespace(plan) if plan["world"] == "namespaces" else Tree(plan, control)
-        left = confine.enter_lane(plan, number)
-        room.enter()
+        left = confine.enter_lane(plan, number, room.path)
+        room.enter(left)
     except BaseException as e:
         wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
-    begin, end, clear, leave, serve_worker = room.begin, room.end, room.clear, room.leave, worker.serve
+    begin, end, clear, leave, watch, serve_worker = room.begin, room.end, room.clear, room.leave, room.watch, worker.serve
     domain, filter = left["domain"], left["filter"]
     receive, fork, wait, send, close = control.recvmsg, os.fork, confine.wait, confine.send, confine.close
     unpack, dup2, cloexec = struct.unpack, os.dup2, _socket.MSG_CMSG_CLOEXEC
     # What wait4 gives goes out as it is: to make objects of its seventeen numbers costs more than all the rest here.
     ended = ctypes.create_string_buffer(b"exit", 4 + 4 + 144)   # a status, and struct rusage with a long in each field
     status_at, usage_at, ended_size = ctypes.byref(ended, 4), ctypes.byref(ended, 8), ctypes.sizeof(ended)
+    room.status, room.usage_at = ctypes.c_int.from_buffer(ended, 4), usage_at
     for name in [name for name in sys.modules if name.startswith("_sandbox_")]:   # user code is to find nothing of ours
         del sys.modules[name]
     gc.collect()
@@ -57,6 +59,7 @@ def serve(control, plan, number):
     while True:
         word, ancillary, _, _ = receive(32, 64, cloexec)
         if not word:
+            room.close()
             os._exit(0)
         fds = unpack("4i", ancillary[0][2])   # "boot" or "work", and RLIMIT_NPROC where it counts others too
         scratch = begin()
@@ -72,8 +75,11 @@ def serve(control, plan, number):
             serve_worker(3, scratch, domain, filter, int(word[5:] or 0), word[:4] == b"boot")
         for fd in fds:
             close(fd)
-        while wait(-1, status_at, 0, usage_at) != child:   # others are orphans of the worker
-            pass
+        if watch is not None:
+            watch(child)
+        else:
+            while wait(-1, status_at, 0, usage_at) != child:   # others are orphans of the worker
+                pass
         send(3, ended, ended_size, NO_SIGNAL)   # at once, since somebody waits for it
         confine.yield_processor()   # that has often woken Caddy on this very processor
         end()
@@ -89,7 +95,7 @@ class Namespace:
         self.scratch = plan["scratch"]["path"]
         self.watched = plan["leftovers"]
 
-    def enter(self):
+    def enter(self, _):
         os.chdir(self.scratch)
         sys.path.insert(0, self.scratch)   # for the workers: nothing is imported here any more
         about = os.stat(self.scratch)
@@ -99,7 +105,7 @@ class Namespace:
     def begin(self):
         return self.scratch
 
-    leave = None   # a worker is where it should be
+    path = leave = watch = None   # a worker is where it should be, and asks nothing
 
     def end(self):
         if confine.kill_all() == 0:   # else nobody is left
@@ -120,6 +126,9 @@ class Namespace:
         except OSError:
             return False
 
+    def close(self):
+        pass   # the kernel takes its mounts apart
+
     def _read_watched(self):
         found = []
         for path in self.watched:
@@ -133,40 +142,85 @@ class Tree:
     directory of its own."""
 
     def __init__(self, plan, control):
-        self.parent, self.control, self.scoped = plan["scratch"]["path"], control, plan["landlock"]["scoped"]
+        self.path, self.control, self.scoped = f"{plan['scratch']['path']}/{os.getpid()}-lane", control, plan["landlock"]["scoped"]
+        self.plan, self.answers = plan, None
         self.scratch, self.number = None, 0
 
-    def enter(self):
-        # The server's death shows as end of file, while this process waits for a worker that may never end.
-        import fcntl
-        _signal.signal(_signal.SIGIO, self._look)
-        fcntl.fcntl(self.control.fileno(), fcntl.F_SETOWN, os.getpid())
-        flags = fcntl.fcntl(self.control.fileno(), fcntl.F_GETFL)
-        fcntl.fcntl(self.control.fileno(), fcntl.F_SETFL, flags | os.O_ASYNC)
-        self._look()
-
-    def _look(self, *_):
-        try:
-            gone = not self.control.recv(1, _socket.MSG_PEEK | _socket.MSG_DONTWAIT)
-        except OSError:
-            return
-        if gone:
-            self.end()
-            self.clear()
-            os._exit(0)
+    def enter(self, left):
+        # The end of a worker, a question of one of its processes, and the death of the server each show here.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
+        mask = ctypes.create_string_buffer((1 << _signal.SIGCHLD - 1).to_bytes(8, sys.byteorder), 8)
+        self.deaths = confine.libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.deaths < 0:
+            raise confine.ConfineError("watching workers", os.strerror(ctypes.get_errno()))
+        questions = -1
+        if self.plan["view"]:
+            import _sandbox_calls as calls
+            import _sandbox_view as view
+            self.take = calls.take
+            self.questions, channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            questions = self.questions.fileno()
+            left["filter"] = calls.Filter(bytes.fromhex(self.plan["view"]["seccomp"]), self.plan["view"]["machine"], channel)
+            self.answers = calls.Answers(self.plan["view"], view.View(self.plan["view"], self.plan["landlock"]))
+            worker.place_main(self.plan["view"]["scratch_names"][0])
+        # struct pollfd for each, made once: a list that select.poll returns is more pages to copy.
+        self.watched = ctypes.create_string_buffer(struct.pack("ihhihhihhihh", self.deaths, 1, 0, self.control.fileno(), POLLRDHUP, 0,
+                                                               questions, 1, 0, -1, 1, 0), 32)
 
     def begin(self):
         self.number += 1
-        self.scratch = f"{self.parent}/{os.getpid()}-{self.number}"
+        self.scratch = f"{self.path}/{self.number}"
         os.mkdir(self.scratch, 0o700)
         return self.scratch
 
     def leave(self):
-        _signal.signal(_signal.SIGIO, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGCHLD])
         os.chdir(self.scratch)
-        os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
         sys.path.insert(0, self.scratch)
-        worker.place_main(self.scratch)
+        if self.answers is None:
+            os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
+            worker.place_main(self.scratch)
+
+    def watch(self, child):
+        """Wait for the end of a worker, and answer meanwhile what its processes ask."""
+        answers, deaths, status, watched = self.answers, self.deaths, self.status, self.watched
+        wait, status_at, usage_at, poll, read = confine.wait, ctypes.byref(status), self.usage_at, confine.poll, os.read
+        numbers, events = ctypes.c_int.from_buffer(watched, 24), memoryview(watched).cast("B").cast("h")
+        if answers is not None:
+            answers.tracer.watch(child, status, usage_at)
+        running = True
+        while running:
+            poll(watched, 4, -1)
+            if event := events[15]:
+                if event & 1:   # POLLIN
+                    answers.answer()
+                    running = not answers.tracer.ended
+                else:           # POLLHUP: nobody is left who could ask, so this worker is about to end, too
+                    numbers.value = -numbers.value
+                    while wait(-1, status_at, WALL, usage_at) != child or status.value & 0xff == 0x7f:
+                        pass
+                    break
+            elif events[11]:
+                numbers.value = self.take(self.questions, 0)
+                answers.enter(numbers.value, self.scratch)
+            elif events[7]:   # Caddy is gone, and the worker may never end
+                self.end()
+                self.clear()
+                self.close()
+                os._exit(0)
+            elif events[3]:
+                read(deaths, 1024)
+                while running and (pid := wait(-1, status_at, os.WNOHANG | WALL, usage_at)) > 0:
+                    if status.value & 0xff == 0x7f:
+                        answers.tracer.stopped(pid, status.value)
+                    elif pid == child:
+                        running = False
+        listener = abs(numbers.value)
+        if answers is not None and listener == 1:   # it has ended between the two, and the next one is to find its own
+            listener = self.take(self.questions, _socket.MSG_DONTWAIT)
+        if listener > 1:
+            confine.close(listener)
+        numbers.value = -1
 
     def end(self):
         try:
@@ -195,6 +249,13 @@ class Tree:
                 return False
             self.scratch = None
         return True
+
+
+    def close(self):
+        try:
+            os.rmdir(self.path)
+        except OSError:
+            pass   # Caddy removes what is left
 
 
 def empty(top, budget):

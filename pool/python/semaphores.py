@@ -1,4 +1,5 @@
-"""Semaphores for multiprocessing where user code may not have the system's.
+"""Semaphores for multiprocessing where user code may not have the system's: without namespaces, where nothing stands for /dev/shm
+either (view.go).
 
 sem_open(3) knows no directory but /dev/shm, which without namespaces everybody shares, and which is closed to user code
 there. These lie in anonymous shared memory (sem_init(3)), so they serve the processes that are forked after them, as
@@ -25,7 +26,7 @@ class SemLock:
 
     def __init__(self, kind, value, maxvalue, name, unlink):
         if not unlink:
-            raise PermissionError(errno.EACCES, "without namespaces semaphores serve forked processes only: use the start "
+            raise PermissionError(errno.EACCES, "on this server semaphores serve forked processes only: use the start "
                                   "method 'fork'")
         self.kind, self.maxvalue, self.name = kind, maxvalue, None
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)

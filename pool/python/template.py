@@ -49,7 +49,11 @@ def _start(control, plan):
     # passes that on to child processes and leaves os.environ as it is.
     os.putenv("PIP_RETRIES", "1")
     os.putenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
-    if plan["semaphores"]:
+    if plan["view"]:
+        import _sandbox_trial as trial
+        if not trial.works(plan):
+            plan["view"] = None
+    if plan["semaphores"] and not plan["view"]:
         import _sandbox_semaphores
         _sandbox_semaphores.install()
     sys.path[:0] = plan["python_path"]

@@ -11,7 +11,7 @@ import gc
 import os
 import sys
 from _functools import partial
-from os import _exit, close, closerange, open as open_file, pipe, read, setpgrp, write
+from os import _exit, close, closerange, dup2, open as open_file, pipe, read, setpgrp, write
 
 import _sandbox_confine as confine
 import _sandbox_frames as frames
@@ -34,14 +34,16 @@ main.__builtins__ = builtins
 
 def serve(channel, scratch, domain, filter, processes, parked):
     try:
+        # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
+        source_file = open_file("main.py", MAIN_FLAGS, 0o644)
         confine.enter_worker(domain, filter, scratch, processes)
-        closerange(4, 65536)
+        if source_file != 4:
+            dup2(source_file, 4, False)
+        closerange(5, 65536)
         setpgrp()   # what it signals as a group, and what is sent to it as one, is not the lane
         set_handler(SIGINT, on_interrupt)
         if random_states:
             _reseed()
-        # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
-        file = open_file("main.py", MAIN_FLAGS, 0o644)
         if parked:
             rehearse()
             touch_memory_holder()
@@ -60,8 +62,8 @@ def serve(channel, scratch, domain, filter, processes, parked):
     close(channel)       # user code shares this process: nothing is said from here on
     status = 0
     try:
-        write(file, source)
-        close(file)
+        write(4, source)
+        close(4)
         program = compile(source.decode(), "main.py", "exec", 0, True)
         here.value = None
         exec(program, main.__dict__)

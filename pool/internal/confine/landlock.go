@@ -30,6 +30,7 @@ type landlockPlan struct {
 	Connect    []int          `json:"connect"`  // TCP ports, where connecting is handled
 	Scratch    uint64         `json:"scratch"`  // rights beneath the worker's scratch directory
 	OwnProc    []LandlockRule `json:"own_proc"` // for paths below /proc/self, which is the worker's only in the worker
+	Lane       []LandlockRule `json:"lane"`     // what a lane without namespaces reads besides
 }
 
 // LandlockRule allows access to a file, or beneath a directory. A path that is not there, or is of the other kind, is
@@ -75,14 +76,13 @@ var (
 // from writing there should a mount not be read-only; without them the rules are all that hides the host's files.
 //
 // Left out on purpose: with namespaces TCP is not handled, for the loopback of the sandbox's own network is there to be
-// used. Without them /dev/shm is everybody's, so POSIX semaphores fail (worker.py has others for
-// multiprocessing); and the children of a worker cannot read their own /proc/self, since a rule names one
-// directory.
+// used. Without them /tmp and /dev/shm are everybody's, so a program has its scratch in their place (view.go); and
+// the children of a worker cannot read their own /proc/self, since a rule names one directory.
 func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	if abi <= 0 {
-		return landlockPlan{Rules: []LandlockRule{}, Connect: []int{}, OwnProc: []LandlockRule{}}
+		return landlockPlan{Rules: []LandlockRule{}, Connect: []int{}, OwnProc: []LandlockRule{}, Lane: []LandlockRule{}}
 	}
-	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, Connect: []int{}, OwnProc: []LandlockRule{}}
+	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, Connect: []int{}, OwnProc: []LandlockRule{}, Lane: []LandlockRule{}}
 	if p.ABI >= 2 {
 		p.HandledFS |= unix.LANDLOCK_ACCESS_FS_REFER // below, no file may move to another directory at all
 	}
@@ -141,6 +141,7 @@ func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	for _, name := range landlockOwnFiles {
 		p.OwnProc = append(p.OwnProc, LandlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile})
 	}
+	p.Lane = []LandlockRule{{"/proc", unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR, LandlockDir}}
 	for _, name := range landlockOwnDirs {
 		p.OwnProc = append(p.OwnProc, LandlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE | unix.LANDLOCK_ACCESS_FS_READ_DIR, LandlockDir})
 	}

@@ -52,6 +52,7 @@ type Plan struct {
 	Landlock   landlockPlan `json:"landlock"`
 	Seccomp    string       `json:"seccomp"`    // a program in hexadecimal; "" for none
 	Memfds     string       `json:"memfds"`     // another, of lanes: it asks Caddy about memfds
+	View       *viewPlan    `json:"view"`       // what paths mean where there are no mounts of our own; nil for what the host says
 	Semaphores bool         `json:"semaphores"` // ours in the place of those that /dev/shm would hold
 	Masked     []string     `json:"masked"`     // files and directories of /proc that are covered
 	Leftovers  []string     `json:"leftovers"`  // files whose content tells what a run has left in the kernel
@@ -228,6 +229,11 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 			return Plan{}, err
 		}
 		p.Seccomp = hex.EncodeToString(program)
+		if w == WorldProcess && p.Landlock.ABI > 0 {
+			if p.View, err = makeView(sys, root); err != nil {
+				return Plan{}, err
+			}
+		}
 	} else if w == WorldNamespaces {
 		// What the filter would have refused to make is looked for after each run.
 		p.Leftovers = []string{"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/key-users"}

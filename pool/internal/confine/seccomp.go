@@ -26,6 +26,8 @@ type SeccompPolicy struct {
 	Connects bool
 	// memfds lets a program ask for memfds. Another filter then has Caddy make them.
 	memfds bool
+	// asks lets calls that name a path, and those that give a unix socket an address, be answered by the lane (view.go).
+	asks bool
 }
 
 // seccompArches have a table of system calls, little-endian arguments and the flags of clone in its first argument.
@@ -123,6 +125,13 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM}, errno: unix.EPERM},
 				{argument: 2, values: []uint32{0, unix.IPPROTO_TCP}, errno: unix.EPROTONOSUPPORT},
 			}})
+		} else if policy.asks {
+			// Kinds that have no address in a message, which a filter could not see. Where they connect the lane decides.
+			rules = append(rules, seccompRule{[]string{"socket"}, []seccompCondition{
+				{values: []uint32{unix.AF_UNIX}, errno: unix.EACCES},
+				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM, unix.SOCK_SEQPACKET}, errno: unix.EACCES},
+				{argument: 2, values: []uint32{0}, errno: unix.EPROTONOSUPPORT},
+			}})
 		} else {
 			refuse(unix.EACCES, "socket") // Python shows PermissionError: "Permission denied"
 		}
@@ -178,6 +187,9 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 		}
 	}
 	verdicts[table.SyscallNames["setsockopt"]] = p.socketOptions(allow)
+	if policy.asks {
+		p.ask(table, verdicts, allow)
+	}
 
 	// The last run has no end: the calls of x32, which share their architecture's number, lie in it.
 	runs := []numberRun{{0, verdicts[0]}}

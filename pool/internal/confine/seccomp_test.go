@@ -25,6 +25,20 @@ var (
 // answers runs a filter as the kernel would and returns the errno, 0 for allowed.
 func answers(t *testing.T, program []byte, auditArch, number uint32, arguments ...uint64) unix.Errno {
 	t.Helper()
+	verdict := action(t, program, auditArch, number, arguments...)
+	switch verdict & unix.SECCOMP_RET_ACTION_FULL {
+	case unix.SECCOMP_RET_ALLOW:
+		return 0
+	case unix.SECCOMP_RET_ERRNO:
+		return unix.Errno(verdict & unix.SECCOMP_RET_DATA)
+	}
+	t.Fatalf("call %d gets action %#x: neither allowed nor refused", number, verdict)
+	return 0
+}
+
+// action runs a filter as the kernel would.
+func action(t *testing.T, program []byte, auditArch, number uint32, arguments ...uint64) uint32 {
+	t.Helper()
 	var raw []bpf.RawInstruction
 	for i := range slices.Chunk(program, 8) {
 		raw = append(raw, bpf.RawInstruction{Op: binary.LittleEndian.Uint16(i), Jt: i[2], Jf: i[3], K: binary.LittleEndian.Uint32(i[4:])})
@@ -45,18 +59,11 @@ func answers(t *testing.T, program []byte, auditArch, number uint32, arguments .
 		binary.BigEndian.PutUint32(data[16+8*i:], uint32(argument))
 		binary.BigEndian.PutUint32(data[20+8*i:], uint32(argument>>32))
 	}
-	action, err := vm.Run(data)
+	verdict, err := vm.Run(data)
 	if err != nil {
 		t.Fatal(err)
 	}
-	switch action & unix.SECCOMP_RET_ACTION_FULL {
-	case unix.SECCOMP_RET_ALLOW:
-		return 0
-	case unix.SECCOMP_RET_ERRNO:
-		return unix.Errno(action & unix.SECCOMP_RET_DATA)
-	}
-	t.Fatalf("call %d gets action %#x: neither allowed nor refused", number, action)
-	return 0
+	return uint32(verdict)
 }
 
 func makeProgram(t *testing.T, goarch string, policy SeccompPolicy) []byte {

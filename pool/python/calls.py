@@ -1,0 +1,360 @@
+"""System calls of a worker's processes that the kernel asks its lane about (seccomp_unotify(2)), where there are no mounts of a
+lane's own. The filter asks about calls that name a path. Most go on as they are; one that names a place under /tmp is made
+again by the same process with the path of its scratch (ptrace(2)). So the kernel judges what was changed like any other
+call of that process, under its Landlock domain: nothing here is done for a program that it could not do itself. The two
+exceptions, connecting and binding unix sockets, are in sockets.py."""
+import ctypes
+import errno
+import os
+import stat
+import struct
+
+import _socket
+
+import _sandbox_confine as confine
+import _sandbox_sockets as sockets
+import _sandbox_tracing as tracing
+import _sandbox_view as view
+
+_library = ctypes.PyDLL(None)   # without a release of the interpreter's lock, and argument types: each call is on somebody's way
+_ioctl, _read_memory, _write_memory = (_library[name] for name in ("ioctl", "process_vm_readv", "process_vm_writev"))
+
+SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
+SECCOMP_SET_MODE_FILTER, NEW_LISTENER, WAIT_KILLABLE_RECV = 1, 1 << 3, 1 << 5
+NOTIF_RECV, NOTIF_SEND, NOTIF_ADDFD, NOTIF_SET_FLAGS = 0xc0502100, 0xc0182101, 0x40182103, 0x40082104
+CONTINUE, SYNC_WAKE_UP, ADDFD_SEND = 1, 1, 2
+O_WRONLY, O_RDWR, O_CREAT, O_CLOEXEC, O_PATH = os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_CLOEXEC, os.O_PATH
+AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, SYS_FACCESSAT2 = 0x100, 0x1000, 439
+F_ADD_SEALS = 1033
+TMPFS_MAGIC = struct.pack("=q", 0x01021994)
+
+class _Message(ctypes.Structure):
+    """struct msghdr"""
+    _fields_ = [("name", ctypes.c_void_p), ("name_length", ctypes.c_uint), ("parts", ctypes.c_void_p), ("part_count", ctypes.c_size_t),
+                ("control", ctypes.c_void_p), ("control_length", ctypes.c_size_t), ("flags", ctypes.c_int)]
+
+
+_byte, _control = ctypes.create_string_buffer(8), ctypes.create_string_buffer(24)
+_part = tracing.Vector(ctypes.addressof(_byte), 1)
+_message = _Message(None, 0, ctypes.addressof(_part), 1, ctypes.addressof(_control), 24, 0)
+_message_at, _sent = ctypes.byref(_message), ctypes.c_int.from_buffer(_control, 16)   # behind struct cmsghdr
+_CLOEXEC = int(_socket.MSG_CMSG_CLOEXEC)
+
+
+def take(channel, flags):
+    """The descriptor that a worker has sent, or -1 when there is none."""
+    _message.control_length = 24
+    if confine.receive_message(channel.fileno(), _message_at, flags | _CLOEXEC) <= 0 or _message.control_length == 0:
+        return -1
+    return _sent.value
+
+
+class Filter(confine.Filter):
+    """A seccomp program that asks. Entering it sends the descriptor that its questions come from to the lane."""
+
+    def __init__(self, program, machine, channel):
+        super().__init__(program)
+        self.number, self.channel = SYS_SECCOMP[machine], channel
+
+    def enter(self):
+        fd = confine.libc.syscall(self.number, SECCOMP_SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV, ctypes.byref(self.program))
+        if fd < 0:
+            raise confine.ConfineError("loading the seccomp filter", os.strerror(ctypes.get_errno()))
+        self.channel.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))])
+        os.close(fd)
+
+
+class Answers:
+    """The answers to one lane's workers, one worker after the other."""
+
+    def __init__(self, plan, eyes):
+        self.view = eyes
+        self.calls = {call["number"]: (call["name"], [tuple(path) for path in call["paths"]]) for call in plan["calls"]}
+        self.tracer = tracing.Tracer(plan["machine"])
+        self.request, self.reply = ctypes.create_string_buffer(80), ctypes.create_string_buffer(24)
+        self.request_at, self.reply_at = ctypes.byref(self.request), ctypes.byref(self.reply)
+        self.text = ctypes.create_string_buffer(4097)
+        self.local, self.remote = tracing.Vector(ctypes.addressof(self.text), 4096), tracing.Vector(0, 4096)
+        self.local_at, self.remote_at = ctypes.byref(self.local), ctypes.byref(self.remote)
+        self.unpack, self.pack = struct.Struct("QIIiIQ6Q").unpack_from, struct.Struct("QqiI").pack_into
+        self.answers = {
+            "getcwd": self._getcwd, "bind": self._bind, "connect": self._connect, "readlink": self._readlink, "readlinkat": self._readlink,
+            "symlink": self._symlink, "symlinkat": self._symlink, "statfs": self._statfs,
+            "stat": self._stat, "lstat": self._stat, "newfstatat": self._stat, "fstatat": self._stat, "statx": self._stat,
+            "access": self._access, "faccessat": self._access, "faccessat2": self._access,
+            "open": self._open, "creat": self._open, "openat": self._open, "openat2": self._open,
+        }
+        # Where each of these writes to, how much, and which argument has flags.
+        self.sized = {"stat": (1, 144, 0), "lstat": (1, 144, 0), "newfstatat": (2, 144, 3), "fstatat": (2, 128, 3), "statx": (4, 256, 2)}
+        self.fstatat = next(number for number, (name, _) in self.calls.items() if name in ("newfstatat", "fstatat"))
+        self.contents = {path: self._file(text) for path, text in eyes.files.items()}
+
+    def enter(self, listener, scratch):
+        self.listener = listener
+        self.view.enter(scratch)
+        _ioctl(listener, NOTIF_SET_FLAGS, ctypes.c_ulong(SYNC_WAKE_UP))   # since Linux 6.6; the answer then is a little quicker
+
+    @staticmethod
+    def _file(text):
+        """A made-up file. Each program that opens it gets one of its own, and could not write to it: nothing lasts there."""
+        fd = os.memfd_create("file", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.write(fd, text)
+        os.fchmod(fd, 0o444)
+        confine.libc.fcntl(fd, F_ADD_SEALS, 15)   # for good: no change of its size, no write
+        try:
+            return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | O_CLOEXEC)
+        finally:
+            os.close(fd)
+
+    # --- one question ---------------------------------------------------------------------------------------------------
+
+    def answer(self):
+        ctypes.memset(self.request, 0, 80)   # the kernel wants it empty
+        if _ioctl(self.listener, NOTIF_RECV, self.request_at) < 0:
+            return   # who asked has ended
+        self.id, self.tid, _, number, _, _, *self.values = self.unpack(self.request)
+        try:
+            name, paths = self.calls[number]
+            special = self.answers.get(name)
+            if special:
+                special(name, number, paths)
+            else:
+                self._plain(name, number, paths)
+        except OSError as e:
+            self._say(-(e.errno or errno.EIO))
+        except Exception:   # whatever a program asks, its lane goes on
+            self._say(-errno.EINVAL)
+
+    def _say(self, error, value=0, flags=0):
+        self.pack(self.reply, 0, self.id, value, error, flags)
+        _ioctl(self.listener, NOTIF_SEND, self.reply_at)
+
+    def _go_on(self):
+        self.pack(self.reply, 0, self.id, 0, 0, CONTINUE)
+        _ioctl(self.listener, NOTIF_SEND, self.reply_at)
+
+    def _bytes(self, address, size):
+        """At most size bytes of who asked."""
+        self.remote.base, self.remote.length = address, size
+        got = _read_memory(self.tid, self.local_at, 1, self.remote_at, 1, 0)
+        return self.text.raw[:got] if got > 0 else b""
+
+    def _path(self, address):
+        self.remote.base, self.remote.length = address, 256
+        for size in (256, 4096):
+            self.remote.length = size
+            got = _read_memory(self.tid, self.local_at, 1, self.remote_at, 1, 0)
+            if got <= 0:
+                return b""   # the kernel will say what is wrong with it
+            self.text[got] = b"\0"
+            path = self.text.value
+            if len(path) < got:
+                return path
+        return b""
+
+    def _write(self, address, data):
+        ctypes.memmove(self.text, data, len(data))
+        self.local.length, self.remote.base, self.remote.length = len(data), address, len(data)
+        done = _write_memory(self.tid, self.local_at, 1, self.remote_at, 1, 0)
+        self.local.length = 4096
+        return done == len(data)
+
+    def _base(self, argument):
+        def base():
+            number = view.CWD if argument < 0 else ctypes.c_int(self.values[argument] & 0xffffffff).value
+            where = "cwd" if number == view.CWD else f"fd/{number}"
+            return os.readlink(b"/proc/%d/%s" % (self.tid, where.encode()))
+        return base
+
+    def _look(self, pair, makes=False):
+        """What the path means that an argument points to."""
+        path = self._path(self.values[pair[1]])
+        return self.view.look(path, self._base(pair[0]), makes) if path else None
+
+    # --- what each call gets --------------------------------------------------------------------------------------------
+
+    makers = {"mkdir", "mkdirat", "mknod", "mknodat", "symlink", "symlinkat"}
+
+    def _plain(self, name, number, paths):
+        changed = {}
+        for i, pair in enumerate(paths):
+            meant = self._look(pair, name in self.makers or i == 1)   # the second one is a new name (link, rename)
+            if meant is None:
+                continue
+            if isinstance(meant, int):
+                return self._say(-meant)
+            if meant in self.contents:
+                return self._say(-errno.EACCES)
+            changed[pair[1]] = meant
+        if changed:
+            self._again(number, changed, name in ("execve", "execveat"))
+        else:
+            self._go_on()
+
+    def _open(self, name, number, paths):
+        meant = self._look(paths[0], name == "creat" or name != "openat2" and self.values[paths[0][1] + 1] & O_CREAT)
+        if meant is None:
+            return self._go_on()
+        if isinstance(meant, int):
+            return self._say(-meant)
+        if meant in self.contents:
+            flags = self.values[paths[0][1] + 1]
+            if name == "creat" or flags & (O_WRONLY | O_RDWR | os.O_DIRECTORY):
+                return self._say(-errno.EACCES)
+            return self._give(self._file(self.view.files[meant]), flags & O_CLOEXEC)
+        try:
+            waits = stat.S_ISFIFO(os.stat(meant).st_mode)   # until somebody opens the other end
+        except OSError:
+            waits = False
+        self._again(number, {paths[0][1]: meant}, waits=waits)
+
+    def _give(self, fd, flags):
+        """Answer with a descriptor."""
+        given = struct.pack("QIIII", self.id, ADDFD_SEND, fd, 0, flags)
+        _ioctl(self.listener, NOTIF_ADDFD, ctypes.c_char_p(given))
+        os.close(fd)
+
+    def _handle(self, meant, follow=True):
+        """A handle on what lies at a path of the program's own, or None where a link leads out of its scratch: the program then
+        looks for itself, since it and its lane may see different things there."""
+        if meant in self.contents:
+            return os.dup(self.contents[meant])
+        room = os.open(self.view.scratch, O_PATH | O_CLOEXEC)
+        try:
+            return sockets.open_beneath(room, meant[len(self.view.inside):] or b".", O_PATH | O_CLOEXEC | (0 if follow else os.O_NOFOLLOW))
+        except OSError as e:
+            if e.errno not in (errno.EXDEV, errno.ELOOP):
+                raise
+            return None
+        finally:
+            os.close(room)
+
+    def _stat(self, name, number, paths):
+        """Looked up here, since programs do so often and nothing can come of it. So is what follows."""
+        where, size, flags_at = self.sized[name]
+        flags = self.values[flags_at] & 0xffffffff if flags_at else AT_SYMLINK_NOFOLLOW if name == "lstat" else 0
+        handle = self._looked_at(number, paths, flags & AT_SYMLINK_NOFOLLOW == 0)
+        if handle is None:
+            return
+        found = ctypes.create_string_buffer(size)
+        try:
+            if name == "statx":
+                self._call(number, handle, b"", flags | AT_EMPTY_PATH, self.values[3] & 0xffffffff, found)
+            else:
+                self._call(self.fstatat, handle, b"", found, AT_EMPTY_PATH)
+        finally:
+            os.close(handle)
+        self._say(0 if self._write(self.values[where], found.raw) else -errno.EFAULT)
+
+    def _access(self, name, number, paths):
+        mode = self.values[paths[0][1] + 1] & 7
+        handle = self._looked_at(number, paths, True)
+        if handle is None:
+            return
+        try:
+            self._call(SYS_FACCESSAT2, handle, b"", mode, AT_EMPTY_PATH)
+        finally:
+            os.close(handle)
+        self._say(0)
+
+    def _statfs(self, name, number, paths):
+        path = self._path(self.values[0])
+        handle = self._looked_at(number, paths, True)
+        if handle is None:
+            return
+        found = ctypes.create_string_buffer(120)
+        try:
+            self._call(number, b"/proc/self/fd/%d" % handle, found)
+        finally:
+            os.close(handle)
+        # The C library makes semaphores and shared memory on nothing else, up to glibc 2.33.
+        raw = TMPFS_MAGIC + found.raw[8:] if path.startswith(b"/dev/shm") else found.raw
+        self._say(0 if self._write(self.values[1], raw) else -errno.EFAULT)
+
+    def _looked_at(self, number, paths, follow):
+        """A handle on what is asked about; None when that has been answered."""
+        meant = self._look(paths[0])
+        if meant is None:
+            self._go_on()
+        elif isinstance(meant, int):
+            self._say(-meant)
+        elif not (meant in self.contents or (meant + b"/").startswith(self.view.inside)):
+            self._again(number, {paths[0][1]: meant})
+        else:
+            handle = self._handle(meant, follow)
+            if handle is None:
+                self._again(number, {paths[0][1]: meant})
+            return handle
+        return None
+
+    @staticmethod
+    def _call(number, *arguments):
+        if confine.libc.syscall(ctypes.c_long(number), *arguments) < 0:
+            raise OSError(ctypes.get_errno(), "")
+
+    def _getcwd(self, name, number, paths):
+        here = os.readlink(b"/proc/%d/cwd" % self.tid)
+        if here.endswith(b" (deleted)"):
+            return self._say(-errno.ENOENT)
+        shown = self.view.show(here) + b"\0"
+        if self.values[1] < len(shown):
+            return self._say(-errno.ERANGE)
+        self._say(0, len(shown)) if self._write(self.values[0], shown) else self._say(-errno.EFAULT)
+
+    def _readlink(self, name, number, paths):
+        """A link in scratch holds the path as it is; the program reads what it has written."""
+        path = self._path(self.values[paths[0][1]])
+        base = self._base(paths[0][0])
+        meant = self.view.look(path, base) if path else None
+        if isinstance(meant, int):
+            return self._say(-meant)
+        if meant in self.contents:
+            return self._say(-errno.EINVAL)
+        whole = meant or (path if path[:1] == b"/" else os.path.join(base(), path))
+        if not whole.startswith(self.view.inside):
+            return self._again(number, {paths[0][1]: meant}) if meant else self._go_on()
+        handle = self._handle(whole, False)
+        if handle is None:
+            return self._again(number, {paths[0][1]: whole})
+        try:
+            target = os.readlink(b"", dir_fd=handle)
+        except FileNotFoundError:   # what readlink(2) says of a handle on something else
+            return self._say(-errno.EINVAL)
+        finally:
+            os.close(handle)
+        shown = self.view.show(target)[:self.values[paths[0][1] + 2]]
+        self._say(0, len(shown)) if self._write(self.values[paths[0][1] + 1], shown) else self._say(-errno.EFAULT)
+
+    def _symlink(self, name, number, paths):
+        changed = {}
+        target = self._path(self.values[0])
+        if target[:1] == b"/":
+            meant = self.view.look(target, None)
+            if isinstance(meant, bytes) and meant not in self.contents:
+                changed[0] = meant
+        meant = self._look(paths[0], True)
+        if isinstance(meant, int):
+            return self._say(-meant)
+        if meant in self.contents:
+            return self._say(-errno.EEXIST)
+        if meant is not None:
+            changed[paths[0][1]] = meant
+        self._again(number, changed) if changed else self._go_on()
+
+    def _bind(self, name, number, paths):
+        self._socket_call(sockets.bind)
+
+    def _connect(self, name, number, paths):
+        self._socket_call(sockets.connect)
+
+    def _socket_call(self, call):
+        """Not gone on with: another thread could change the address meanwhile, and Landlock knows nothing of sockets."""
+        address = self._bytes(self.values[1], min(self.values[2] & 0xffffffff, 128))
+        call(self.view, self._base(-1), self.tid, self.values[0] & 0xffffffff, address)
+        self._say(0)
+
+    def _again(self, number, changed, executes=False, waits=False):
+        if not self.tracer.seize(self.tid):
+            return self._go_on()   # a program that nobody may trace: it gets what the path is outside
+        self._say(0)   # it stops before it sees this
+        self.tracer.again(self.tid, number, self.values, changed, self._write, executes, waits)

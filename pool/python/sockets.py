@@ -1,0 +1,106 @@
+"""Unix sockets of programs where there is no file system of their own. Landlock does not govern them, and an address lies in
+memory that another thread may change while the kernel looks, so a program neither binds nor connects one itself: its lane
+does both with its own copy of the address, and only beneath the scratch directory of that program."""
+import ctypes
+import errno
+import os
+import stat
+import struct
+
+import _socket
+
+import _sandbox_confine as confine
+
+AF_UNIX, SO_DOMAIN = 1, 39
+SYS_PIDFD_OPEN, SYS_PIDFD_GETFD, SYS_OPENAT2, PIDFD_THREAD = 434, 438, 437, os.O_EXCL
+RESOLVE_NO_MAGICLINKS, RESOLVE_BENEATH = 2, 8
+O_PATH, O_NOFOLLOW, O_CLOEXEC = os.O_PATH, os.O_NOFOLLOW, os.O_CLOEXEC
+
+
+def bind(view, base, tid, number, address):
+    """Landlock lets a lane make sockets beneath its own directory and nowhere else, wherever the path leads by then."""
+    path = _scratch_path(view, base, address, True)
+    with _taken(tid, number) as s:
+        s.bind(path)
+
+
+def connect(view, base, tid, number, address):
+    """Through a handle, since the path may lead elsewhere a moment later."""
+    path = _scratch_path(view, base, address, False)
+    room = os.open(view.scratch, O_PATH | os.O_DIRECTORY | O_CLOEXEC)
+    try:
+        handle = open_beneath(room, path[len(view.inside):], O_PATH | O_NOFOLLOW | O_CLOEXEC)
+    finally:
+        os.close(room)
+    try:
+        if not stat.S_ISSOCK(os.fstat(handle).st_mode):
+            raise OSError(errno.ECONNREFUSED, "")
+        with _taken(tid, number) as s:
+            _connect(s, b"/proc/self/fd/%d" % handle)
+    finally:
+        os.close(handle)
+
+
+def open_beneath(directory, path, flags):
+    """Open what lies in a directory, wherever its links may lead (openat2(2))."""
+    how = struct.pack("QQQ", flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
+    return _check(confine.libc.syscall(SYS_OPENAT2, directory, path, how, ctypes.c_size_t(len(how))))
+
+
+def _connect(s, path):
+    """Without waiting for whoever is to accept, who may be asking something of this lane meanwhile: a program whose
+    connection finds the queue full is told to try again, as one that does not wait is."""
+    waits = os.get_blocking(s.fileno())
+    if waits:
+        os.set_blocking(s.fileno(), False)
+    try:
+        s.connect(path)
+    finally:
+        if waits:
+            os.set_blocking(s.fileno(), True)
+
+
+def _scratch_path(view, base, address, makes):
+    if len(address) < 3 or int.from_bytes(address[:2], "little") != AF_UNIX:
+        raise OSError(errno.EACCES, "")
+    if address[2] == 0:   # abstract names are everybody's
+        raise OSError(errno.EACCES if makes else errno.ECONNREFUSED, "")
+    path = address[2:].split(b"\0")[0]
+    whole = view.clean(path if path[:1] == b"/" else base() + b"/" + path)
+    meant = view.look(whole, None, makes)
+    if isinstance(meant, int):
+        raise OSError(meant, "")
+    whole = meant or whole
+    if not whole.startswith(view.inside):
+        raise OSError(errno.EACCES, "")
+    return whole
+
+
+class _taken:
+    """A descriptor of another process, as a socket."""
+
+    def __init__(self, tid, number):
+        handle = _check(confine.libc.syscall(SYS_PIDFD_OPEN, tid, PIDFD_THREAD))
+        try:
+            fd = _check(confine.libc.syscall(SYS_PIDFD_GETFD, handle, number, 0))
+        finally:
+            os.close(handle)
+        try:
+            self.socket = _socket.socket(AF_UNIX, _socket.SOCK_STREAM, 0, fd)
+            if self.socket.getsockopt(_socket.SOL_SOCKET, SO_DOMAIN) != AF_UNIX:
+                raise OSError(errno.EACCES, "")
+        except OSError:
+            os.close(fd)
+            raise
+
+    def __enter__(self):
+        return self.socket
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+
+def _check(result):
+    if result < 0:
+        raise OSError(ctypes.get_errno(), "")
+    return result

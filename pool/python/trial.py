@@ -1,0 +1,56 @@
+"""Whether a lane can answer here what its workers' calls are asked about. A container may have a filter that asks already, of
+which there can be one only, or forbid a process to trace those that it has forked."""
+import ctypes
+import os
+import struct
+
+import _socket
+
+import _sandbox_calls as calls
+import _sandbox_confine as confine
+import _sandbox_view as view
+
+
+def works(plan):
+    """Found out once, by a process that asks about a path that is not there."""
+    trial, name = f"{plan['scratch']['path']}/{os.getpid()}-trial", "/sandbox-trial"
+    eyes = view.View({**plan["view"], "scratch_names": [name]}, plan["landlock"])
+    answers, (here, there) = calls.Answers(plan["view"], eyes), _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+    os.mkdir(trial, 0o700)
+    child = os.fork()
+    if child == 0:
+        try:
+            confine.no_new_privileges()
+            calls.Filter(bytes.fromhex(plan["view"]["seccomp"]), plan["view"]["machine"], there).enter()
+            os.mkdir(name + "/made")
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    there.close()
+    try:
+        listener = calls.take(here, 0)
+        if listener < 0:
+            return False   # end of file
+        answers.tracer.watch(child, ctypes.c_int(), None)
+        answers.enter(listener, trial)
+        while not answers.tracer.ended and _readable(listener):
+            answers.answer()
+        os.close(listener)
+        return os.path.isdir(trial + "/made")
+    finally:
+        here.close()
+        try:
+            os.waitpid(child, 0)
+        except ChildProcessError:
+            pass
+        for path in (trial + "/made", trial):
+            if os.path.isdir(path):
+                os.rmdir(path)
+        for fd in answers.contents.values():
+            os.close(fd)
+
+
+def _readable(listener):
+    """False when nobody is left who could ask."""
+    watched = ctypes.create_string_buffer(struct.pack("ihh", listener, 1, 0), 8)   # POLLIN
+    return confine.poll(watched, 1, 10_000) == 1 and bool(watched.raw[6] & 1)
