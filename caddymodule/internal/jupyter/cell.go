@@ -149,7 +149,7 @@ func (k *kernel) lease(c *cell) (p *process, fresh bool, err error) {
 		}
 		k.forget(p)
 	}
-	if err := k.front.o.Slots.take(c.ctx, c.interrupts, k.front.o.AcquireTimeout, k.front.makeRoom); err != nil {
+	if err := k.front.o.Slots.take(c.ctx, c.interrupts, k.front.o.AcquireTimeout); err != nil {
 		return nil, false, err
 	}
 	k.mu.Lock()

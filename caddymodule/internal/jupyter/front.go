@@ -53,13 +53,13 @@ type Options struct {
 	Python string
 	// Timeout is how long a cell may run, for the sentence about it.
 	Timeout time.Duration
-	// Places bounds the processes, for all fronts of a pool together. AcquireTimeout is how long a cell waits for one.
+	// Slots bounds the processes, for all fronts of a pool together. AcquireTimeout is how long a cell waits for one.
 	Slots          *Slots
 	AcquireTimeout time.Duration
 	// Hint says what to do about a cell that has failed with a traceback, in a process with a generation of packages; nil gives no
 	// hints.
 	Hint func(code, traceback string, generation int) string
-	// InFlight counts cells that run, so that a reload waits for them; nil for nobody.
+	// InFlight counts cells that run, for the owner, who may wait for them before Close; nil for nobody.
 	InFlight *atomic.Int64
 
 	idle, keepAlive, writeTimeout, interruptGrace time.Duration
@@ -104,6 +104,7 @@ func New(ex operation.Sessions, o Options) *Front {
 	f := &Front{o: o, ex: ex, driver: driver{limit: o.Output}, token: sha256.Sum256([]byte(o.Token)), started: now, last: now, kernels: map[string]*kernel{},
 		stop: make(chan struct{})}
 	f.ctx, f.cancel = context.WithCancel(context.Background())
+	o.Slots.add(f)
 	f.work.Go(f.sweep)
 	return f
 }
@@ -118,6 +119,7 @@ func (f *Front) Close() {
 		f.mu.Lock()
 		f.closing = true
 		f.mu.Unlock()
+		f.o.Slots.remove(f)
 		for _, k := range f.list() {
 			f.remove(k, "the server is shutting down or changing its configuration: connect again in a second")
 		}

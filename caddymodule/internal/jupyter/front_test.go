@@ -51,7 +51,7 @@ func newSite(t *testing.T, o Options) *testSite {
 			t.Errorf("%d bytes are said to wait", n)
 		}
 		if p := front.o.Slots; len(p.taken) != 0 || p.waiting.Load() != 0 || p.ending.Load() != 0 {
-			t.Errorf("places are taken: %d, %d wait, %d end", len(p.taken), p.waiting.Load(), p.ending.Load())
+			t.Errorf("slots are taken: %d, %d wait, %d end", len(p.taken), p.waiting.Load(), p.ending.Load())
 		}
 		if began, ended := cells.processes.Load(), cells.processesEnded.Load(); began != ended {
 			t.Errorf("%d processes began, %d have ended", began, ended)

@@ -90,7 +90,7 @@ func (k *kernel) leave(s *socket) {
 		k.running.interrupt()
 	}
 	k.mu.Unlock()
-	k.front.makeRoom()
+	k.front.o.Slots.makeRoom()
 }
 
 // interrupt interrupts the cell that runs; those that wait behind it are aborted when it fails.
@@ -186,7 +186,7 @@ func (k *kernel) runFrom(c *cell) {
 		close(c.over)
 		c = next
 	}
-	k.front.makeRoom()
+	k.front.o.Slots.makeRoom()
 }
 
 // advance makes the cell that has waited longest the one that runs.

@@ -13,7 +13,7 @@ import (
 )
 
 // process is the worker in which the cells of a kernel run, one at a time: it has their names, their files and their
-// figures. It holds a place until it has ended. Its methods are safe for concurrent use, but for run.
+// figures. It holds a slot until it has ended. Its methods are safe for concurrent use, but for run.
 type process struct {
 	front      *Front
 	cancel     context.CancelFunc
@@ -34,7 +34,7 @@ type process struct {
 	why string      // it was ended by us; "" when it was not
 }
 
-// startProcess asks for a worker, whose place the caller has taken. The process ends by itself, or by end.
+// startProcess asks for a worker, whose slot the caller has taken. The process ends by itself, or by end.
 func (f *Front) startProcess() *process {
 	ctx, cancel := context.WithCancel(f.ctx)
 	p := &process{front: f, cancel: cancel, input: make(chan []byte), interrupt: make(chan func(bool)), asked: time.Now(),

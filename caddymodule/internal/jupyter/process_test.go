@@ -156,9 +156,9 @@ func TestJupyterLateOutput(t *testing.T) {
 	expectIn(t, "late", strings.Join(late, "\n"), `"text":"late\n"`, `"text":"unfinished"`, `{"text/plain":"late, too"}`)
 }
 
-func TestJupyterPlaces(t *testing.T) {
+func TestJupyterSlots(t *testing.T) {
 	t.Parallel()
-	site := newSite(t, Options{Slots: NewSlots(5)}) // 2 places
+	site := newSite(t, Options{Slots: NewSlots(5)}) // 2 slots
 	ids := []string{site.start(), site.start(), site.start(), site.start()}
 	one := site.dial(ids[0])
 	one.ask("set a")
@@ -195,6 +195,36 @@ func TestJupyterPlaces(t *testing.T) {
 	waitFor(t, "it waits", func() bool { return site.front.o.Slots.waiting.Load() == 1 })
 	six.send("control", "interrupt_request", map[string]any{})
 	expectIn(t, "who gave up", strings.Join(six.answer(request), "\n"), `"ename":"KeyboardInterrupt"`)
+}
+
+// Sites of one pool share its slots: the idle kernels of one do not keep those of another from running.
+func TestJupyterIdleKernelsGiveWayToOtherSites(t *testing.T) {
+	t.Parallel()
+	slots := NewSlots(5) // 2 slots
+	greedy, other := newSite(t, Options{Slots: slots}), newSite(t, Options{Slots: slots})
+	first, second := greedy.start(), greedy.start()
+	leave := func(c *testClient, id string) {
+		_ = c.conn.CloseNow()
+		waitFor(t, "it has left", func() bool { return greedy.front.kernel(id).model().Connections == 0 })
+	}
+	for _, id := range []string{first, second} {
+		client := greedy.dial(id)
+		client.ask("set a")
+		if id == first {
+			leave(client, id)
+		}
+	}
+	client := other.dial(other.start())
+	expectIn(t, "beside an idle kernel of another site", client.ask("set b"), `"status":"ok"`)
+	expectIn(t, "beside kernels in use", other.dial(other.start()).ask("1"), "2 kernels have a process already, the most at a time, and all are in use")
+	expectIn(t, "who is connected", client.ask("get b"), "b: true")
+
+	// A site that is closed has no kernels left to give way, and its slots are free.
+	greedy.front.Close()
+	expectIn(t, "after the other site has gone", other.dial(other.start()).ask("1"), `"status":"ok"`)
+	if n := len(slots.kernels()); n != len(other.front.list()) {
+		t.Errorf("%d kernels are known, the site has %d", n, len(other.front.list()))
+	}
 }
 
 func TestJupyterHints(t *testing.T) {

@@ -4,40 +4,44 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
 
 // Slots bounds how many processes the kernels of a pool hold at once, idle or not, so that other executions find
-// workers. It is safe for concurrent use. Make it with NewSlots.
+// workers. All fronts of the pool share it. It is safe for concurrent use. Make it with NewSlots.
 type Slots struct {
 	taken chan struct{}
-	// waiting counts kernels that want a place, ending the places that will be free in a moment.
+	// waiting counts kernels that want a slot, ending the slots that will be free in a moment.
 	waiting, ending atomic.Int64
+
+	mu     sync.Mutex
+	fronts map[*Front]struct{}
 }
 
-var errNoSlot = errors.New("no place became free")
+var errNoSlot = errors.New("no slot became free")
 
 // NewSlots leaves half of the workers, of which there are most, to others.
 func NewSlots(workers int) *Slots {
-	return &Slots{taken: make(chan struct{}, max(1, workers/2))}
+	return &Slots{taken: make(chan struct{}, max(1, workers/2)), fronts: map[*Front]struct{}{}}
 }
 
-// take waits for a place, in the order of those who ask, until something comes from interrupts or ctx ends. wait is called
-// when there is none, to free one perhaps. Who has taken one must give it back.
-func (p *Slots) take(ctx context.Context, interrupts <-chan struct{}, longest time.Duration, wait func()) error {
+// take waits for a slot, in the order of those who ask, until something comes from interrupts or ctx ends. When there is none,
+// it ends the process of an idle kernel to free one. Who has taken one must give it back.
+func (s *Slots) take(ctx context.Context, interrupts <-chan struct{}, longest time.Duration) error {
 	select {
-	case p.taken <- struct{}{}:
+	case s.taken <- struct{}{}:
 		return nil
 	default:
 	}
-	p.waiting.Add(1)
-	defer p.waiting.Add(-1)
-	wait()
+	s.waiting.Add(1)
+	defer s.waiting.Add(-1)
+	s.makeRoom()
 	timer := time.NewTimer(longest)
 	defer timer.Stop()
 	select {
-	case p.taken <- struct{}{}:
+	case s.taken <- struct{}{}:
 		return nil
 	case <-timer.C:
 		return errNoSlot
@@ -48,25 +52,52 @@ func (p *Slots) take(ctx context.Context, interrupts <-chan struct{}, longest ti
 	}
 }
 
-// wanted says whether more kernels wait than places are about to be free.
-func (p *Slots) wanted() bool { return p.waiting.Load() > p.ending.Load() }
+func (s *Slots) give() { <-s.taken }
 
-func (p *Slots) give() { <-p.taken }
+// wanted says whether more kernels wait than slots are about to be free.
+func (s *Slots) wanted() bool { return s.waiting.Load() > s.ending.Load() }
 
-// makeRoom ends the process of the kernel that has been idle longest without a connection, when others wait for one.
-func (f *Front) makeRoom() {
-	if !f.o.Slots.wanted() {
+// add makes the idle kernels of a front give way to whoever waits, and remove ends that.
+func (s *Slots) add(f *Front) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fronts[f] = struct{}{}
+}
+
+func (s *Slots) remove(f *Front) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.fronts, f)
+}
+
+// makeRoom ends the process of the kernel that has been idle longest without a connection, whichever front it belongs to,
+// when others wait for one.
+func (s *Slots) makeRoom() {
+	if !s.wanted() {
 		return
 	}
-	kernels := f.list()
+	kernels := s.kernels()
 	slices.SortFunc(kernels, func(a, b *kernel) int { return a.lastUse().Compare(b.lastUse()) })
 	for _, k := range kernels {
 		if p := k.spare(); p != nil {
-			p.end("was ended to make room for another kernel")
+			p.end(endedForRoom)
 			return
 		}
 	}
 }
+
+// kernels lists those of all fronts.
+func (s *Slots) kernels() (kernels []*kernel) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for f := range s.fronts {
+		kernels = append(kernels, f.list()...)
+	}
+	return kernels
+}
+
+// endedForRoom completes "the process …".
+const endedForRoom = "was ended to make room for another kernel"
 
 // spare gives up the process of a kernel that nobody is connected to and returns it; nil when it has none to spare.
 func (k *kernel) spare() *process {
@@ -76,7 +107,7 @@ func (k *kernel) spare() *process {
 	if p == nil || k.running != nil || len(k.sockets) > 0 {
 		return nil
 	}
-	k.process, k.lost = nil, "was ended to make room for another kernel"
+	k.process, k.lost = nil, endedForRoom
 	return p
 }
 
