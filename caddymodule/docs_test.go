@@ -16,7 +16,7 @@ func TestDocsOff(t *testing.T) {
 		if h.routes["/openapi.json"] == nil {
 			t.Errorf("%s: programs have no /openapi.json", config)
 		}
-		if err := release(h.runtimeKey, h.frontKey, h.installsKey); err != nil {
+		if err := h.Cleanup(); err != nil {
 			t.Error(err)
 		}
 	}

@@ -1,42 +1,98 @@
 package caddymodule
 
 import (
+	"slices"
+	"sync"
 	"sync/atomic"
 
+	"github.com/caddyserver/caddy/v2"
 	"go.uber.org/zap"
 	"go.uber.org/zap/zapcore"
 )
 
-// liveCore is the log of an object that outlives the configuration it was made for, such as a pool. Caddy closes the
-// writers of a retired configuration, so what is logged goes to the newest configuration that uses the object.
+// liveCore is the log of an object that several configurations share, such as a pool. What is logged goes to the logger of
+// the configuration that serves: a configuration that Caddy retires, or refuses, takes its log files with it, and nobody looks into
+// those of one that never served.
 type liveCore struct {
-	current *atomic.Pointer[zapcore.Core]
-	fields  []zapcore.Field // of With
+	target *logTarget
+	fields []zapcore.Field // of With
 }
 
+// logTarget is where the entries of a liveCore and of all that is derived from it go.
+type logTarget struct {
+	current atomic.Pointer[zapcore.Core]
+
+	mu      sync.Mutex
+	loggers []*sharedLogger // the one in use comes first, then the others in the order in which they came
+}
+
+// sharedLogger is the logger of one configuration among those of a liveCore.
+type sharedLogger struct {
+	target *logTarget
+	core   zapcore.Core
+}
+
+// newLiveCore returns a log that uses logger until a configuration joins.
 func newLiveCore(logger *zap.Logger) *liveCore {
-	c := &liveCore{current: new(atomic.Pointer[zapcore.Core])}
-	c.follow(logger)
+	c := &liveCore{target: new(logTarget)}
+	c.target.use(logger.Core())
 	return c
 }
 
-// follow makes everything derived from c log to logger from now on.
-func (c *liveCore) follow(logger *zap.Logger) {
-	core := logger.Core()
-	c.current.Store(&core)
+func (t *logTarget) use(core zapcore.Core) { t.current.Store(&core) }
+
+// join adds the logger of a configuration that is being provisioned. It is used when its configuration serves, or when it
+// is the only one. Whoever joins has to leave.
+func (c *liveCore) join(logger *zap.Logger) *sharedLogger {
+	l := &sharedLogger{target: c.target, core: logger.Core()}
+	l.target.mu.Lock()
+	defer l.target.mu.Unlock()
+	l.target.loggers = append(l.target.loggers, l)
+	if len(l.target.loggers) == 1 {
+		l.target.use(l.core)
+	}
+	return l
+}
+
+// serves says that the logger's configuration has been accepted: it is used from now on.
+func (l *sharedLogger) serves() {
+	l.target.mu.Lock()
+	defer l.target.mu.Unlock()
+	l.removeLocked()
+	l.target.loggers = slices.Insert(l.target.loggers, 0, l)
+	l.target.use(l.core)
+}
+
+// leave says that the logger's configuration has ended, or was refused. If it was in use, the next one is; without any,
+// Caddy's own log.
+func (l *sharedLogger) leave() {
+	l.target.mu.Lock()
+	defer l.target.mu.Unlock()
+	l.removeLocked()
+	if len(l.target.loggers) == 0 {
+		l.target.use(caddy.Log().Core())
+		return
+	}
+	l.target.use(l.target.loggers[0].core)
+}
+
+func (l *sharedLogger) removeLocked() {
+	l.target.loggers = slices.DeleteFunc(l.target.loggers, func(other *sharedLogger) bool { return other == l })
 }
 
 // Enabled and the methods below make liveCore a zapcore.Core.
-func (c *liveCore) Enabled(level zapcore.Level) bool { return (*c.current.Load()).Enabled(level) }
+func (c *liveCore) Enabled(level zapcore.Level) bool {
+	return (*c.target.current.Load()).Enabled(level)
+}
 
 // With returns a core that adds fields and follows along with c.
 func (c *liveCore) With(fields []zapcore.Field) zapcore.Core {
-	return &liveCore{current: c.current, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
+	return &liveCore{target: c.target, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
 }
 
 // Check adds the core of the moment to the entry's.
 func (c *liveCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	core := *c.current.Load()
+	core := *c.target.current.Load()
 	if len(c.fields) > 0 {
 		core = core.With(c.fields)
 	}
@@ -45,10 +101,10 @@ func (c *liveCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *za
 
 // Write is for callers that skip Check.
 func (c *liveCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
-	return (*c.current.Load()).With(c.fields).Write(entry, fields)
+	return (*c.target.current.Load()).With(c.fields).Write(entry, fields)
 }
 
 // Sync flushes the core of the moment.
-func (c *liveCore) Sync() error { return (*c.current.Load()).Sync() }
+func (c *liveCore) Sync() error { return (*c.target.current.Load()).Sync() }
 
 var _ zapcore.Core = (*liveCore)(nil)

@@ -20,7 +20,6 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/api"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/jupyter"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/mcpserver"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
@@ -76,14 +75,13 @@ type Handler struct {
 	// here. Default: none
 	Hosts []string `json:"hosts,omitempty"`
 
-	log         *zap.Logger
-	access      *edge.AccessLog
-	routes      edge.Routes
-	runtimeKey  string // "" without a reference to give back
-	frontKey    string // likewise
-	installsKey string // likewise
-	jupyter     *jupyter.Front
-	inFlight    atomic.Int64 // requests of the HTTP operations
+	log      *zap.Logger
+	access   *edge.AccessLog
+	routes   edge.Routes
+	shares   shares
+	claim    siteClaim
+	serving  atomic.Bool  // its configuration has been accepted
+	inFlight atomic.Int64 // requests of the HTTP operations
 }
 
 // Workers sizes the pool of processes. Zero means the default.
@@ -178,16 +176,19 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if cfg.PackagesDir, err = h.Packages.directory(h.log); err != nil {
 		return err
 	}
-	rt, key, err := loadRuntime(ctx, cfg, h.log)
+	rt, held, err := loadRuntime(ctx, cfg, h.log)
 	if _, closed := errors.AsType[*pool.PackagesDirError](err); closed && h.Packages.DataDir == "" { // nobody chose it
 		h.log.Warn("packages are off: programs cannot read Caddy's data directory; set packages data_dir, or packages off to say so", zap.Error(err))
 		cfg.PackagesDir = ""
-		rt, key, err = loadRuntime(ctx, cfg, h.log)
+		rt, held, err = loadRuntime(ctx, cfg, h.log)
 	}
 	if err != nil {
 		return err
 	}
-	h.runtimeKey = key // only now is there something to give back
+	h.shares.runtime = held // only now is there something to give back
+	if err := h.onServing(ctx); err != nil {
+		return err
+	}
 
 	// The logger of Caddy's HTTP app, so that the lines go where the configuration sends access logs.
 	h.access = edge.NewAccessLog(ctx.Logger(new(caddyhttp.App)), userID)
@@ -209,10 +210,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		h.onExit(ctx, front.Close)
 	}
 	if h.Jupyter != nil {
-		if err := h.addJupyter(rt, cfg); err != nil {
+		front, err := h.loadKernels(ctx, cfg)
+		if err != nil {
 			return err
 		}
-		h.onExit(ctx, h.jupyter.Close)
+		front.AddTo(h.routes)
+		h.onExit(ctx, front.Close)
 	}
 	h.onExit(ctx, rt.installs.Drain)
 	return nil
@@ -225,7 +228,9 @@ func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	if err != nil {
 		return err
 	}
-	h.installsKey = key
+	if key != "" {
+		h.shares.installs = share{of: installers, key: key}
+	}
 	return api.AddOperations(h.routes,
 		&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes, Packages: install.Hints(), Log: h.log}, install.OrNil(),
 		api.Options{DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()), Health: state.Look, InFlight: &h.inFlight})
@@ -237,7 +242,7 @@ func (h *Handler) installation(rt *runtime, cfg pool.Config) (install *operation
 	if cfg.PackagesDir == "" {
 		return &operation.Installs{}, "", nil
 	}
-	return loadInstalls(rt, h.runtimeKey, h.Packages, h.log)
+	return loadInstalls(rt, h.shares.runtime.key, h.Packages, h.log)
 }
 
 // shownLimits says what one execution may use.
@@ -256,8 +261,7 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 		return nil, fmt.Errorf("encoding the settings of the handler: %w", err)
 	}
 	standard, most := h.executeTimeouts()
-	key := h.runtimeKey + string(own)
-	front, err := loadFront(key, h.runtimeKey, h.log, func(rt *runtime, log *zap.Logger) (*mcpserver.Front, string, error) {
+	front, held, err := loadFront(h.shares.runtime.key+string(own), h.shares.runtime.key, h.log, func(rt *runtime, log *zap.Logger) (*mcpserver.Front, string, error) {
 		install, installsKey, err := h.installation(rt, cfg)
 		if err != nil {
 			return nil, "", err
@@ -271,7 +275,7 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 	if err != nil {
 		return nil, err
 	}
-	h.frontKey = key
+	h.shares.mcp = held
 	return front, nil
 }
 
@@ -395,59 +399,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyht
 		return nil
 	}
 	return next.ServeHTTP(w, r) //nolint:wrapcheck // not ours
-}
-
-// Cleanup gives back what Provision got. It is right after any part of Provision, and twice.
-func (h *Handler) Cleanup() error {
-	runtimeKey, frontKey, installsKey := h.runtimeKey, h.frontKey, h.installsKey
-	h.runtimeKey, h.frontKey, h.installsKey = "", "", ""
-	if caddy.Exiting() || h.routes == nil {
-		h.jupyter.Close()
-		return release(runtimeKey, frontKey, installsKey)
-	}
-	if runtimeKey == "" {
-		return nil
-	}
-	// On a reload requests are still on their way through the old handler, and draining takes its time, too.
-	go func() {
-		h.settle()
-		h.jupyter.Close()
-		if err := release(runtimeKey, frontKey, installsKey); err != nil {
-			h.log.Error("retiring a configuration", zap.Error(err))
-		}
-	}()
-	return nil
-}
-
-// How long a retired handler keeps its pool: long enough for connections that were accepted to reach it, and then for
-// its requests to end.
-const (
-	settleMin = 250 * time.Millisecond
-	settleMax = 30 * time.Second
-)
-
-func (h *Handler) settle() {
-	for waited := time.Duration(0); waited < settleMin || waited < settleMax && h.inFlight.Load() > 0; waited += settleMin {
-		time.Sleep(settleMin)
-	}
-}
-
-// release gives back what is not "": the runtime last, as the others need it.
-func release(runtimeKey, frontKey, installsKey string) error {
-	var errs []error
-	if frontKey != "" {
-		_, err := fronts.Delete(frontKey)
-		errs = append(errs, err)
-	}
-	if installsKey != "" {
-		_, err := installers.Delete(installsKey)
-		errs = append(errs, err)
-	}
-	if runtimeKey != "" {
-		_, err := runtimes.Delete(runtimeKey)
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // Interface guards

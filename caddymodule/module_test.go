@@ -129,7 +129,14 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtimeKey, frontKey := first.runtimeKey, first.frontKey
+	runtimeKey, frontKey := first.shares.runtime.key, first.shares.mcp.key
+	// Nobody has served anything, so what Cleanup ends has ended when it returns.
+	expectReferences := func(front, runtime int) {
+		t.Helper()
+		if f, r := references(fronts, frontKey), references(runtimes, runtimeKey); f != front || r != runtime {
+			t.Errorf("got %d references to the MCP front and %d to the pool, want %d and %d", f, r, front, runtime)
+		}
+	}
 	if n := references(runtimes, runtimeKey); n != 2 {
 		t.Errorf("got %d references to the pool, want 2: the handler's and its MCP front's", n)
 	}
@@ -139,30 +146,30 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if second.runtimeKey != runtimeKey {
+	if second.shares.runtime.key != runtimeKey {
 		t.Error("a setting that shapes no process made a new pool")
 	}
-	if second.frontKey == frontKey {
+	if second.shares.mcp.key == frontKey {
 		t.Error("a setting of the front was ignored")
 	}
 	if err := first.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 2 })
+	expectReferences(0, 2)
 
 	// All the same: both are kept.
 	third, err := provision(t, same+`,"limits":{"request_body":4096}}`)
 	if err != nil {
 		t.Fatal(err)
 	}
-	frontKey = second.frontKey
-	if third.frontKey != frontKey {
+	frontKey = second.shares.mcp.key
+	if third.shares.mcp.key != frontKey {
 		t.Error("the MCP front was not kept")
 	}
 	if err := second.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 1 && references(runtimes, runtimeKey) == 2 })
+	expectReferences(1, 2)
 
 	if err := third.Cleanup(); err != nil {
 		t.Fatal(err)
@@ -170,7 +177,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	if err := third.Cleanup(); err != nil {
 		t.Errorf("a second Cleanup: %v", err)
 	}
-	waitUntil(t, "the references are as they should be", func() bool { return references(fronts, frontKey) == 0 && references(runtimes, runtimeKey) == 0 })
+	expectReferences(0, 0)
 }
 
 // Handlers and MCP fronts with the same settings of packages on one pool have one index, which ends with the last of them.
@@ -187,10 +194,10 @@ func TestInstallersAreShared(t *testing.T) {
 		handlers = append(handlers, h)
 	}
 	first, second, other := handlers[0], handlers[1], handlers[2]
-	if first.installsKey == "" || first.installsKey != second.installsKey || first.installsKey == other.installsKey || first.runtimeKey != other.runtimeKey {
-		t.Errorf("the keys are %q, %q and %q", first.installsKey, second.installsKey, other.installsKey)
+	if first.shares.installs.key == "" || first.shares.installs.key != second.shares.installs.key || first.shares.installs.key == other.shares.installs.key || first.shares.runtime.key != other.shares.runtime.key {
+		t.Errorf("the keys are %q, %q and %q", first.shares.installs.key, second.shares.installs.key, other.shares.installs.key)
 	}
-	key, otherKey, dir := first.installsKey, other.installsKey, first.Packages.DataDir
+	key, otherKey, dir := first.shares.installs.key, other.shares.installs.key, first.Packages.DataDir
 	if n := references(installers, key); n != 4 {
 		t.Errorf("got %d references, want 4: two handlers' and their fronts'", n)
 	}
@@ -200,15 +207,17 @@ func TestInstallersAreShared(t *testing.T) {
 	if err := first.Cleanup(); err != nil {
 		t.Fatal(err)
 	}
-	waitUntil(t, "the second's are left", func() bool { return references(installers, key) == 2 && references(installers, otherKey) == 2 })
+	if n, m := references(installers, key), references(installers, otherKey); n != 2 || m != 2 {
+		t.Errorf("got %d and %d references, want the second's and the other's", n, m)
+	}
 	for _, h := range handlers[1:] {
 		if err := h.Cleanup(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	waitUntil(t, "none is left", func() bool {
-		return references(installers, key) == 0 && references(installers, otherKey) == 0 && references(admitted, dir) == 0
-	})
+	if n, m, l := references(installers, key), references(installers, otherKey), references(admitted, dir); n+m+l != 0 {
+		t.Errorf("got %d, %d and %d references, want none", n, m, l)
+	}
 }
 
 // A Provision that fails must not drop the reference of a handler that has the same key.
@@ -227,7 +236,7 @@ func TestCleanupAfterFailedProvision(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("got %v, want %q in it", err, c.want)
 		}
-		if h.runtimeKey != "" || h.frontKey != "" {
+		if h.shares.runtime.key != "" || h.shares.mcp.key != "" {
 			t.Errorf("%s: a key was remembered", c.config)
 		}
 	}
@@ -241,11 +250,11 @@ func TestMCPOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := release(h.runtimeKey, h.frontKey, h.installsKey); err != nil {
+		if err := h.Cleanup(); err != nil {
 			t.Error(err)
 		}
 	}()
-	if h.frontKey != "" || h.routes["/mcp"] != nil || h.routes["/mcp/sse"] != nil {
+	if h.shares.mcp.key != "" || h.routes["/mcp"] != nil || h.routes["/mcp/sse"] != nil {
 		t.Error("MCP is on")
 	}
 	if h.routes["/execute"] == nil {
@@ -312,15 +321,6 @@ func TestSplitAddress(t *testing.T) {
 			if value, ok := got[name]; !ok || value != want {
 				t.Errorf("%v: got %v, want %v", c.env, got, c.want)
 			}
-		}
-	}
-}
-
-func waitUntil(t *testing.T, what string, cond func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); !cond(); time.Sleep(2 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("not within 5 s: %s", what)
 		}
 	}
 }

@@ -23,10 +23,11 @@ import (
 )
 
 // What lives longer than one configuration. A reload provisions the new handler before it cleans the old one up, so
-// whatever both have the same key for passes from one to the other: every warm worker, and every MCP session.
+// whatever both have the same key for passes from one to the other: every warm worker, every MCP session, and every kernel.
 var (
 	runtimes = caddy.NewUsagePool() // of *runtime, by the settings that shape processes
 	fronts   = caddy.NewUsagePool() // of *sharedFront, by all settings
+	kernels  = caddy.NewUsagePool() // of *sharedKernels, by the site and the settings that kernels depend on
 )
 
 // runtime is a pool with its log, and with what all surfaces count together and a reload keeps.
@@ -34,7 +35,7 @@ type runtime struct {
 	pool     *pool.Pool
 	installs *install.Installs
 	log      *liveCore
-	places   *jupyter.Slots // of kernels' processes
+	slots    *jupyter.Slots // of kernels' processes
 	started  time.Time
 
 	admissions *policy.Admissions // of who installs
@@ -61,24 +62,23 @@ func (rt *runtime) bodies(bounds bodyBounds) *edge.Bodies {
 	return rt.held
 }
 
-// loadRuntime returns the runtime for cfg, and starts it when no handler has it yet. Its caller owns one reference
-// under the key, to be given back with runtimes.Delete.
-func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*runtime, string, error) {
+// loadRuntime returns the runtime for cfg, and starts it when no handler has it yet. Its caller has to release the share.
+func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*runtime, share, error) {
 	cfg, err := cfg.Normalize()
 	if err != nil {
-		return nil, "", err //nolint:wrapcheck // a sentence for the operator
+		return nil, share{}, err // a sentence for the operator
 	}
 	encoded, err := json.Marshal(cfg)
 	if err != nil {
-		return nil, "", fmt.Errorf("encoding the settings of the pool: %w", err)
+		return nil, share{}, fmt.Errorf("encoding the settings of the pool: %w", err)
 	}
 	key := string(encoded)
 	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
-		rt := &runtime{log: newLiveCore(logger), places: jupyter.NewSlots(cfg.Max), started: time.Now()}
-		cfg.Logger = slog.New(zapslog.NewHandler(rt.log))
+		rt := &runtime{log: newLiveCore(logger), slots: jupyter.NewSlots(cfg.Max), started: time.Now()}
+		cfg.Logger = slog.New(zapslog.NewHandler(rt.log, zapslog.WithName(logger.Name())))
 		cfg.Metrics = metrics.Sandbox
 		if rt.pool, err = pool.New(ctx, cfg); err != nil {
-			return nil, err //nolint:wrapcheck // a sentence for the operator
+			return nil, err // a sentence for the operator
 		}
 		rt.admittedBy = cfg.PackagesDir
 		counts, _, err := admitted.LoadOrNew(rt.admittedBy, func() (caddy.Destructor, error) {
@@ -93,11 +93,10 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 		return rt, nil
 	})
 	if err != nil {
-		return nil, "", err //nolint:wrapcheck // likewise
+		return nil, share{}, err // likewise
 	}
 	rt := value.(*runtime)
-	rt.log.follow(logger)
-	return rt, key, nil
+	return rt, share{runtimes, key, rt.log.join(logger)}, nil
 }
 
 // Destruct drains the pool and returns when its last process is gone.
@@ -118,36 +117,55 @@ type sharedFront struct {
 	installsKey string // "" without a reference to give back
 }
 
-// loadFront returns the front for key, and makes it when no handler has it yet. Its caller owns one reference under
-// key, and must own one under runtimeKey while it calls.
-func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (front *mcpserver.Front, installsKey string, err error)) (*sharedFront, error) {
+// loadFront returns the front for key, and makes it when no handler has it yet. Its caller has to release the share, and
+// must have one of the runtime while it calls.
+func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (front *mcpserver.Front, installsKey string, err error)) (*sharedFront, share, error) {
 	value, _, err := fronts.LoadOrNew(key, func() (caddy.Destructor, error) {
-		held, _, err := runtimes.LoadOrNew(runtimeKey, func() (caddy.Destructor, error) {
-			return nil, fmt.Errorf("bug: the pool of an MCP front is not there")
-		})
+		rt, err := retainRuntime(runtimeKey)
 		if err != nil {
 			return nil, err
 		}
 		log := newLiveCore(logger)
-		front, installsKey, err := build(held.(*runtime), zap.New(log))
+		front, installsKey, err := build(rt, zap.New(log).Named(logger.Name()))
 		if err != nil {
-			_, _ = runtimes.Delete(runtimeKey) //nolint:errcheck // the handler has it, too
+			_, _ = runtimes.Delete(runtimeKey) // the handler has it, too
 			return nil, err
 		}
 		return &sharedFront{Front: front, log: log, runtimeKey: runtimeKey, installsKey: installsKey}, nil
 	})
 	if err != nil {
-		return nil, err //nolint:wrapcheck // names itself
+		return nil, share{}, err //nolint:wrapcheck // names itself
 	}
 	front := value.(*sharedFront)
-	front.log.follow(logger)
-	return front, nil
+	return front, share{fronts, key, front.log.join(logger)}, nil
+}
+
+// retainRuntime returns a runtime that the caller's handler has, with one more reference under its key.
+func retainRuntime(key string) (*runtime, error) {
+	held, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
+		return nil, fmt.Errorf("bug: the pool of a front is not there")
+	})
+	if err != nil {
+		return nil, err //nolint:wrapcheck // names itself
+	}
+	return held.(*runtime), nil
 }
 
 // Destruct ends every MCP session and gives the runtime back.
 func (f *sharedFront) Destruct() error {
 	f.Close()
-	return release(f.runtimeKey, "", f.installsKey)
+	return releaseRuntime(f.runtimeKey, f.installsKey)
+}
+
+// releaseRuntime gives back what a front has of a pool. installsKey may be "".
+func releaseRuntime(key, installsKey string) error {
+	var errs []error
+	if installsKey != "" {
+		_, err := installers.Delete(installsKey)
+		errs = append(errs, err)
+	}
+	_, err := runtimes.Delete(key)
+	return errors.Join(append(errs, err)...)
 }
 
 var (

@@ -57,6 +57,21 @@ func startCell(c *caddy, code string) *jupyterKernel {
 	return k
 }
 
+// listKernels counts the kernels of a site.
+func (c *caddy) listKernels() int {
+	c.Helper()
+	resp, err := c.client.Get(c.url + "/jupyter/api/kernels")
+	if err != nil {
+		c.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var listed []struct{ ID string }
+	if err := json.NewDecoder(resp.Body).Decode(&listed); err != nil {
+		c.Fatal(resp.Status, err)
+	}
+	return len(listed)
+}
+
 // awaitJupyter reads until a message holds what is awaited.
 func awaitJupyter(t testing.TB, conn *websocket.Conn, what string) {
 	t.Helper()
@@ -88,13 +103,53 @@ func expectGoingAway(t testing.TB, conn *websocket.Conn) {
 	}
 }
 
+// A reload that changes what kernels depend on lets cells end, and then ends the kernels.
 func TestJupyterReloadLetsCellsEnd(t *testing.T) {
 	t.Parallel()
-	c := startCaddy(t, caddyOptions{directive: "jupyter on"})
-	k := startCell(c, "import time\nprint('running', flush=True)\ntime.sleep(1.5)\nprint('across')")
-	c.reload(c.o.directive, "header X-Test 1")
-	awaitJupyter(t, k.conn, `"text":"across\n"`)
-	expectGoingAway(t, k.conn)
+	for name, changed := range map[string]string{
+		"of the pool": "jupyter on\nlimits {\n output 500\n }", "of jupyter": "jupyter {\n token other\n }", "off": "",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := startCaddy(t, caddyOptions{directive: "jupyter on"})
+			k := startCell(c, "import time\nprint('running', flush=True)\ntime.sleep(1.5)\nprint('across')")
+			c.reload(changed, "header X-Test 1")
+			awaitJupyter(t, k.conn, `"text":"across\n"`)
+			expectGoingAway(t, k.conn)
+		})
+	}
+}
+
+// Kernels belong to the site in which they were started, also when a reload puts another site in front of it: whoever is let in
+// there must not find them. Both sites have one pool and the same settings.
+func TestJupyterReloadKeepsKernelsInTheirSite(t *testing.T) {
+	t.Parallel()
+	handle := func(matcher string) string {
+		return "@site " + matcher + "\nhandle @site {\n uri strip_prefix /a\n uri strip_prefix /b\n python_sandbox {\n jupyter on\n }\n }\n"
+	}
+	other := func(matcher string) string { return strings.ReplaceAll(handle(matcher), "@site", "@other") }
+	for name, matchers := range map[string][2]string{
+		"paths": {"path /a/*", "path /b/*"}, "what is excluded": {"not path /b/*", "not path /a/*"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c := startCaddy(t, caddyOptions{site: handle(matchers[0])})
+			at := func(prefix string) *caddy {
+				there := *c
+				there.url += prefix
+				return &there
+			}
+			k := at("/a").newKernel()
+			k.expect("x = 1", "ok")
+			c.reload("", other(matchers[1])+handle(matchers[0])) // the new site comes first
+			for prefix, want := range map[string]int{"/a": 1, "/b": 0} {
+				if got := at(prefix).listKernels(); got != want {
+					t.Errorf("%s has %d kernels, want %d", prefix, got, want)
+				}
+			}
+			k.expect("x", "ok 1")
+		})
+	}
 }
 
 func TestJupyterExitEndsCells(t *testing.T) {

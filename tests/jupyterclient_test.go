@@ -100,7 +100,7 @@ func (k *jupyterKernel) send(code string) string {
 // answer collects what comes of a cell until it is over, or until its standard output ends with a text.
 func (k *jupyterKernel) answer(id, until string) (a jupyterAnswer) {
 	k.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 150*time.Second)
 	defer cancel()
 	for replied, idle := false, false; !replied || !idle; {
 		_, frame, err := k.conn.Read(ctx)

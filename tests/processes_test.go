@@ -26,24 +26,28 @@ func processes(t testing.TB) map[int]process {
 	}
 	all := map[int]process{}
 	for _, path := range stats {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue // it ended meanwhile
+		if p, ok := processAt(path); ok {
+			all[p.pid] = p
 		}
-		// The name stands in parentheses and may hold any character.
-		open, end := strings.IndexByte(string(b), '('), strings.LastIndexByte(string(b), ')')
-		fields := strings.Fields(string(b[end+1:]))
-		pid, err := strconv.Atoi(strings.TrimSpace(string(b[:open])))
-		if err != nil || len(fields) < 20 {
-			continue
-		}
-		parent, err := strconv.Atoi(fields[1])
-		if err != nil {
-			continue
-		}
-		all[pid] = process{pid: pid, parent: parent, name: string(b[open+1 : end]), state: fields[0], start: fields[19]}
 	}
 	return all
+}
+
+// processAt reads a /proc/PID/stat; ok is false when the process has ended meanwhile.
+func processAt(path string) (p process, ok bool) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return p, false
+	}
+	// The name stands in parentheses and may hold any character.
+	open, end := strings.IndexByte(string(b), '('), strings.LastIndexByte(string(b), ')')
+	fields := strings.Fields(string(b[end+1:]))
+	pid, err := strconv.Atoi(strings.TrimSpace(string(b[:open])))
+	if err != nil || len(fields) < 20 {
+		return p, false
+	}
+	parent, err := strconv.Atoi(fields[1])
+	return process{pid: pid, parent: parent, name: string(b[open+1 : end]), state: fields[0], start: fields[19]}, err == nil
 }
 
 // descendants returns the processes below pid, sorted by pid. Zombies count: somebody has to reap them. Their states are left
@@ -63,6 +67,37 @@ func descendants(t testing.TB, pid int) []process {
 	}
 	slices.SortFunc(below, func(a, b process) int { return a.pid - b.pid })
 	return below
+}
+
+// seeBelow adds the processes below pid that are there now to seen. Unlike descendants it looks at them alone, so that it sees
+// what lives for some milliseconds; where the kernel does not list children (proc(5), CONFIG_PROC_CHILDREN) it looks at all.
+func seeBelow(t testing.TB, pid int, seen map[process]bool) {
+	t.Helper()
+	lists, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/children")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat("/proc/1/task/1/children"); err != nil {
+		for _, p := range descendants(t, pid) {
+			seen[p] = true
+		}
+		return
+	}
+	for _, list := range lists {
+		text, err := os.ReadFile(list)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		for _, field := range strings.Fields(string(text)) {
+			p, ok := processAt("/proc/" + field + "/stat")
+			if !ok {
+				continue
+			}
+			p.state = ""
+			seen[p] = true
+			seeBelow(t, p.pid, seen)
+		}
+	}
 }
 
 // children returns the direct children of pid. Those of Caddy are the templates.

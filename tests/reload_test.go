@@ -28,8 +28,11 @@ func (c *caddy) reload(directive, site string) {
 	// is lost.
 	eventually(c, wholeWithin, "the listener of the new configuration alone", func() bool { return listeners(c, c.addr) == 1 })
 	c.client.CloseIdleConnections()
-	http.DefaultClient.CloseIdleConnections() // which MCP clients of these tests use
+	closeClients()
 }
+
+// closeClients closes the idle connections of the MCP clients of these tests.
+func closeClients() { http.DefaultClient.CloseIdleConnections() }
 
 // listeners is how many sockets listen on an address of this machine (proc_net(5)).
 func listeners(t testing.TB, addr string) (n int) {
