@@ -22,7 +22,7 @@ func splitAddress(lookup func(string) (string, bool), set func(name, value strin
 	}
 	for name, value := range map[string]string{"SANDBOX_HOST": host, "SANDBOX_PORT": port} {
 		if _, taken := lookup(name); !taken {
-			_ = set(name, value) //nolint:errcheck // fails for malformed names only
+			_ = set(name, value)
 		}
 	}
 }

@@ -94,7 +94,7 @@ type checkedPool interface {
 func startChecked(ctx context.Context, cfg pool.Config) (checkedPool, error) {
 	p, err := pool.New(ctx, cfg)
 	if err != nil {
-		return nil, err //nolint:wrapcheck // a sentence for the operator
+		return nil, err
 	}
 	return p, nil
 }

@@ -171,7 +171,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	}
 	cfg, err := h.poolConfig().Normalize()
 	if err != nil {
-		return err //nolint:wrapcheck // a sentence for the operator
+		return err
 	}
 	if cfg.PackagesDir, err = h.Packages.directory(h.log); err != nil {
 		return err
@@ -347,7 +347,7 @@ func (h *Handler) Validate() error {
 		return err
 	}
 	_, err := h.poolConfig().Normalize()
-	return err //nolint:wrapcheck // a sentence for the operator
+	return err
 }
 
 func (h *Handler) poolConfig() pool.Config {

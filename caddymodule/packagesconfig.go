@@ -176,9 +176,9 @@ func (p Packages) directory(log *zap.Logger) (string, error) {
 	}
 	dir := p.withDefaults().DataDir
 	_, missing := os.Stat(dir)
-	err := os.MkdirAll(dir, 0o755) //nolint:gosec // packages are read by other ids
+	err := os.MkdirAll(dir, 0o755)
 	if err == nil && missing != nil {
-		err = os.Chmod(dir, 0o755) //nolint:gosec // likewise, whatever the umask
+		err = os.Chmod(dir, 0o755)
 	}
 	if err == nil {
 		var probe *os.File

@@ -203,5 +203,5 @@ func writeJSON(w http.ResponseWriter, status int, v any) {
 	body := mustJSON(v)
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) //nolint:errcheck // the client is gone
+	_, _ = w.Write(body)
 }

@@ -125,10 +125,10 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 func (k *kernel) refused(c *cell, id string, err error) *cellFailure {
 	switch {
 	case c.ctx.Err() != nil || errors.Is(err, context.Canceled):
-		k.front.ex.Failed(id, c.Code, context.Canceled)
+		_ = k.front.ex.Failed(id, c.Code, context.Canceled) // the client hears it in the words of its protocol
 		return newFailure("KeyboardInterrupt", "the execution was interrupted")
 	case errors.Is(err, errNoSlot):
-		k.front.ex.Failed(id, c.Code, pool.ErrQueueFull)
+		_ = k.front.ex.Failed(id, c.Code, pool.ErrQueueFull) // likewise
 		return newFailure("SandboxError", fmt.Sprintf("%d kernels have a process already, the most at a time, and all are in use: delete a kernel, or ask the operator to raise workers max", cap(k.front.o.Slots.taken)))
 	}
 	return newFailure("SandboxError", strings.ReplaceAll(k.front.ex.Failed(id, c.Code, err).Detail, "body.", ""))

@@ -49,7 +49,7 @@ var answers = map[string]func(*kernel, json.RawMessage) map[string]any{
 		var asked struct {
 			Restart bool `json:"restart"`
 		}
-		_ = json.Unmarshal(content, &asked) //nolint:errcheck // what is not there is false
+		_ = json.Unmarshal(content, &asked)
 		return map[string]any{"restart": asked.Restart}
 	},
 	"comm_info_request":   fixed("comms", map[string]any{}),
@@ -59,7 +59,7 @@ var answers = map[string]func(*kernel, json.RawMessage) map[string]any{
 		var asked struct {
 			Cursor int `json:"cursor_pos"`
 		}
-		_ = json.Unmarshal(content, &asked) //nolint:errcheck // likewise 0
+		_ = json.Unmarshal(content, &asked)
 		return map[string]any{"matches": []any{}, "cursor_start": asked.Cursor, "cursor_end": asked.Cursor, "metadata": map[string]any{}}
 	},
 	"inspect_request": func(*kernel, json.RawMessage) map[string]any {
@@ -93,7 +93,7 @@ func (k *kernel) info(json.RawMessage) map[string]any {
 // serveExecute queues a cell. What cannot run is answered as a cell that failed.
 func (k *kernel) serveExecute(s *socket, m *message) {
 	c := &cell{parent: m.Header, from: s}
-	refused := ""
+	var refused string
 	if json.Unmarshal(m.Content, &c.executeContent) != nil {
 		refused = `the content of an execute_request must be an object with the source as a string in "code"`
 	} else if len(c.Code) > operation.MaxCodeBytes {

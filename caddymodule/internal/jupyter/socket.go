@@ -66,7 +66,7 @@ func (f *Front) serveChannels(w http.ResponseWriter, r *http.Request, k *kernel)
 	defer cancel()
 	s := &socket{front: f, kernel: k, conn: conn, v1: conn.Subprotocol() == jupyterV1, wake: make(chan struct{}, 1), cancel: cancel}
 	if refused := k.join(s); refused != "" {
-		_ = conn.Close(closeTryLater, refused) //nolint:errcheck // likewise
+		_ = conn.Close(closeTryLater, refused)
 		return
 	}
 	defer k.leave(s)
@@ -196,7 +196,7 @@ func (s *socket) write(ctx context.Context) {
 			}
 			continue
 		case over:
-			_ = s.conn.Close(s.code, s.reason) //nolint:errcheck // it is gone already, or goes now
+			_ = s.conn.Close(s.code, s.reason)
 			return
 		}
 		select {

@@ -80,12 +80,12 @@ func (c Commands) Write(executable, dir string) error {
 	}
 	for _, name := range c.wrapped {
 		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(wrapper(executable)), 0o755); err != nil { //nolint:gosec // it holds a path and nothing else
+		if err := os.WriteFile(path, []byte(wrapper(executable)), 0o755); err != nil {
 			return err
 		}
-		if err := os.Chmod(path, 0o755); err != nil { //nolint:gosec // whatever the umask
+		if err := os.Chmod(path, 0o755); err != nil {
 			return err
 		}
 	}
-	return os.Chmod(dir, 0o755) //nolint:gosec // likewise
+	return os.Chmod(dir, 0o755)
 }
