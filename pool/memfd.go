@@ -124,16 +124,19 @@ func (m *memfds) give(listener uintptr, id uint64, flags int) unix.Errno {
 		_ = unix.Close(file)
 		return unix.ENFILE
 	}
-	defer unix.Close(theirs)
-	add := seccompAddFD{id: id, flags: unix.SECCOMP_ADDFD_FLAG_SEND, source: uint32(theirs)}
+	add := seccompAddFD{id: id, source: uint32(theirs)}
 	if flags&unix.MFD_CLOEXEC != 0 {
 		add.fileMode = unix.O_CLOEXEC
 	}
-	if errno := ioctl(listener, seccompIoctlAddFD, unsafe.Pointer(&add)); errno != 0 {
+	number, _, errno := unix.Syscall(unix.SYS_IOCTL, listener, seccompIoctlAddFD, uintptr(unsafe.Pointer(&add)))
+	_ = unix.Close(theirs) // before the answer: a file that somebody has open for writing cannot be executed
+	if errno != 0 {
 		_ = unix.Close(file)
 		return errno // such as EMFILE, when the program has no descriptor left
 	}
 	m.files = append(m.files, file)
+	given := seccompResponse{id: id, value: int64(number)}
+	_ = ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&given)) // refused where who asked has ended
 	return 0
 }
 

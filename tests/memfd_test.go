@@ -57,6 +57,20 @@ for _ in range(3):
 for child in children: os.waitpid(child, 0)
 print("done")
 `, "done\n")
+		// No signal has it made twice, and none of it stays open with the server.
+		c.mustPrint(memfdHelp+`
+import signal
+signal.signal(signal.SIGALRM, lambda *_: None); signal.setitimer(signal.ITIMER_REAL, 0.0003, 0.0003)
+before = len(os.listdir("/proc/self/fd"))
+for _ in range(300):
+    try: os.close(os.memfd_create("x"))
+    except InterruptedError: pass
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(len(os.listdir("/proc/self/fd")) - before)
+for _ in range(30):
+    fd = os.memfd_create("true"); os.write(fd, open("/bin/true", "rb").read()); only = os.open(f"/proc/self/fd/{fd}", os.O_RDONLY); os.close(fd)
+    subprocess.run([f"/proc/self/fd/{only}"], pass_fds=[only], check=True); os.close(only)
+`, "0\n")
 		// A program in one is confined like any other.
 		c.mustPrint(memfdHelp+`
 fd = os.memfd_create("sh", os.MFD_CLOEXEC); os.write(fd, open("/bin/sh", "rb").read())

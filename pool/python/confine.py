@@ -23,7 +23,7 @@ MNT_DETACH = 2
 CLONE = {"mount": 0x20000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000000, "pid": 0x20000000, "net": 0x40000000}
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
-SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER = {"x86_64": 317, "aarch64": 277}, 1, 8
+SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, NEW_LISTENER, WAIT_KILLABLE_RECV = {"x86_64": 317, "aarch64": 277}, 1, 1 << 3, 1 << 5
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_RULE_PATH_BENEATH, LANDLOCK_RULE_NET_PORT, LANDLOCK_ACCESS_NET_CONNECT_TCP = 1, 2, 2
 CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
@@ -277,7 +277,7 @@ class Filter:
     def listen(self):
         """Enter a program that asks, and return the descriptor that its questions come from; None where the system grants none,
         such as below somebody else's. Then nobody answers, and the calls do not exist."""
-        fd = libc.syscall(SYS_SECCOMP[os.uname().machine], SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, ctypes.byref(self.program))
+        fd = libc.syscall(SYS_SECCOMP[os.uname().machine], SECCOMP_SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV, ctypes.byref(self.program))
         if fd >= 0:
             return fd
         self.enter()

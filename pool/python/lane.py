@@ -14,6 +14,7 @@ import sys
 import _socket
 
 import _sandbox_confine as confine
+import _sandbox_frames as frames
 import _sandbox_processes as processes
 import _sandbox_wire as wire
 import _sandbox_worker as worker
@@ -43,6 +44,7 @@ def serve(control, plan, number):
         os._exit(1)
     begin, end, clear, leave, watch, serve_worker = room.begin, room.end, room.clear, room.leave, room.watch, worker.serve
     domain, filter = left["domain"], left["filter"]
+    here = frames.place()   # for the workers, which are called from here without C in between
     receive, fork, wait, send, close = control.recvmsg, os.fork, confine.wait, confine.send, confine.close
     unpack, dup2, cloexec = struct.unpack, os.dup2, _socket.MSG_CMSG_CLOEXEC
     # What wait4 gives goes out as it is: to make objects of its seventeen numbers costs more than all the rest here.
@@ -72,7 +74,7 @@ def serve(control, plan, number):
             dup2(fds[1], 1)
             dup2(fds[2], 2)
             dup2(fds[3], 3, False)
-            serve_worker(3, scratch, domain, filter, int(word[5:] or 0), word[:4] == b"boot")
+            serve_worker(3, scratch, domain, filter, int(word[5:] or 0), word[:4] == b"boot", here)
         for fd in fds:
             close(fd)
         if watch is not None:

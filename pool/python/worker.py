@@ -27,12 +27,12 @@ SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_han
 enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
 modules, run_exit_functions = sys.modules, atexit._run_exitfuncs
 leave_memory_holder, touch_memory_holder = memoryholder.leave, memoryholder.touch
-find_place = frames.place
+plain_stream = type(sys.stdout)   # its flush is C's
 main = type(sys)("__main__")
 main.__builtins__ = builtins
 
 
-def serve(channel, scratch, domain, filter, processes, parked):
+def serve(channel, scratch, domain, filter, processes, parked, here):
     try:
         # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
         source_file = open_file("main.py", MAIN_FLAGS, 0o644)
@@ -48,7 +48,6 @@ def serve(channel, scratch, domain, filter, processes, parked):
             rehearse()
             touch_memory_holder()
         enable_collector()
-        here = find_place()
         write(channel, b"ready\n")
         request = receive(channel)
     except BaseException as e:
@@ -118,7 +117,7 @@ def exercise():
     rehearse(main.__dict__)
     confine.warm_up()
     memoryholder.touch()
-    here = find_place()
+    here = frames.place()
     here.value = here.value
     try:
         setpgrp()
@@ -217,7 +216,10 @@ def _finish(status, here):
         try:
             here.value = None
             if stream is not None and not stream.closed:
-                partial(stream.flush)()
+                if type(stream) is plain_stream:
+                    stream.flush()
+                else:
+                    partial(stream.flush)()
         except BaseException:
             status = status or 120   # as the interpreter says when it cannot flush
     return status

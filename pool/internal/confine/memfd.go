@@ -9,8 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The kernel's version that adds a descriptor and answers in one step (SECCOMP_ADDFD_FLAG_SEND).
-const notifyMajor, notifyMinor = 5, 14
+// The kernel's version that lets nothing but its end interrupt who has asked (SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV): otherwise a
+// process that a signal interrupts could have the descriptor already, and ask again.
+const notifyMajor, notifyMinor = 5, 19
 
 // hasNotify says whether the kernel asks a listener about calls.
 func hasNotify() bool {

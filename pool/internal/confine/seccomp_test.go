@@ -361,8 +361,8 @@ func TestPlanHasMemfdsWhereTheyAreCounted(t *testing.T) {
 		seccomp, notify bool
 		want            bool
 	}{
-		{WorldNamespaces, "6.1.0", true, true, true}, {WorldNamespaces, "5.14.0", true, true, true},
-		{WorldNamespaces, "5.13.0", true, true, false}, {WorldNamespaces, "6.1.0", true, false, false}, {WorldNamespaces, "6.1.0", false, true, false},
+		{WorldNamespaces, "6.1.0", true, true, true}, {WorldNamespaces, "5.19.0", true, true, true},
+		{WorldNamespaces, "5.18.0", true, true, false}, {WorldNamespaces, "6.1.0", true, false, false}, {WorldNamespaces, "6.1.0", false, true, false},
 		{WorldProcess, "6.12.0", true, true, false},
 	} {
 		sys := describedSystem(1001, []string{"/usr"}, nil)
