@@ -75,7 +75,7 @@ threads = [threading.Thread(target=f) for f in (flip, turn)]
 for t in threads: t.start()
 made, end = 0, time.monotonic() + 1.5
 while time.monotonic() < end:
-    with socket.socket(socket.AF_UNIX) as s: made += libc.syscall(CONNECT, s.fileno(), memory, 108) == 0
+    with socket.socket(socket.AF_UNIX) as s: s.setblocking(False); made += libc.syscall(CONNECT, s.fileno(), memory, 108) == 0
     attempt("turned connect", lambda: connect("/tmp/d/" + name))
     try: bind("/tmp/d/zz")
     except OSError: pass
