@@ -77,7 +77,7 @@ made, end = 0, time.monotonic() + 1.5
 while time.monotonic() < end:
     with socket.socket(socket.AF_UNIX) as s: s.setblocking(False); made += libc.syscall(CONNECT, s.fileno(), memory, 108) == 0
     attempt("turned connect", lambda: connect("/tmp/d/" + name))
-    try: bind("/tmp/d/zz")
+    try: bind("/tmp/d/zz")   # good where that is scratch
     except OSError: pass
 stop.append(1)
 for t in threads: t.join()

@@ -50,7 +50,8 @@ def serve(control, plan, number):
     # What wait4 gives goes out as it is: to make objects of its seventeen numbers costs more than all the rest here.
     ended = ctypes.create_string_buffer(b"exit", 4 + 4 + 144)   # a status, and struct rusage with a long in each field
     status_at, usage_at, ended_size = ctypes.byref(ended, 4), ctypes.byref(ended, 8), ctypes.sizeof(ended)
-    room.status, room.usage_at = ctypes.c_int.from_buffer(ended, 4), usage_at
+    if watch is not None:
+        room.note(ctypes.c_int.from_buffer(ended, 4), usage_at)
     for name in [name for name in sys.modules if name.startswith("_sandbox_")]:   # user code is to find nothing of ours
         del sys.modules[name]
     gc.collect()
@@ -145,8 +146,8 @@ class Tree:
 
     def __init__(self, plan, control):
         self.path, self.control, self.scoped = f"{plan['scratch']['path']}/{os.getpid()}-lane", control, plan["landlock"]["scoped"]
-        self.plan, self.answers = plan, None
-        self.scratch, self.number = None, 0
+        self.plan, self.answers, self.made = plan, None, False
+        self.scratch = self.path + "/scratch"
 
     def enter(self, left):
         # The end of a worker, a question of one of its processes, and the death of the server each show here.
@@ -163,33 +164,37 @@ class Tree:
             self.questions, channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             questions = self.questions.fileno()
             left["filter"] = calls.Filter(bytes.fromhex(self.plan["view"]["seccomp"]), self.plan["view"]["machine"], channel)
-            self.answers = calls.Answers(self.plan["view"], view.View(self.plan["view"], self.plan["landlock"]))
-            worker.place_main(self.plan["view"]["scratch_names"][0])
+            self.answers = calls.Answers(self.plan["view"], view.View(self.plan["view"], self.plan["landlock"], self.scratch))
+        else:
+            os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
+        worker.place_main(self.plan["view"]["scratch_names"][0] if self.plan["view"] else self.scratch)
+        sys.path.insert(0, self.scratch)
         # struct pollfd for each, made once: a list that select.poll returns is more pages to copy.
         self.watched = ctypes.create_string_buffer(struct.pack("ihhihhihhihh", self.deaths, 1, 0, self.control.fileno(), POLLRDHUP, 0,
                                                                questions, 1, 0, -1, 1, 0), 32)
 
+    def note(self, status, usage_at):
+        """Make what each wait needs, once."""
+        self.status, self.status_at, self.usage_at = status, ctypes.byref(status), usage_at
+        self.listener, self.events = ctypes.c_int.from_buffer(self.watched, 24), memoryview(self.watched).cast("B").cast("h")
+        if self.answers is not None:
+            self.answers.tracer.watch(status, usage_at)
+
     def begin(self):
-        self.number += 1
-        self.scratch = f"{self.path}/{self.number}"
         os.mkdir(self.scratch, 0o700)
+        self.made = True
         return self.scratch
 
     def leave(self):
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGCHLD])
         os.chdir(self.scratch)
-        sys.path.insert(0, self.scratch)
-        if self.answers is None:
-            os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
-            worker.place_main(self.scratch)
 
     def watch(self, child):
         """Wait for the end of a worker, and answer meanwhile what its processes ask."""
-        answers, deaths, status, watched = self.answers, self.deaths, self.status, self.watched
-        wait, status_at, usage_at, poll, read = confine.wait, ctypes.byref(status), self.usage_at, confine.poll, os.read
-        numbers, events = ctypes.c_int.from_buffer(watched, 24), memoryview(watched).cast("B").cast("h")
+        answers, deaths, status, watched, listener, events = self.answers, self.deaths, self.status, self.watched, self.listener, self.events
+        wait, status_at, usage_at, poll, read = confine.wait, self.status_at, self.usage_at, confine.poll, os.read
         if answers is not None:
-            answers.tracer.watch(child, status, usage_at)
+            answers.tracer.child = child
         running = True
         while running:
             poll(watched, 4, -1)
@@ -198,13 +203,12 @@ class Tree:
                     answers.answer()
                     running = not answers.tracer.ended
                 else:           # POLLHUP: nobody is left who could ask, so this worker is about to end, too
-                    numbers.value = -numbers.value
+                    listener.value = -listener.value
                     while wait(-1, status_at, WALL, usage_at) != child or status.value & 0xff == 0x7f:
                         pass
                     break
             elif events[11]:
-                numbers.value = self.take(self.questions, 0)
-                answers.enter(numbers.value, self.scratch)
+                listener.value = answers.listener = self.take(self.questions, 0)
             elif events[7]:   # Caddy is gone, and the worker may never end
                 self.end()
                 self.clear()
@@ -217,12 +221,17 @@ class Tree:
                         answers.tracer.stopped(pid, status.value)
                     elif pid == child:
                         running = False
-        listener = abs(numbers.value)
-        if answers is not None and listener == 1:   # it has ended between the two, and the next one is to find its own
-            listener = self.take(self.questions, _socket.MSG_DONTWAIT)
-        if listener > 1:
-            confine.close(listener)
-        numbers.value = -1
+        fd = abs(listener.value)
+        listener.value = -1
+        if answers is None:
+            return
+        if fd == 1:   # it has ended between the two, and the next one is to find its own
+            fd = self.take(self.questions, _socket.MSG_DONTWAIT)
+        if fd > 1:
+            confine.close(fd)
+        if answers.tracer.ended or answers.tracer.pending:
+            answers.tracer.ended = False
+            answers.tracer.pending.clear()
 
     def end(self):
         try:
@@ -243,15 +252,14 @@ class Tree:
         return os.waitpid(-1, 0)
 
     def clear(self):
-        if self.scratch:
+        if self.made:
             try:
                 empty(self.scratch, sys.maxsize)
                 os.rmdir(self.scratch)
             except OSError:
                 return False
-            self.scratch = None
+            self.made = False
         return True
-
 
     def close(self):
         try:

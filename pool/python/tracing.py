@@ -33,11 +33,10 @@ class Tracer:
         self.vector = Vector(ctypes.addressof(self.registers), len(self.registers))
         self.pending = {}   # processes whose call is under way and may take long: what to restore
 
-    def watch(self, child, status, usage_at):
-        """Note what waits learn of the end of a worker."""
-        self.child, self.ended, self.status, self.usage_at = child, False, status, usage_at
-        self.status_at = ctypes.byref(status)
-        self.pending.clear()
+    def watch(self, status, usage_at):
+        """Note where waits leave what they learn; of the end of child, a worker, that it has ended."""
+        self.status, self.status_at, self.usage_at = status, ctypes.byref(status), usage_at
+        self.child, self.ended = 0, False
 
     def seize(self, tid):
         """Have a process stop once it has the answer that it waits for. False when nobody may trace it."""

@@ -14,7 +14,7 @@ import _sandbox_view as view
 def works(plan):
     """Found out once, by a process that asks about a path that is not there."""
     trial, name = f"{plan['scratch']['path']}/{os.getpid()}-trial", "/sandbox-trial"
-    eyes = view.View({**plan["view"], "scratch_names": [name]}, plan["landlock"])
+    eyes = view.View({**plan["view"], "scratch_names": [name]}, plan["landlock"], trial)
     answers, (here, there) = calls.Answers(plan["view"], eyes), _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     os.mkdir(trial, 0o700)
     child = os.fork()
@@ -31,8 +31,9 @@ def works(plan):
         listener = calls.take(here, 0)
         if listener < 0:
             return False   # end of file
-        answers.tracer.watch(child, ctypes.c_int(), None)
-        answers.enter(listener, trial)
+        answers.tracer.watch(ctypes.c_int(), None)
+        answers.tracer.child = child
+        answers.listener = listener
         while not answers.tracer.ended and _readable(listener):
             answers.answer()
         os.close(listener)

@@ -11,9 +11,9 @@ CWD = -100   # AT_FDCWD
 
 
 class View:
-    """The answers for one lane; enter takes the scratch directory of each worker."""
-
-    def __init__(self, plan, landlock):
+    def __init__(self, plan, landlock, scratch):
+        self.scratch = os.fsencode(scratch)
+        self.inside = self.scratch + b"/"
         self.names = [os.fsencode(path) for path in plan["scratch_names"]]
         self.shown = self.names[0]      # what a program is told of where its scratch lies
         self.files = {os.fsencode(path): text.replace("$UID", str(os.getuid())).replace("$GID", str(os.getgid())).encode()
@@ -26,7 +26,7 @@ class View:
             self.left.add(path)
             if rule["kind"] == "dir":
                 beneath.append(path + b"/")
-        self.beneath = tuple(beneath)
+        self.plain = (self.inside, *beneath)
         self.parents = {b"/", *(os.fsencode(path) for path in plan["parents"])}
         for path in [*self.left, *self.files, *self.names]:
             while path != b"/":
@@ -34,11 +34,6 @@ class View:
                 self.parents.add(path)
         # Relative paths are looked at when they may lead from / to one of the above.
         self.tops = tuple({path.split(b"/")[1] for path in [*self.names, *self.files, b"/proc", b"/sys", b"/dev", b"/etc"]})
-
-    def enter(self, scratch):
-        self.scratch = os.fsencode(scratch)
-        self.plain = (*self.beneath, self.scratch + b"/")
-        self.inside = self.scratch + b"/"
 
     def look(self, path, base, makes=False):
         """Return what a path that a program names means: None for what the kernel says of it, another path, or an errno. base
