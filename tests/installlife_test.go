@@ -239,7 +239,7 @@ func twoModules(name, version string, requires ...string) index.Wheel {
 func (c *caddy) installers() []process {
 	return slices.DeleteFunc(children(c, c.pid()), func(p process) bool {
 		mounts, err := os.ReadFile("/proc/" + strconv.Itoa(p.pid) + "/mountinfo")
-		return err != nil || !strings.Contains(string(mounts), " /work ")
+		return err != nil || !strings.Contains(string(mounts), " /sandbox/work ")
 	})
 }
 

@@ -14,7 +14,7 @@ body = "import sys\nsys.stderr.write('PLANTED ' + __name__ + '\\n')\nsys.modules
 names = ["json.py", "pip/__init__.py", "pip/__main__.py", "sitecustomize.py", "usercustomize.py", "sandbox_x.py", "_sandbox_wire.py", "py_compile.py",
          "runpy.py", "sbx_later.py", "sbx_later/__init__.py", "zz.pth", "pyvenv.cfg", "pip.conf", ".pydistutils.cfg"]
 paths = sysconfig.get_paths()
-places = {"/tmp", "/var/tmp", "/dev/shm", "/run", "/", "/work", "/packages", "/etc", "/root", os.getcwd(), os.path.expanduser("~"), tempfile.gettempdir(), sys.prefix,
+places = {"/tmp", "/var/tmp", "/dev/shm", "/run", "/", "/sandbox/work", "/packages", "/etc", "/root", os.getcwd(), os.path.expanduser("~"), tempfile.gettempdir(), sys.prefix,
           site.getusersitepackages(), paths["purelib"], paths["platlib"], paths["stdlib"], os.path.dirname(sys.executable), os.path.expanduser("~/.config/pip"),
           os.path.expanduser("~/.local/lib")}
 places |= {p or "." for p in sys.path} | {p for p in (os.environ.get(n) for n in ("TMPDIR", "XDG_CONFIG_HOME")) if p}

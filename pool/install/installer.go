@@ -30,7 +30,7 @@ var installerModules = []string{"wire", "confine", "processes", "deadends", "ins
 
 const (
 	// workTarget is the path of an installer's own directory in its root, when it has one (with namespaces).
-	workTarget = "/work"
+	workTarget = "/sandbox/work"
 	// installerMemory bounds the data of each process of an installer, in bytes.
 	installerMemory = 2 << 30
 	// installerProcesses bounds an installer's processes and threads; a build may run a compiler.
