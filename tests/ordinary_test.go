@@ -241,3 +241,25 @@ print(next(g())); gc.collect()
 sys.exit(0)
 `, "main.py:4 logged\n['gc']\n[1, 2]\ndeep\nthread\nslept\n<module>\n")
 }
+
+// A script that a program writes, and makes one that can be started, can be.
+func TestOwnScriptsCanBeStarted(t *testing.T) {
+	inEachWorld(t, "", func(t *testing.T, c *caddy) {
+		c.mustPrint(`
+import os, pathlib, shutil, stat, subprocess
+pathlib.Path("own.sh").write_text("#!/bin/sh\necho started $0\n")
+before = stat.S_IMODE(os.stat("own.sh").st_mode)
+os.chmod("own.sh", before | stat.S_IXUSR)
+print(oct(before), oct(stat.S_IMODE(os.stat("own.sh").st_mode)))
+print(subprocess.run(["./own.sh"], capture_output=True, text=True).stdout, end="")
+open("/tmp/other.sh", "w").write("#!/bin/sh\necho other\n")
+print(subprocess.run("chmod +x other.sh && ./other.sh", shell=True, capture_output=True, text=True, cwd="/tmp").stdout, end="")
+shutil.copy("own.sh", "copy.sh")
+print(subprocess.run(["./copy.sh"], capture_output=True, text=True).stdout, end="")
+os.symlink("/etc/passwd", "outside")
+try: os.chmod("outside", 0o777)
+except OSError: pass
+print(oct(stat.S_IMODE(os.stat("/etc/passwd").st_mode) & 0o022))
+`, "0o644 0o744\nstarted ./own.sh\nother\nstarted ./copy.sh\n0o0\n")
+	})
+}

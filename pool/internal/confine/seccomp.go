@@ -188,7 +188,7 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 	}
 	verdicts[table.SyscallNames["setsockopt"]] = p.socketOptions(allow)
 	if policy.asks {
-		p.ask(table, verdicts, allow)
+		p.ask(table, verdicts, allow, policy.OwnsFiles)
 	}
 
 	// The last run has no end: the calls of x32, which share their architecture's number, lie in it.

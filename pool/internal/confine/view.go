@@ -16,6 +16,7 @@ type viewPlan struct {
 	Seccomp      string            `json:"seccomp"` // the filter of user code that asks, in hexadecimal
 	Machine      string            `json:"machine"`
 	Calls        []askedCall       `json:"calls"`
+	SetsModes    bool              `json:"sets_modes"`    // the lane sets modes itself, beneath scratch only
 	ScratchNames []string          `json:"scratch_names"` // directories that are the program's own scratch; the first is what it is told
 	Files        map[string]string `json:"files"`         // made up; $UID and $GID are the program's
 	Left         []string          `json:"left"`          // what the kernel answers for with all that lies below, besides that which Landlock has rules for
@@ -71,7 +72,7 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	table := seccompArches[sys.goarch]
 	v := &viewPlan{
 		Seccomp: hex.EncodeToString(program), Machine: map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[sys.goarch],
-		ScratchNames: []string{"/tmp"}, Files: map[string]string{}, Parents: root.Dirs,
+		SetsModes: sys.Euid != 0, ScratchNames: []string{"/tmp"}, Files: map[string]string{}, Parents: root.Dirs,
 		// What these lead to, the kernel knows best.
 		Left: []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/tty"},
 	}
@@ -106,8 +107,11 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	return v, nil
 }
 
-// ask makes the filter ask where it would allow a call that is named above.
-func (p *seccompAssembler) ask(table *arch.Info, verdicts []position, allow position) {
+// modeCalls set the mode of a path. Where the id of user code owns files outside of scratch a lane sets modes itself.
+var modeCalls = []string{"chmod", "fchmodat", "fchmodat2"}
+
+// ask makes the filter ask where it would allow a call that is named above. ownsFiles is SeccompPolicy.OwnsFiles.
+func (p *seccompAssembler) ask(table *arch.Info, verdicts []position, allow position, ownsFiles bool) {
 	always := p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})
 	asked := p.condition(seccompCondition{argument: 5, values: []uint32{notAsked}}, allow, always)
 	for _, name := range slices.Sorted(maps.Keys(askedPaths)) {
@@ -120,7 +124,13 @@ func (p *seccompAssembler) ask(table *arch.Info, verdicts []position, allow posi
 			verdicts[number] = p.condition(seccompCondition{argument: argument, mask: emptyPath, values: []uint32{0}}, asked, allow)
 		}
 	}
-	for _, name := range []string{"bind", "connect"} {
-		verdicts[table.SyscallNames[name]] = always
+	answered := []string{"bind", "connect"} // a call of the program's own may reach what is not its own
+	if ownsFiles {
+		answered = append(answered, modeCalls...)
+	}
+	for _, name := range answered {
+		if number, ok := table.SyscallNames[name]; ok {
+			verdicts[number] = always
+		}
 	}
 }
