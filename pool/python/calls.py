@@ -78,7 +78,7 @@ class Answers:
         self.local_at, self.remote_at = ctypes.byref(self.local), ctypes.byref(self.remote)
         self.unpack, self.pack = struct.Struct("QIIiIQ6Q").unpack_from, struct.Struct("QqiI").pack_into
         self.answers = {
-            "getcwd": self._getcwd, "bind": self._bind, "connect": self._connect, "readlink": self._readlink, "readlinkat": self._readlink,
+            "getcwd": self._getcwd, "bind": self._bind, "connect": self._connect, "getsockname": self._socket_name, "getpeername": self._socket_name, "readlink": self._readlink, "readlinkat": self._readlink,
             "symlink": self._symlink, "symlinkat": self._symlink, "statfs": self._statfs,
             "stat": self._stat, "lstat": self._stat, "newfstatat": self._stat, "fstatat": self._stat, "statx": self._stat,
             "access": self._access, "faccessat": self._access, "faccessat2": self._access,
@@ -366,6 +366,12 @@ class Answers:
 
     def _connect(self, name, number, paths):
         self._socket_call(sockets.connect)
+
+    def _socket_name(self, name, number, paths):
+        room = int.from_bytes(self._bytes(self.values[2], 4), "little")
+        address = sockets.name(self.view, self.tid, self.values[0] & 0xffffffff, name == "getpeername")
+        done = self._write(self.values[1], address[:room]) if room else True
+        self._say(0 if done and self._write(self.values[2], struct.pack("=i", len(address))) else -errno.EFAULT)
 
     def _socket_call(self, call):
         """Not gone on with: another thread could change the address meanwhile, and Landlock knows nothing of sockets."""

@@ -18,10 +18,25 @@ O_PATH, O_NOFOLLOW, O_CLOEXEC = os.O_PATH, os.O_NOFOLLOW, os.O_CLOEXEC
 
 
 def bind(view, base, tid, number, address):
-    """Landlock lets a lane make sockets beneath its own directory and nowhere else, wherever the path leads by then."""
+    """Landlock lets a lane make sockets beneath its own directory and nowhere else, wherever the path leads by then. The kernel keeps
+    the path as it is given, and has room for 107 bytes: it is the one from scratch on, which is shorter than the program's."""
     path = _scratch_path(view, base, address, True)
     with _taken(tid, number) as s:
-        s.bind(path)
+        os.chdir(view.scratch)
+        try:
+            s.bind(path[len(view.inside):])
+        finally:
+            os.chdir("/")
+
+
+def name(view, tid, number, peer):
+    """The address of a socket, or of who is at its other end, as the program knows it."""
+    with _taken(tid, number) as s:
+        path = s.getpeername() if peer else s.getsockname()
+    path = os.fsencode(path)
+    if path[:1] not in (b"", b"\0", b"/"):
+        path = view.shown + b"/" + path
+    return struct.pack("=H", AF_UNIX) + (path + b"\0" if path else b"")
 
 
 def connect(view, base, tid, number, address):

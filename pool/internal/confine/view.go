@@ -60,6 +60,10 @@ var askedPaths = func() map[string][][2]int {
 	return calls
 }()
 
+// askedSockets are the calls with the address of a unix socket. Which socket a program gets to is for the lane to say, so these
+// are asked about whatever their arguments.
+var askedSockets = []string{"bind", "connect", "getsockname", "getpeername"}
+
 // emptyPathFlags is the argument of calls whose flags may say that they are about a descriptor, as fstat(3) does.
 var emptyPathFlags = map[string]int{"newfstatat": 3, "fstatat": 3, "statx": 2, "faccessat2": 3, "fchownat": 4, "linkat": 4, "execveat": 4}
 
@@ -100,7 +104,7 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 			v.Calls = append(v.Calls, askedCall{number, name, paths})
 		}
 	}
-	for _, name := range []string{"bind", "connect"} {
+	for _, name := range askedSockets {
 		v.Calls = append(v.Calls, askedCall{table.SyscallNames[name], name, [][2]int{}})
 	}
 	slices.SortFunc(v.Calls, func(a, b askedCall) int { return a.Number - b.Number })
@@ -124,7 +128,7 @@ func (p *seccompAssembler) ask(table *arch.Info, verdicts []position, allow posi
 			verdicts[number] = p.condition(seccompCondition{argument: argument, mask: emptyPath, values: []uint32{0}}, asked, allow)
 		}
 	}
-	answered := []string{"bind", "connect"} // a call of the program's own may reach what is not its own
+	answered := slices.Clone(askedSockets) // a call of the program's own may reach what is not its own
 	if ownsFiles {
 		answered = append(answered, modeCalls...)
 	}

@@ -37,7 +37,7 @@ func TestFilterAsks(t *testing.T) {
 			{"getcwd", nil, true}, {"statx", nil, true}, {"statx", []uint64{3, 0, emptyPath}, false}, {"faccessat2", nil, true}, {"truncate", nil, true}, {"statfs", nil, true},
 			{"open", nil, true}, {"stat", nil, true}, {"rename", nil, true}, {"mkdir", nil, true},
 			{"newfstatat", []uint64{here, 0, 0, 0x100}, true}, {"newfstatat", []uint64{3, 0, 0, emptyPath}, false},
-			{"connect", nil, true}, {"bind", nil, true}, {"connect", []uint64{3, 0, 0, 0, 0, notAsked}, true}, {"bind", []uint64{3, 0, 0, 0, 0, notAsked}, true},
+			{"connect", nil, true}, {"bind", nil, true}, {"connect", []uint64{3, 0, 0, 0, 0, notAsked}, true}, {"bind", []uint64{3, 0, 0, 0, 0, notAsked}, true}, {"getsockname", nil, true},
 			{"read", nil, false}, {"write", nil, false}, {"close", nil, false}, {"fstat", nil, false}, {"mmap", nil, false}, {"clone", nil, false}, {"futex", nil, false}, {"accept4", nil, false},
 			{"fchdir", nil, false}, {"getdents64", nil, false}, {"listen", nil, false},
 			// Answered by the lane alone, where user code's id owns files outside.
