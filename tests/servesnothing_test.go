@@ -129,7 +129,8 @@ func TestConfigurationsThatServeNothingLeaveNothing(t *testing.T) {
 					c := prepare(t, o)
 					words := strings.Fields(s.command)
 					did := c.watch(s.atWork, append(words, "--config", c.configFile, "--adapter", "caddyfile")...)
-					if (did.code == 0) != s.ok || !strings.Contains(did.out.String(), s.says) {
+					early := s.atWork != nil && did.code == -1 // before Caddy listens to signals
+					if !early && ((did.code == 0) != s.ok || !strings.Contains(did.out.String(), s.says)) {
 						t.Errorf("it ended with %d and without %q:\n%s", did.code, s.says, tail(did.out.String(), 3000))
 					}
 					c.expectNothingLeft(did)
