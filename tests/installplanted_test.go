@@ -75,7 +75,7 @@ func TestInstallNothingPlanted(t *testing.T) {
 						t.Errorf("%s it could write to %s", when, place)
 					}
 					// A path below /tmp is one of its own scratch, whatever lies there on the host.
-					if _, err := os.Lstat(filepath.Join(place, "zz.pth")); err == nil {
+					if _, err := os.Lstat(filepath.Join(place, "zz.pth")); err == nil && strings.Contains(place, c.o.home) {
 						t.Errorf("%s it has planted something in the host's %s", when, place)
 					}
 				}
