@@ -34,12 +34,12 @@ type sharedAdmissions struct{ *policy.Admissions }
 // Destruct forgets.
 func (*sharedAdmissions) Destruct() error { return nil }
 
-// loadInstalls returns what installs on a runtime with these settings, and makes it when nobody has it yet. Its caller owns one
-// reference under the key, to be given back with installers.Delete, and one to the runtime for as long.
-func loadInstalls(rt *runtime, runtimeKey string, p Packages, logger *zap.Logger) (*operation.Installs, string, error) {
+// loadInstalls returns what installs on a runtime with these settings, and makes it when nobody has it yet. Its caller has
+// to release the share, and must have one of the runtime for as long.
+func loadInstalls(rt *runtime, runtimeKey string, p Packages, logger *zap.Logger) (*operation.Installs, share, error) {
 	encoded, err := json.Marshal(p.withDefaults())
 	if err != nil {
-		return nil, "", fmt.Errorf("encoding the settings of packages: %w", err)
+		return nil, share{}, fmt.Errorf("encoding the settings of packages: %w", err)
 	}
 	key := runtimeKey + string(encoded)
 	value, _, err := installers.LoadOrNew(key, func() (caddy.Destructor, error) {
@@ -54,9 +54,9 @@ func loadInstalls(rt *runtime, runtimeKey string, p Packages, logger *zap.Logger
 		}}, nil
 	})
 	if err != nil {
-		return nil, "", err //nolint:wrapcheck // names itself
+		return nil, share{}, err //nolint:wrapcheck // names itself
 	}
-	return value.(*sharedInstalls).Installs, key, nil
+	return value.(*sharedInstalls).Installs, share{of: installers, key: key}, nil
 }
 
 var (

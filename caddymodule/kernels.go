@@ -3,6 +3,7 @@ package caddymodule
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -11,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/jupyter"
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
@@ -19,10 +19,9 @@ import (
 // handler that made the front.
 type sharedKernels struct {
 	*jupyter.Front
-	log         *liveCore
-	runtimeKey  string
-	installsKey string        // "" without a reference to give back
-	running     *atomic.Int64 // cells
+	log     *liveCore
+	held    shares
+	running *atomic.Int64 // cells
 }
 
 // kernelsKey is what two configurations must have in common for kernels to pass from one to the other: the site, and all
@@ -55,19 +54,17 @@ func (h *Handler) loadKernels(ctx caddy.Context, cfg pool.Config) (*sharedKernel
 	}
 	key, runtimeKey := string(encoded), h.shares.runtime.key
 	value, _, err := kernels.LoadOrNew(key, func() (caddy.Destructor, error) {
-		rt, err := retainRuntime(runtimeKey)
+		rt, held, err := retainRuntime(runtimeKey)
 		if err != nil {
 			return nil, err
 		}
-		shared := &sharedKernels{log: newLiveCore(h.log), runtimeKey: runtimeKey, running: new(atomic.Int64)}
+		install, installs, err := h.installation(rt, cfg)
+		if err != nil {
+			return nil, errors.Join(err, held.release())
+		}
+		shared := &sharedKernels{log: newLiveCore(h.log), held: shares{installs: installs, runtime: held}, running: new(atomic.Int64)}
 		log := zap.New(shared.log).Named(h.log.Name())
-		install, installsKey, err := h.installation(rt, cfg)
-		if err != nil {
-			_, _ = runtimes.Delete(runtimeKey) // the handler has it, too
-			return nil, err
-		}
-		shared.installsKey = installsKey
-		executions := &operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, Processes: cfg.Processes, Log: log}
+		executions := h.executions(rt, cfg, install, log)
 		packages := install.KernelHints(rt.pool.Generation)
 		shared.Front = jupyter.New(executions, jupyter.Options{
 			Logger: log, Token: token, Bodies: rt.bodies(bounds), Output: cfg.Output, Python: rt.pool.Stat().Python.Version,
@@ -86,11 +83,11 @@ func (h *Handler) loadKernels(ctx caddy.Context, cfg pool.Config) (*sharedKernel
 	return front, nil
 }
 
-// Destruct ends every kernel and gives the runtime back. Cells that run may end before, as executions may.
+// Destruct ends every kernel and gives back what its processes needed. Cells that run may end before, as executions may.
 func (s *sharedKernels) Destruct() error {
 	awaitNone(s.running.Load, 0)
 	s.Close()
-	return releaseRuntime(s.runtimeKey, s.installsKey)
+	return s.held.release()
 }
 
 var _ caddy.Destructor = (*sharedKernels)(nil)

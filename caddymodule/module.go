@@ -224,23 +224,29 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 func (h *Handler) addAPI(rt *runtime, cfg pool.Config) error {
 	standard, most := h.executeTimeouts()
 	state := &operation.Health{Stat: rt.pool.Stat, Started: rt.started, Limits: h.shownLimits(cfg), ShuttingDown: shuttingDown}
-	install, key, err := h.installation(rt, cfg)
+	install, held, err := h.installation(rt, cfg)
 	if err != nil {
 		return err
 	}
-	if key != "" {
-		h.shares.installs = share{of: installers, key: key}
-	}
-	return api.AddOperations(h.routes,
-		&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes, Packages: install.Hints(), Log: h.log}, install.OrNil(),
+	h.shares.installs = held
+	return api.AddOperations(h.routes, h.executions(rt, cfg, install, h.log), install.OrNil(),
 		api.Options{DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()), Health: state.Look, InFlight: &h.inFlight})
 }
 
-// installation returns the operation that installs; one that only gives hints where nothing can be installed. key is "", or that
-// of a reference which the caller owns.
-func (h *Handler) installation(rt *runtime, cfg pool.Config) (install *operation.Installs, key string, err error) {
+// executions returns the operation that executes.
+func (h *Handler) executions(rt *runtime, cfg pool.Config, install *operation.Installs, log *zap.Logger) *operation.Executions {
+	standard, most := h.executeTimeouts()
+	return &operation.Executions{
+		Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes,
+		Packages: install.Hints(), Log: log,
+	}
+}
+
+// installation returns the operation that installs; one that only gives hints where nothing can be installed. Its caller has to
+// release the share.
+func (h *Handler) installation(rt *runtime, cfg pool.Config) (*operation.Installs, share, error) {
 	if cfg.PackagesDir == "" {
-		return &operation.Installs{}, "", nil
+		return &operation.Installs{}, share{}, nil
 	}
 	return loadInstalls(rt, h.shares.runtime.key, h.Packages, h.log)
 }
@@ -261,16 +267,16 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 		return nil, fmt.Errorf("encoding the settings of the handler: %w", err)
 	}
 	standard, most := h.executeTimeouts()
-	front, held, err := loadFront(h.shares.runtime.key+string(own), h.shares.runtime.key, h.log, func(rt *runtime, log *zap.Logger) (*mcpserver.Front, string, error) {
-		install, installsKey, err := h.installation(rt, cfg)
+	front, held, err := loadFront(h.shares.runtime.key+string(own), h.shares.runtime.key, h.log, func(rt *runtime, log *zap.Logger) (*mcpserver.Front, share, error) {
+		install, installs, err := h.installation(rt, cfg)
 		if err != nil {
-			return nil, "", err
+			return nil, share{}, err
 		}
-		return mcpserver.New(&operation.Executions{Pool: rt.pool, DefaultTimeout: standard, MaxTimeout: most, Memory: cfg.Memory, OutputKill: cfg.OutputKill, Processes: cfg.Processes, Packages: install.Hints(), Log: log}, mcpserver.Options{
+		return mcpserver.New(h.executions(rt, cfg, install, log), mcpserver.Options{
 			Install: install.OrNil(),
 			Logger:  log, DefaultTimeout: standard, MaxTimeout: most, Bodies: rt.bodies(h.bodyBounds()),
 			Python: rt.pool.Stat().Python.Version, Preload: cfg.Preload, MaxConcurrent: cfg.Max + cfg.Queue,
-		}), installsKey, nil
+		}), installs, nil
 	})
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/caddyserver/caddy/v2"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 )
 
@@ -322,5 +323,16 @@ func TestSplitAddress(t *testing.T) {
 				t.Errorf("%v: got %v, want %v", c.env, got, c.want)
 			}
 		}
+	}
+}
+
+// Handlers on one pool that bound bodies in different ways, and configurations that are refused, do not begin each other's counts anew.
+func TestBodiesAreCountedByTheirBounds(t *testing.T) {
+	t.Parallel()
+	rt := &runtime{held: map[bodyBounds]*edge.Bodies{}}
+	small, large := bodyBounds{one: 1 << 10, all: 1 << 20}, bodyBounds{one: 1 << 20, all: 1 << 30}
+	first := rt.bodies(small)
+	if other := rt.bodies(large); other == first || rt.bodies(small) != first || rt.bodies(large) != other {
+		t.Error("the same bounds have two counts, or other bounds the same")
 	}
 }

@@ -41,9 +41,8 @@ type runtime struct {
 	admissions *policy.Admissions // of who installs
 	admittedBy string             // their key, to be given back
 
-	mu     sync.Mutex
-	held   *edge.Bodies // of bounds
-	bounds bodyBounds
+	mu   sync.Mutex
+	held map[bodyBounds]*edge.Bodies // what clients have sent
 }
 
 // bodyBounds are the arguments of edge.NewBodies.
@@ -52,14 +51,14 @@ type bodyBounds struct {
 	within   time.Duration
 }
 
-// bodies returns the count of what clients have sent, for all surfaces of the pool.
+// bodies returns the count of what clients have sent under these bounds, for all surfaces of the pool.
 func (rt *runtime) bodies(bounds bodyBounds) *edge.Bodies {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
-	if rt.held == nil || rt.bounds != bounds {
-		rt.held, rt.bounds = edge.NewBodies(bounds.one, bounds.all, bounds.within), bounds
+	if rt.held[bounds] == nil {
+		rt.held[bounds] = edge.NewBodies(bounds.one, bounds.all, bounds.within)
 	}
-	return rt.held
+	return rt.held[bounds]
 }
 
 // loadRuntime returns the runtime for cfg, and starts it when no handler has it yet. Its caller has to release the share.
@@ -74,7 +73,7 @@ func loadRuntime(ctx context.Context, cfg pool.Config, logger *zap.Logger) (*run
 	}
 	key := string(encoded)
 	value, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
-		rt := &runtime{log: newLiveCore(logger), slots: jupyter.NewSlots(cfg.Max), started: time.Now()}
+		rt := &runtime{log: newLiveCore(logger), slots: jupyter.NewSlots(cfg.Max), started: time.Now(), held: map[bodyBounds]*edge.Bodies{}}
 		cfg.Logger = slog.New(zapslog.NewHandler(rt.log, zapslog.WithName(logger.Name())))
 		cfg.Metrics = metrics.Sandbox
 		if rt.pool, err = pool.New(ctx, cfg); err != nil {
@@ -112,26 +111,24 @@ func (rt *runtime) Destruct() error {
 // that made it.
 type sharedFront struct {
 	*mcpserver.Front
-	log         *liveCore
-	runtimeKey  string
-	installsKey string // "" without a reference to give back
+	log  *liveCore
+	held shares
 }
 
 // loadFront returns the front for key, and makes it when no handler has it yet. Its caller has to release the share, and
 // must have one of the runtime while it calls.
-func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (front *mcpserver.Front, installsKey string, err error)) (*sharedFront, share, error) {
+func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (front *mcpserver.Front, installs share, err error)) (*sharedFront, share, error) {
 	value, _, err := fronts.LoadOrNew(key, func() (caddy.Destructor, error) {
-		rt, err := retainRuntime(runtimeKey)
+		rt, held, err := retainRuntime(runtimeKey)
 		if err != nil {
 			return nil, err
 		}
 		log := newLiveCore(logger)
-		front, installsKey, err := build(rt, zap.New(log).Named(logger.Name()))
+		front, installs, err := build(rt, zap.New(log).Named(logger.Name()))
 		if err != nil {
-			_, _ = runtimes.Delete(runtimeKey) // the handler has it, too
-			return nil, err
+			return nil, errors.Join(err, held.release())
 		}
-		return &sharedFront{Front: front, log: log, runtimeKey: runtimeKey, installsKey: installsKey}, nil
+		return &sharedFront{Front: front, log: log, held: shares{installs: installs, runtime: held}}, nil
 	})
 	if err != nil {
 		return nil, share{}, err //nolint:wrapcheck // names itself
@@ -140,32 +137,21 @@ func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtim
 	return front, share{fronts, key, front.log.join(logger)}, nil
 }
 
-// retainRuntime returns a runtime that the caller's handler has, with one more reference under its key.
-func retainRuntime(key string) (*runtime, error) {
+// retainRuntime returns a runtime that the caller's handler has, with one more reference to it.
+func retainRuntime(key string) (*runtime, share, error) {
 	held, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
 		return nil, fmt.Errorf("bug: the pool of a front is not there")
 	})
 	if err != nil {
-		return nil, err //nolint:wrapcheck // names itself
+		return nil, share{}, err //nolint:wrapcheck // names itself
 	}
-	return held.(*runtime), nil
+	return held.(*runtime), share{of: runtimes, key: key}, nil
 }
 
-// Destruct ends every MCP session and gives the runtime back.
+// Destruct ends every MCP session and gives back what its calls needed.
 func (f *sharedFront) Destruct() error {
 	f.Close()
-	return releaseRuntime(f.runtimeKey, f.installsKey)
-}
-
-// releaseRuntime gives back what a front has of a pool. installsKey may be "".
-func releaseRuntime(key, installsKey string) error {
-	var errs []error
-	if installsKey != "" {
-		_, err := installers.Delete(installsKey)
-		errs = append(errs, err)
-	}
-	_, err := runtimes.Delete(key)
-	return errors.Join(append(errs, err)...)
+	return f.held.release()
 }
 
 var (

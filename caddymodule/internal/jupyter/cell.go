@@ -116,7 +116,7 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 		if fresh {
 			result.Usage.QueueTime = p.waited
 		}
-		k.front.ex.Executed(operation.Record{Id: id, Code: c.Code, Result: result, StdoutBytes: end.stdoutBytes, StderrBytes: end.stderrBytes})
+		k.front.ex.Executed(operation.Record{ID: id, Code: c.Code, Result: result, StdoutBytes: end.stdoutBytes, StderrBytes: end.stderrBytes})
 		return failure
 	}
 }

@@ -58,7 +58,7 @@ func (f *Front) compileDriver() {
 			ctx, cancel := context.WithTimeout(f.ctx, time.Minute)
 			defer cancel()
 			var out bytes.Buffer
-			if _, err := f.ex.Session(ctx, operation.SessionInput{Id: operation.NewID(), Driver: compileProgram, Stdout: func(b []byte) { out.Write(b) }}); err != nil {
+			if _, err := f.ex.Session(ctx, operation.SessionInput{ID: operation.NewID(), Driver: compileProgram, Stdout: func(b []byte) { out.Write(b) }}); err != nil {
 				return
 			}
 			version, code, _ := strings.Cut(strings.TrimSpace(out.String()), " ")

@@ -41,7 +41,7 @@ func (f *Front) startProcess() *process {
 		leased: make(chan struct{}), done: make(chan struct{})}
 	var once sync.Once
 	in := operation.SessionInput{
-		Id: operation.NewID(), Driver: f.driver.program(), Input: p.input, Interrupt: p.interrupt,
+		ID: operation.NewID(), Driver: f.driver.program(), Input: p.input, Interrupt: p.interrupt,
 		Stdout: func(b []byte) { p.write(func(o *cellOutput) *cellStream { return o.stdout }, b) },
 		Stderr: func(b []byte) { p.write(func(o *cellOutput) *cellStream { return o.stderr }, b) },
 		Leased: func(generation int) {

@@ -91,7 +91,7 @@ func (o *Executions) Execute(ctx context.Context, in ExecuteInput) (ExecuteOutpu
 	if err != nil {
 		return ExecuteOutput{}, o.Failed(req.ID, in.Code, err)
 	}
-	o.Executed(Record{Id: req.ID, Code: in.Code, Result: result, StdoutBytes: len(result.Stdout), StderrBytes: len(result.Stderr)})
+	o.Executed(Record{ID: req.ID, Code: in.Code, Result: result, StdoutBytes: len(result.Stdout), StderrBytes: len(result.Stderr)})
 	out := outputOf(result)
 	out.Hint = o.hintOn(result, in, req.Timeout)
 	if unfenced {
@@ -136,7 +136,7 @@ func NewID() string {
 
 // Record is what is logged and counted of an execution that has a result: a run, or a cell of a session.
 type Record struct {
-	Id, Code                 string
+	ID, Code                 string
 	Result                   pool.Result
 	StdoutBytes, StderrBytes int
 }
@@ -145,7 +145,7 @@ type Record struct {
 func (o *Executions) Executed(x Record) {
 	metrics.Sandbox.Executed(x.Result)
 	if c := o.Log.Check(zapcore.InfoLevel, "executed"); c != nil {
-		c.Write(zap.String("id", x.Id),
+		c.Write(zap.String("id", x.ID),
 			zap.String("status", string(x.Result.Status)),
 			zap.Int("exit_code", x.Result.ExitCode),
 			zap.Duration("duration", x.Result.ExecutionTime),
@@ -156,7 +156,7 @@ func (o *Executions) Executed(x Record) {
 			zap.Int64("output_bytes", x.Result.OutputBytes))
 	}
 	if c := o.Log.Check(zapcore.DebugLevel, "executed code"); c != nil {
-		c.Write(zap.String("id", x.Id), zap.String("code", x.Code))
+		c.Write(zap.String("id", x.ID), zap.String("code", x.Code))
 	}
 }
 

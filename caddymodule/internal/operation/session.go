@@ -14,7 +14,7 @@ const MaxSession = 12 * time.Hour
 // SessionInput is one worker for many executions, which a program of ours, the driver, runs one after the other. The fields
 // are those of pool.Request.
 type SessionInput struct {
-	Id, Driver     string
+	ID, Driver     string
 	Input          <-chan []byte
 	Interrupt      <-chan func(sent bool)
 	Leased         func(generation int)
@@ -32,7 +32,7 @@ type Sessions interface {
 // Session runs until the process ends: by itself, by a limit, or because ctx is done. Its errors are those of pool.Execute.
 func (o *Executions) Session(ctx context.Context, in SessionInput) (pool.Result, error) {
 	return o.Pool.Execute(ctx, pool.Request{
-		ID: in.Id, Code: in.Driver, Input: in.Input, Interrupt: in.Interrupt, Timeout: MaxSession,
+		ID: in.ID, Code: in.Driver, Input: in.Input, Interrupt: in.Interrupt, Timeout: MaxSession,
 		Leased: in.Leased, Stdout: in.Stdout, Stderr: in.Stderr,
 	})
 }
