@@ -122,6 +122,18 @@ func isParked(p *Pool, workers int) func() bool {
 	}
 }
 
+// takePlace puts t in the place of the only template of a pool, which it returns, and ends a lane with a parked worker.
+func (t *template) takePlace(p *Pool) (real *template) {
+	p.mu.Lock()
+	real = p.current.templates[0]
+	t.set = p.current
+	p.current.templates[0] = t
+	lost := p.current.idle[0].lane
+	p.mu.Unlock()
+	lost.kill()
+	return real
+}
+
 // While lanes cannot be started, those that are there serve as before, one request after the other, and whoever asks is told that
 // the pool is ready. Before, one failed start held back every fork of the pool.
 func TestLanesThatCannotBeStartedSlowNothing(t *testing.T) {
@@ -131,13 +143,7 @@ func TestLanesThatCannotBeStartedSlowNothing(t *testing.T) {
 	failing, asked := newFailingTemplate(t, never)
 	p := newTestPool(t, Config{Templates: 1, Idle: 2, Max: 2, AcquireTimeout: 20 * time.Second, Logger: log.logger()})
 	eventually(t, 10*time.Second, "the pool is whole", isParked(p, 2))
-	p.mu.Lock()
-	real := p.current.templates[0]
-	failing.set = p.current
-	p.current.templates[0] = failing
-	lost := p.current.idle[0].lane
-	p.mu.Unlock()
-	lost.kill()
+	real := failing.takePlace(p)
 	eventually(t, 10*time.Second, "a lane is asked for", func() bool { return asked.Load() == 1 && isParked(p, 1)() })
 	for round := range 3 {
 		var all sync.WaitGroup
@@ -192,13 +198,7 @@ func TestAPoolWithoutLanesIsNotReady(t *testing.T) {
 	failing, asked := newFailingTemplate(t, backoff{first: time.Millisecond, longest: 10 * time.Millisecond})
 	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1, Logger: log.logger()})
 	eventually(t, 10*time.Second, "the pool is whole", isParked(p, 1))
-	p.mu.Lock()
-	real := p.current.templates[0]
-	failing.set = p.current
-	p.current.templates[0] = failing
-	lost := p.current.idle[0].lane
-	p.mu.Unlock()
-	lost.kill()
+	real := failing.takePlace(p)
 	eventually(t, 10*time.Second, "it is not ready", func() bool { return asked.Load() > 5 && !p.Stat().Ready })
 	if lines := log.with("no worker could be started"); len(lines) != 1 || !strings.Contains(lines[0], "level=ERROR") {
 		t.Errorf("logged: %q", lines)

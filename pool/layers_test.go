@@ -13,6 +13,7 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
 )
 
 // layered is a program of ../tests/cases that prints BLOCKED.
@@ -42,7 +43,7 @@ func TestGuaranteesHoldWithOneLayerLess(t *testing.T) {
 	}
 	whole := confine.ThisSystem()
 	if whole.Landlock == 0 || !whole.Seccomp {
-		skipWithoutLayer(t, "Landlock and seccomp")
+		skip.Without(t, "Landlock and seccomp")
 	}
 	for name, take := range map[string]func(*confine.System){
 		"no Landlock": func(s *confine.System) { s.Landlock = 0 },
@@ -61,7 +62,7 @@ func TestGuaranteesHoldWithOneLayerLess(t *testing.T) {
 			}
 			defer p.Close()
 			if p.plan.World != confine.WorldNamespaces {
-				skipWithoutLayer(t, "namespaces")
+				skip.Without(t, "namespaces")
 			}
 			tried := 0
 			for _, c := range cases {
@@ -91,12 +92,3 @@ var seccompAlone = map[string]bool{
 
 // testPython is the interpreter behind shims.
 var testPython = sync.OnceValues(func() (process.Interpreter, error) { return process.FindInterpreter(context.Background(), "python3") })
-
-// skipWithoutLayer skips a test for want of a kernel feature, but never in CI.
-func skipWithoutLayer(t *testing.T, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}

@@ -3,8 +3,6 @@ package tests
 import (
 	"fmt"
 	"net/http"
-	"os"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -98,21 +96,4 @@ func TestReloadClosesConnectionsToTheIndex(t *testing.T) {
 }
 
 // connections counts what is established with a server on 127.0.0.1, as its clients see it.
-func connections(t *testing.T, host string) (n int) {
-	t.Helper()
-	_, port, _ := strings.Cut(host, ":")
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	table, err := os.ReadFile("/proc/net/tcp")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for line := range strings.Lines(string(table)) {
-		if fields := strings.Fields(line); len(fields) > 3 && strings.HasSuffix(fields[2], fmt.Sprintf(":%04X", number)) && fields[3] == "01" {
-			n++
-		}
-	}
-	return n
-}
+func connections(t *testing.T, host string) int { return sockets(t, host, 2, "01") }

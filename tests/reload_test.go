@@ -34,8 +34,12 @@ func (c *caddy) reload(directive, site string) {
 // closeClients closes the idle connections of the MCP clients of these tests.
 func closeClients() { http.DefaultClient.CloseIdleConnections() }
 
-// listeners is how many sockets listen on an address of this machine (proc_net(5)).
-func listeners(t testing.TB, addr string) (n int) {
+// listeners is how many sockets listen on an address of this machine.
+func listeners(t testing.TB, addr string) int { return sockets(t, addr, 1, "0A") }
+
+// sockets counts those of this machine that have a port in a column of /proc/net/tcp, 1 for their own and 2 for the other side's, and
+// are in a state (proc_net(5)).
+func sockets(t testing.TB, addr string, column int, state string) (n int) {
 	t.Helper()
 	_, port, _ := strings.Cut(addr, ":")
 	number, err := strconv.Atoi(port)
@@ -47,7 +51,7 @@ func listeners(t testing.TB, addr string) (n int) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(table)) {
-		if fields := strings.Fields(line); len(fields) > 3 && strings.HasSuffix(fields[1], fmt.Sprintf(":%04X", number)) && fields[3] == "0A" {
+		if fields := strings.Fields(line); len(fields) > 3 && strings.HasSuffix(fields[column], fmt.Sprintf(":%04X", number)) && fields[3] == state {
 			n++
 		}
 	}

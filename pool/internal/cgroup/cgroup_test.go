@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
 )
 
 func TestOwnCgroupIsFoundInItsMount(t *testing.T) {
@@ -55,15 +57,6 @@ func TestCgroupsThatAreNotOursAreLeftAlone(t *testing.T) {
 	}
 }
 
-// skipWithoutGroup skips a test for want of what the system lacks, but never in CI.
-func skipWithoutGroup(t *testing.T, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
-
 // testGroup makes a group below our own, where the system lets this user.
 func testGroup(t *testing.T) string {
 	t.Helper()
@@ -73,7 +66,7 @@ func testGroup(t *testing.T) string {
 		if os.Geteuid() != 0 {
 			t.Skip("no group of version 2 is delegated to this user")
 		}
-		skipWithoutGroup(t, "no group of version 2 can be made here")
+		skip.Without(t, "no group of version 2 can be made here")
 	}
 	t.Cleanup(func() { removeGroup(dir) })
 	return dir

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
 )
 
 func TestLandlockFollowsTheABI(t *testing.T) {
@@ -187,7 +189,7 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 	t.Parallel()
 	running := landlockABI()
 	if running == 0 {
-		skipWithout(t, "the kernel has no Landlock, or it is not among its active security modules")
+		skip.Without(t, "the kernel has no Landlock, or it is not among its active security modules")
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
 )
 
 // testSources is the python3 on PATH as it describes itself.
@@ -53,23 +55,14 @@ func runPython(t *testing.T, source string, arguments ...string) string {
 	return stdout.String()
 }
 
-// skipWithout skips a test for want of a kernel feature, but never in CI.
-func skipWithout(t *testing.T, reason string) {
-	t.Helper()
-	if os.Getenv("CI") == "true" {
-		t.Fatal(reason)
-	}
-	t.Skip(reason)
-}
-
 func runningProgram(t *testing.T, policy SeccompPolicy) []byte {
 	t.Helper()
 	if !hasSeccomp() {
-		skipWithout(t, "the kernel has no seccomp filters")
+		skip.Without(t, "the kernel has no seccomp filters")
 	}
 	program, err := SeccompProgram(runtime.GOARCH, policy)
 	if err != nil {
-		skipWithout(t, err.Error())
+		skip.Without(t, err.Error())
 	}
 	return program
 }
