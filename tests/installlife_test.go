@@ -217,10 +217,8 @@ func TestInstallAcrossReloadAndSIGTERM(t *testing.T) {
 	} else {
 		t.Logf("SIGTERM: %d %s after %s", a.code, a.raw, time.Since(start))
 	}
-	for _, p := range below {
-		if alive(t, p) {
-			t.Errorf("%+v has survived", p)
-		}
+	for _, p := range living(t, slices.Values(below)) {
+		t.Errorf("%+v has survived", p)
 	}
 	c.storeIsClean(c.dataDir())
 	c.restart()
@@ -288,10 +286,8 @@ func TestInstallKilledAtRandomMoments(t *testing.T) {
 			<-c.exited
 			a = <-answered
 			c.restart()
-			for _, p := range below {
-				if alive(t, p) {
-					t.Errorf("round %d: %+v has survived", round, p)
-				}
+			for _, p := range living(t, slices.Values(below)) {
+				t.Errorf("round %d: %+v has survived", round, p)
 			}
 		} else {
 			who = "the installer"

@@ -190,12 +190,5 @@ func TestNothingSurvivesCaddy(t *testing.T) {
 		t.Fatal(err)
 	}
 	<-c.exited
-	eventually(t, time.Second, "no process is left", func() bool {
-		for _, p := range below {
-			if alive(t, p) {
-				return false
-			}
-		}
-		return true
-	})
+	eventually(t, time.Second, "no process is left", func() bool { return len(living(t, slices.Values(below))) == 0 })
 }

@@ -2,6 +2,7 @@ package tests
 
 import (
 	"io"
+	"iter"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -106,11 +107,17 @@ func children(t testing.TB, pid int) []process {
 	return slices.DeleteFunc(descendants(t, pid), func(p process) bool { return p.parent != pid })
 }
 
-// alive says whether the very process still runs. A zombie does not.
-func alive(t testing.TB, p process) bool {
+// living are those of the very processes that were seen which still run. A zombie does not.
+func living(t testing.TB, seen iter.Seq[process]) []process {
 	t.Helper()
-	now, ok := processes(t)[p.pid]
-	return ok && now.start == p.start && now.state != "Z" && now.state != "X"
+	all := processes(t)
+	var left []process
+	for p := range seen {
+		if now, ok := all[p.pid]; ok && now.start == p.start && now.state != "Z" && now.state != "X" {
+			left = append(left, p)
+		}
+	}
+	return left
 }
 
 // footprint is what a server holds and must give back.

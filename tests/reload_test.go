@@ -162,10 +162,8 @@ func TestSIGTERMWithOpenStreamsExitsPromptly(t *testing.T) {
 		t.Fatal(err)
 	}
 	c.expectExit(5*time.Second, "whose event streams are open")
-	for _, p := range below {
-		if alive(t, p) {
-			t.Errorf("%+v has survived", p)
-		}
+	for _, p := range living(t, slices.Values(below)) {
+		t.Errorf("%+v has survived", p)
 	}
 	if n := entries(t, c.tmp()); n > 0 {
 		t.Errorf("%d files are left in the temporary directory", n)

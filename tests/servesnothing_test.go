@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"os"
 	"os/exec"
@@ -66,10 +67,8 @@ func (c *caddy) expectNothingLeft(w *watched) {
 	if len(w.below) == 0 {
 		c.Error("no process was seen below Caddy: nothing was tried")
 	}
-	for p := range w.below {
-		if alive(c, p) {
-			c.Errorf("process %d, %s, lives on", p.pid, p.name)
-		}
+	for _, p := range living(c, maps.Keys(w.below)) {
+		c.Errorf("process %d, %s, lives on", p.pid, p.name)
 	}
 	left, err := filepath.Glob(filepath.Join(c.tmp(), "*"))
 	if err != nil {
@@ -134,6 +133,8 @@ func TestConfigurationsThatServeNothingLeaveNothing(t *testing.T) {
 						if s.atWork == nil || did.code != -1 {
 							break
 						}
+						// A process that it was starting sees only when it comes to exec that its parent is gone.
+						eventually(t, 5*time.Second, "the processes of a Caddy that was killed end", func() bool { return len(living(t, maps.Keys(did.below))) == 0 })
 						c.expectNothingLeft(did)
 						did = c.watch(s.atWork, words...)
 					}
