@@ -5,8 +5,6 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -55,8 +53,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 	deadline := time.Now().Add(15 * time.Second)
 	round := 0
 	for ; round < 40 && time.Now().Before(deadline); round++ {
-		cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
-		cmd.Env = append(os.Environ(), childMode+"=install", "PACKAGES_TEST_DIR="+dir)
+		cmd := childCommand(t, "install", dir)
 		out, err := cmd.StdoutPipe()
 		must(t, err)
 		must(t, cmd.Start())

@@ -61,11 +61,18 @@ func TestChild(t *testing.T) {
 	}
 }
 
+// childCommand runs TestChild. Its temporary directories are below one of this test: a child that is killed does not remove them.
+func childCommand(t *testing.T, mode, dir string, flags ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], append(flags, "-test.run=^TestChild$")...)
+	cmd.Env = append(os.Environ(), childMode+"="+mode, "PACKAGES_TEST_DIR="+dir, "TMPDIR="+t.TempDir())
+	return cmd
+}
+
 // child starts TestChild and returns what to end it by, and its first line.
 func child(t *testing.T, mode, dir string) (cmd *exec.Cmd, end func(), ready string) {
 	t.Helper()
-	cmd = exec.Command(os.Args[0], "-test.run=^TestChild$", "-test.v")
-	cmd.Env = append(os.Environ(), childMode+"="+mode, "PACKAGES_TEST_DIR="+dir)
+	cmd = childCommand(t, mode, dir, "-test.v")
 	in, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -175,9 +182,7 @@ func TestOpenNeedsADirectory(t *testing.T) {
 
 func TestUmask(t *testing.T) {
 	t.Parallel()
-	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$", "-test.v")
-	cmd.Env = append(os.Environ(), childMode+"=umask", "PACKAGES_TEST_DIR="+t.TempDir())
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := childCommand(t, "umask", t.TempDir(), "-test.v").CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
 	}
 }
