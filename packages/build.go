@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Build makes the next generation of a set of packages, each of which must be in the store (Stored or Keep), and no two of
-// which may have the same name; an empty set is a generation without packages. It is not current yet. Of a package of the
-// set, the store's own record is kept, with Requested, Specifier and Extras as they are here.
+// Build makes the next generation from a set of packages; it does not make it current. Each package must be in the store (see
+// Stored and Keep), and no two may have the same name. An empty set makes a generation without packages. Requested, Specifier
+// and Extras of a package are taken from set, its other fields from the store.
 //
-// The generation is valid until End; who needs it longer must Retain it.
+// The generation is valid until End; a caller that needs it longer must Retain it.
 func (i *Install) Build(ctx context.Context, set []Package) (*Generation, error) {
 	g, err := i.build(ctx, sortedByName(set))
 	if err != nil {
@@ -38,7 +38,7 @@ func (i *Install) build(ctx context.Context, set []Package) (*Generation, error)
 	if err := mkdirAllShared(site); err != nil {
 		return nil, err
 	}
-	// The set is in the order of names: where two packages bring the same file, the first one's is linked.
+	// The set is sorted by name. Where two packages bring the same file, that of the first is linked.
 	for at, p := range set {
 		if at > 0 && p.Name == set[at-1].Name {
 			return nil, fmt.Errorf("the package %s is twice in it", p.Name)
@@ -93,9 +93,10 @@ func writeManifest(dir string, m manifest) error {
 	return writeShared(root, "manifest.json", 0o644, bytes.NewReader(append(text, '\n')))
 }
 
-// linkTree links the files of an entry into a site, where directories of other packages may be already (namespace packages).
-// What is there already stays, be it a file or a directory: packages are known that bring the same README or test, and the
-// metadata directories of two packages have different names. Lost names files beside from that stay behind; see below.
+// linkTree links the files below from, a directory of an entry, into to, a directory of a site. Directories that another package
+// has brought are shared (namespace packages). A path that another package has brought stays as it is, without an error: some
+// packages bring the same README or test, and no two packages share a metadata directory. When from is a __pycache__, lost has
+// the modules beside it that were passed over like this; their compiled files are passed over, too.
 func linkTree(ctx context.Context, from, to string, lost map[string]bool) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -111,11 +112,11 @@ func linkTree(ctx context.Context, from, to string, lost map[string]bool) error 
 		case entry.IsDir():
 			dirs = append(dirs, entry.Name())
 			continue
-		case !entry.Type().IsRegular(): // a store holds no other
+		case !entry.Type().IsRegular(): // unpacking makes nothing but files and directories
 			return fmt.Errorf("%s is neither a file nor a directory; remove that entry from the store", filepath.Join(from, entry.Name()))
 		}
 		if lost[moduleOf(entry.Name())] {
-			continue // the module is another package's, and so must be what is compiled from it
+			continue // the site has another package's module, to which this compiled file does not belong
 		}
 		err := linkFile(filepath.Join(from, entry.Name()), filepath.Join(to, entry.Name()))
 		if errors.Is(err, fs.ErrExist) {
@@ -148,7 +149,8 @@ func linkTree(ctx context.Context, from, to string, lost map[string]bool) error 
 	return nil
 }
 
-// linkFile copies where a file system has no links, or no more of them, or lets one not link the files of another user.
+// linkFile makes a hard link. It copies instead where that is not possible: between file systems, without support for links, at
+// the greatest number of links, or for files of another user (sysctl fs.protected_hardlinks).
 func linkFile(from, to string) error {
 	err := os.Link(from, to)
 	if errors.Is(err, unix.EMLINK) || errors.Is(err, unix.EXDEV) || errors.Is(err, unix.EPERM) || errors.Is(err, unix.EOPNOTSUPP) {
@@ -157,7 +159,7 @@ func linkFile(from, to string) error {
 	return err
 }
 
-// copyFile keeps the time of a file's last change, which compiled files are checked against.
+// copyFile copies content, mode and modification time, all of which a hard link would share.
 func copyFile(from, to string) error {
 	in, err := os.Open(from)
 	if err != nil {
@@ -179,7 +181,7 @@ func copyFile(from, to string) error {
 	return os.Chtimes(to, time.Time{}, stat.ModTime())
 }
 
-// isBuilt says whether the install has a reference to g, which it may switch to.
+// isBuilt says whether the install may switch to g: one that it has built and not discarded, or its base.
 func (i *Install) isBuilt(g *Generation) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -191,7 +193,8 @@ func (i *Install) isBuilt(g *Generation) bool {
 	return g == i.base
 }
 
-// discard removes a generation that was built, or leaves that to its last Release.
+// discard gives up the install's reference to a generation that it has built, which removes the generation unless somebody
+// else retains it.
 func (i *Install) discard(g *Generation) {
 	i.mu.Lock()
 	found := false

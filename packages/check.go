@@ -20,33 +20,32 @@ const (
 	pycache           = "__pycache__"
 	maxPathDepth      = 64
 	maxComponentBytes = 255
-	maxPathBytes      = 2048 // Linux takes 4096, which the directory of the store is a part of
+	maxPathBytes      = 2048 // Linux takes 4096, including the path of the store's directory
 )
 
-// wheelLayout says what of a wheel goes where.
+// wheelLayout says where each file of a wheel is unpacked to.
 type wheelLayout struct {
-	distInfo string // the directory at the top of the wheel and of the site
+	distInfo string // name of the .dist-info directory at the top of the wheel and of the site
 	files    []wheelFile
 	topLevel []string // sorted
-	bytes    int64    // of what is unpacked
+	bytes    int64    // of the unpacked files; those that are left out do not count
 }
 
 // wheelFile is a file of a wheel, not a directory.
 type wheelFile struct {
 	*zip.File
-	target     string // below the site; "" for what is left out
+	target     string // path below the site; "" for a file that is left out
 	executable bool
 }
 
-// checkWheel refuses a wheel by what its archive's directory says, before a byte of it is unpacked. It reads nothing but
-// the headers of the entries. Left out, without an error, are:
+// checkWheel decides by the archive's directory and the headers of its entries, before anything is unpacked, whether a wheel
+// is refused, and where its files go. These are left out without an error:
 //
-//   - files with which an installer would set up the interpreter (.pth and .start at the top of the site), since they
-//     run code at its start;
-//   - scripts, headers and data of the .data directory, since they belong elsewhere than on sys.path;
-//   - __pycache__, since what is compiled comes from our own compiler;
-//   - .egg-info at the top, since it can pass for the metadata of another distribution;
-//   - empty directories, and files of the .dist-info directory that are an installer's to write.
+//   - .pth and .start files at the top of the site, since an interpreter runs code from them when it starts;
+//   - scripts, headers and data of the .data directory, since they do not belong on sys.path;
+//   - __pycache__, since compiled files come from our own compiler only;
+//   - .egg-info at the top, since it could pass for the metadata of another distribution;
+//   - empty directories, and files of the .dist-info directory that the installer writes, not the wheel.
 func checkWheel(files []*zip.File, name wheelName, l WheelLimits) (*wheelLayout, error) {
 	l = l.withDefaults()
 	if len(files) > l.MaxFiles {
@@ -87,7 +86,7 @@ var (
 	methodNames = map[uint16]string{9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstd", 95: "xz", 98: "ppmd", 99: "AES"}
 )
 
-// checkEntry looks at one entry alone.
+// checkEntry makes the checks that need no other entry than f.
 func checkEntry(f *zip.File, name wheelName) error {
 	path := strings.TrimSuffix(f.Name, "/")
 	components := strings.Split(path, "/")
@@ -115,7 +114,7 @@ func checkEntry(f *zip.File, name wheelName) error {
 			return name.refuse("its file %.80q… has a name of more than %d bytes", f.Name, maxComponentBytes)
 		}
 	}
-	// Whatever system the entry says that it comes from: others may read these bits, too.
+	// The Unix mode is checked even when the entry says that it was made on another system: other tools may honor the mode.
 	kind, dir := f.ExternalAttrs>>16&0o170000, strings.HasSuffix(f.Name, "/")
 	switch {
 	case kind == 0o120000 || f.Mode()&fs.ModeSymlink != 0:
@@ -138,7 +137,8 @@ func checkEntry(f *zip.File, name wheelName) error {
 	return nil
 }
 
-// findDistInfo notes the .dist-info directory. importlib.metadata takes the word in any case, and so a second one here.
+// findDistInfo notes the .dist-info directory and refuses a second one, in upper or lower case, since importlib.metadata
+// ignores the case of the ending.
 func (w *wheelLayout) findDistInfo(f *zip.File, name wheelName) error {
 	top, _, below := strings.Cut(f.Name, "/")
 	if !below || !strings.HasSuffix(strings.ToLower(top), ".dist-info") || top == w.distInfo {
@@ -160,7 +160,7 @@ func ofDistribution(text string, name wheelName) bool {
 	return cut > 0 && name.matches(text[:cut], text[cut+1:])
 }
 
-// place decides where a file goes.
+// place adds a file to the layout, with its target.
 func (w *wheelLayout) place(f *zip.File, name wheelName) error {
 	if strings.HasSuffix(f.Name, "/") {
 		return nil // a directory is made with the first file in it
@@ -182,7 +182,7 @@ func (w *wheelLayout) place(f *zip.File, name wheelName) error {
 		default:
 			return name.refuse("its directory %q holds %q, and only purelib, platlib, scripts, headers and data belong there", top, scheme)
 		}
-		// What .data brings into the root may not pass for the metadata of another distribution.
+		// purelib and platlib are unpacked to the top of the site. They must not pass for the metadata of another distribution.
 		if first, _, _ := strings.Cut(target, "/"); strings.HasSuffix(strings.ToLower(first), ".dist-info") && first != w.distInfo {
 			return name.refuse("its directory %q brings a .dist-info directory of its own", top)
 		}
@@ -202,7 +202,7 @@ func (w *wheelLayout) place(f *zip.File, name wheelName) error {
 
 func leftOut(target, distInfo string) bool {
 	top, _, below := strings.Cut(strings.ToLower(target), "/")
-	// Deeper .pth are only files, such as the weights of a model.
+	// Python runs .pth files at the top of a site only. Deeper ones are kept: they may be the weights of a model.
 	if strings.HasSuffix(top, ".egg-info") || !below && (strings.HasSuffix(top, ".pth") || strings.HasSuffix(top, ".start")) {
 		return true
 	}
@@ -213,7 +213,7 @@ func leftOut(target, distInfo string) bool {
 	return slices.Contains(strings.Split(target, "/"), pycache)
 }
 
-// checkDistInfo finds the three files without which nothing else can be believed.
+// checkDistInfo refuses a wheel without METADATA, WHEEL or RECORD, which the further checks read.
 func (w *wheelLayout) checkDistInfo(name wheelName, _ WheelLimits) error {
 	for _, needed := range []string{"METADATA", "WHEEL", "RECORD"} {
 		if w.find(w.distInfo+"/"+needed) == nil {
@@ -231,7 +231,8 @@ func (w *wheelLayout) find(path string) *wheelFile {
 	return nil
 }
 
-// checkCollisions refuses two files that are one on some system, and a file where a directory must be.
+// checkCollisions refuses two files whose paths are the same on a file system that ignores case or normalizes Unicode, and a
+// file in the place of another file's directory.
 func (w *wheelLayout) checkCollisions(name wheelName, _ WheelLimits) error {
 	for _, place := range []func(wheelFile) string{
 		func(f wheelFile) string { return f.Name },
@@ -264,7 +265,8 @@ func (w *wheelLayout) checkCollisions(name wheelName, _ WheelLimits) error {
 	return nil
 }
 
-// checkOverlaps refuses entries that share bytes of the archive, with which a small one unpacks to a very large one.
+// checkOverlaps refuses entries that share bytes of the archive, by which a small archive can unpack to very many bytes (a zip
+// bomb).
 func (w *wheelLayout) checkOverlaps(name wheelName, _ WheelLimits) error {
 	type span struct {
 		start, end int64
@@ -290,7 +292,8 @@ func (w *wheelLayout) checkOverlaps(name wheelName, _ WheelLimits) error {
 	return nil
 }
 
-// checkTopLevel finds what programs can import, and refuses what would come before something of ours.
+// checkTopLevel lists the top-level names that programs can import, and refuses names that Python runs at its start, that the
+// sandbox uses itself, or that the standard library has.
 func (w *wheelLayout) checkTopLevel(name wheelName, l WheelLimits) error {
 	seen := map[string]bool{}
 	for _, f := range w.files {

@@ -18,7 +18,7 @@ const testWheelFile = "a-1-py3-none-any.whl"
 
 var testLimits = WheelLimits{MaxBytes: 1 << 20, MaxFiles: 200, Forbidden: func(top string) bool { return top == "json" }}
 
-// refusals are wheels that must be refused, and a part of the reason.
+// refusals are wheels that must be refused, each with a part of the reason.
 var refusals = map[string]struct {
 	wheel  testWheel
 	change func(archive []byte) []byte
@@ -172,7 +172,7 @@ func dropLine(record, start string) string {
 	return strings.Join(kept, "")
 }
 
-// shareFirst lets the second file of an archive begin where the first one does.
+// shareFirst changes the archive's directory so that the second file begins where the first one does.
 func shareFirst(archive []byte) []byte {
 	signature := []byte("PK\x01\x02")
 	first := bytes.Index(archive, signature)
@@ -211,7 +211,7 @@ func TestRefusedWheels(t *testing.T) {
 	}
 }
 
-// tryUnpack unpacks an archive, and checks that nothing is written but files and directories below the site.
+// tryUnpack unpacks an archive, and checks that only files and directories below the site are written.
 func tryUnpack(t testing.TB, file string, archive []byte) (Package, error) {
 	t.Helper()
 	dir := t.TempDir()
@@ -279,7 +279,7 @@ func FuzzWheel(f *testing.F) {
 	})
 }
 
-// FuzzWheelEntry has a RECORD that is right, so that what the checks let pass is unpacked.
+// FuzzWheelEntry fuzzes entries in a wheel whose RECORD is right, so that entries that pass the checks are really unpacked.
 func FuzzWheelEntry(f *testing.F) {
 	for _, row := range refusals {
 		for _, entry := range row.wheel.files {
@@ -308,7 +308,7 @@ func FuzzWheelEntry(f *testing.F) {
 	})
 }
 
-// A directory is read into memory whole; what it may hold is bounded before that.
+// archive/zip reads the archive's directory into memory as a whole. directoryReader must fail before it has read too many entries.
 func TestDirectoryReader(t *testing.T) {
 	t.Parallel()
 	entry := make([]byte, 46)
@@ -323,7 +323,7 @@ func TestDirectoryReader(t *testing.T) {
 	if _, err := zip.NewReader(reader, int64(len(archive))); !errors.Is(err, errManyFiles) {
 		t.Errorf("got %v", err)
 	}
-	if reader.left < -20_000 { // zip looks for the end in the last 64 KiB
+	if reader.left < -20_000 { // archive/zip reads more than one entry at a time
 		t.Errorf("%d entries were read after the last that is welcome", -reader.left)
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// installForever installs one set after the other, and says before a switch and after it which one.
+// installForever installs one set after the other, and prints each before the switch and after it.
 func installForever(t *testing.T, dir string) {
 	s := openStore(t, dir)
 	for {
@@ -23,7 +23,7 @@ func installForever(t *testing.T, dir string) {
 		}
 		g := build(t, i, wheels...)
 		fmt.Println("begin", g.Number, names(g))
-		if rand.IntN(4) > 0 { // else it is ended without
+		if rand.IntN(4) > 0 { // one in four installs ends without a switch
 			if err := i.Switch(context.Background(), g); err != nil {
 				t.Fatal(err)
 			}
@@ -41,8 +41,8 @@ func names(g *Generation) string {
 	return strings.Join(names, ",")
 }
 
-// At any kill, the next Open finds the last set that was switched to, or the one that was being switched to, whole, and
-// nothing else.
+// Whenever an installing process is killed, the next Open finds the set of the last finished switch, or that of the switch under
+// way, complete, and no leftovers.
 func TestKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
@@ -81,7 +81,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 			}
 		}()
 		select {
-		case <-near: // to a switch, or to its end
+		case <-near: // the child has just built a set or finished a switch
 		case <-time.After(10 * time.Second):
 			t.Error("the child does not install")
 		}

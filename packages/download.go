@@ -13,23 +13,24 @@ import (
 )
 
 const (
-	// parallelDownloads is how many files come at once.
+	// parallelDownloads is how many files are downloaded at the same time.
 	parallelDownloads = 4
-	// downloadRetries is how often one file is tried again.
+	// downloadRetries is how often the download of one file is tried again.
 	downloadRetries = 2
 	// progressPeriod is the least time between two reports of progress.
 	progressPeriod = 200 * time.Millisecond
-	// sizesTimeout is how long Sizes waits in all.
+	// sizesTimeout bounds one call of Sizes.
 	sizesTimeout = 5 * time.Second
 )
 
-// Wanted is a file that was chosen.
+// Wanted is a file to download, as the resolver has chosen it.
 type Wanted struct {
 	// Name and Version of the package, for messages.
 	Name, Version string
 	// URL of a wheel: http, https, or file below a directory of find-links.
 	URL string
-	// SHA256 in hexadecimal. "" takes what comes, but by plain HTTP only from this machine and from trusted hosts.
+	// SHA256 in hexadecimal. With "" the content is not checked, and plain HTTP is used only with this machine and with
+	// hosts of trusted-host.
 	SHA256 string
 }
 
@@ -37,14 +38,15 @@ type Wanted struct {
 type DownloadOptions struct {
 	// MaxBytes bounds all files together. 0 is no bound.
 	MaxBytes int64
-	// Hosts lists HOST:PORT that files and redirects may lead to, beside those of the Index. See Page.Hosts.
+	// Hosts lists HOST:PORT from which files may come, beside those of the Index, redirects included. See Page.Hosts.
 	Hosts []string
-	// Progress, when not nil, is told the bytes that are here, and the bytes of all files, or -1 while those are unknown.
-	// It is called a few times a second at most, and at the end, by one goroutine at a time, and must not block.
+	// Progress, when not nil, is called with the bytes that have arrived and the bytes of all files, -1 while that is unknown.
+	// It is called at most a few times a second, and once at the end of a download that succeeds. Calls do not overlap, and
+	// must not block.
 	Progress func(done, total int64)
 }
 
-// wheelFileName is what a file may be called on disk: PEP 427 needs no other characters.
+// wheelFileName matches the names that a file may have on disk. The names of wheels need no other characters (PEP 427).
 var wheelFileName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._+!-]{0,250}\.whl$`)
 
 // downloads is one call of Download.
@@ -59,20 +61,21 @@ type downloads struct {
 	reported time.Time
 }
 
-// download is one file of it. The numbers are guarded by downloads.mu.
+// download is one file of downloads, whose mu guards here and size.
 type download struct {
 	Wanted
 	url  *url.URL
-	file string // its name
-	here int64  // bytes
-	size int64  // -1 is unknown
+	file string // the name of the file
+	here int64  // bytes that have arrived
+	size int64  // bytes; -1 when unknown
 }
 
-// Download fetches wheels into a directory and returns their paths, in the order of files. A file appears under its name
-// when it is complete and its hash is right. After an error, files that were complete are left there; the directory is
-// the caller's.
+// Download fetches wheels into a directory and returns their paths, in the order of files. A file gets its name there only when
+// it is complete and its hash is right. After an error, files that were complete stay in the directory, for the caller to
+// remove.
 //
-// Errors are *HostError, *TooLargeError, *HashError, *NotFoundError, *IndexError, the context's own, or the file system's.
+// The first failure ends the other downloads and is returned: a *HostError, *TooLargeError, *HashError, *NotFoundError,
+// *IndexError, the context's error, one of the file system, or one that says what is wrong with files.
 func (x *Index) Download(ctx context.Context, into string, files []Wanted, o DownloadOptions) ([]string, error) {
 	d := &downloads{x: x, o: o, into: into, hosts: x.allowedHosts(o.Hosts)}
 	names := map[string]bool{}
@@ -91,7 +94,7 @@ func (x *Index) Download(ctx context.Context, into string, files []Wanted, o Dow
 	}
 	x.cache.sizes(sizes)
 	for _, f := range d.files {
-		if err := d.announce(f, sizes[f.url.String()]); err != nil { // before anything is asked for
+		if err := d.announce(f, sizes[f.url.String()]); err != nil { // refuses before the first request
 			return nil, err
 		}
 	}
@@ -110,7 +113,7 @@ func (x *Index) Download(ctx context.Context, into string, files []Wanted, o Dow
 			defer func() { <-slots }()
 			path, err := d.fetch(ctx, f)
 			if err != nil {
-				cancel(err) // the first one is kept; those that follow from it are not
+				cancel(err) // the context keeps the first error, not those of the downloads that it then cancels
 			}
 			paths[i] = path
 		})
@@ -123,7 +126,7 @@ func (x *Index) Download(ctx context.Context, into string, files []Wanted, o Dow
 	return paths, nil
 }
 
-// allowedHosts are those of the index and more, which are HOST or HOST:PORT.
+// allowedHosts returns the hosts of the index and more, which are HOST or HOST:PORT.
 func (x *Index) allowedHosts(more []string) []string {
 	hosts := x.Hosts()
 	for _, host := range more {
@@ -134,7 +137,7 @@ func (x *Index) allowedHosts(more []string) []string {
 	return hosts
 }
 
-// newDownload refuses a file that may not be fetched, or that would not be a wheel.
+// newDownload prepares the download of a file. It is an error when the file is no wheel, or may not be fetched from its URL.
 func (d *downloads) newDownload(wanted Wanted) (*download, error) {
 	u, err := url.Parse(wanted.URL)
 	if err != nil {
@@ -158,7 +161,7 @@ func (d *downloads) newDownload(wanted Wanted) (*download, error) {
 	return f, d.check(f)(u)
 }
 
-// check says where a file may come from.
+// check returns a check for request with the URLs from which a file may come.
 func (d *downloads) check(f *download) func(*url.URL) error {
 	return func(u *url.URL) error {
 		if err := hostCheck(d.hosts)(u); err != nil {
@@ -171,7 +174,7 @@ func (d *downloads) check(f *download) func(*url.URL) error {
 	}
 }
 
-// announce takes the size of a file in, when that is not -1, and refuses it when all would become too large.
+// announce notes the size of a file, unless that is -1, and returns a *TooLargeError when all files together exceed MaxBytes.
 func (d *downloads) announce(f *download, size int64) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -181,7 +184,8 @@ func (d *downloads) announce(f *download, size int64) error {
 	return d.bounded(f)
 }
 
-// advance says that a file has so many bytes here, or, when they are not written yet, is about to.
+// advance notes how many bytes of a file have arrived, reports progress, and returns a *TooLargeError when all files together
+// exceed MaxBytes. It is called before the bytes are written.
 func (d *downloads) advance(f *download, here int64) error {
 	d.mu.Lock()
 	f.here = here
@@ -193,7 +197,7 @@ func (d *downloads) advance(f *download, here int64) error {
 	return err
 }
 
-// bounded needs d.mu.
+// bounded returns a *TooLargeError when all files together exceed MaxBytes. The caller must hold d.mu.
 func (d *downloads) bounded(f *download) error {
 	var total int64
 	for _, f := range d.files {
@@ -231,8 +235,8 @@ func (d *downloads) report(last bool) {
 	d.o.Progress(done, total)
 }
 
-// Sizes returns the size of each file in bytes, or -1 where it cannot be told within some seconds. Pages that Lookup has
-// seen tell it without a request. hosts are as in DownloadOptions.
+// Sizes returns the size of each file in bytes, or -1 when it cannot be found within 5 s. A size on a page that Lookup has cached
+// needs no request. hosts is as DownloadOptions.Hosts.
 func (x *Index) Sizes(ctx context.Context, files []Wanted, hosts []string) []int64 {
 	sizes := make([]int64, len(files))
 	urls := make([]*url.URL, len(files))
@@ -285,5 +289,5 @@ func (x *Index) Sizes(ctx context.Context, files []Wanted, hosts []string) []int
 	return sizes
 }
 
-// identity keeps the transport from asking for a compressed answer, whose length would not be the file's.
+// identity returns headers that keep http.Transport from asking for a compressed answer, whose length would not be the file's.
 func identity() http.Header { return http.Header{"Accept-Encoding": {"identity"}} }

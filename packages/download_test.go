@@ -23,7 +23,7 @@ func hashOf(content []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// wheelOf is a file that is called as a wheel, which is all that a download asks for.
+// wheelOf returns a file with a wheel's name. Its content is none of a wheel, which a download does not check.
 func wheelOf(name string, size int) index.File {
 	return index.File{Name: name + "-1-py3-none-any.whl", Content: bytes.Repeat([]byte(name[:1]), size)}
 }
@@ -32,7 +32,7 @@ func wantedOf(s *index.Server, f index.File) Wanted {
 	return Wanted{Name: f.Name[:1], Version: "1", URL: s.FileURL(f.Name), SHA256: hashOf(f.Content)}
 }
 
-// checkDirectory wants the files, complete, and nothing else.
+// checkDirectory checks that a directory has exactly these files, complete.
 func checkDirectory(t *testing.T, dir string, want map[string][]byte) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -130,7 +130,7 @@ func TestDownloadEndsWithItsContext(t *testing.T) {
 	checkDirectory(t, dir, nil)
 }
 
-// indexEventually waits for what other goroutines bring about.
+// indexEventually waits until condition holds, which other goroutines bring about.
 func indexEventually(t *testing.T, what string, condition func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(time.Millisecond) {
@@ -140,7 +140,7 @@ func indexEventually(t *testing.T, what string, condition func() bool) {
 	}
 }
 
-// One failure ends the others, and is the one that is told.
+// The first failure ends the other downloads, and is the error that Download returns.
 func TestDownloadTellsTheFirstFailure(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t)
@@ -248,7 +248,7 @@ func TestDownloadSizes(t *testing.T) {
 	}
 }
 
-// Reports come one at a time, and never say more than there is.
+// Calls of Progress do not overlap, and never report more bytes than the files have.
 func TestDownloadReportsProgress(t *testing.T) {
 	t.Parallel()
 	s := newTestServer(t)

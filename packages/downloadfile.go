@@ -19,9 +19,9 @@ import (
 // partial is a file that is not complete yet.
 type partial struct {
 	file    *os.File
-	sum     hash.Hash // of what is written
-	written int64
-	resumed bool // it was put together from several answers
+	sum     hash.Hash // of the bytes that are written
+	written int64     // bytes
+	resumed bool      // the bytes come from several responses
 }
 
 func (p *partial) restart() error {
@@ -33,7 +33,7 @@ func (p *partial) restart() error {
 	return err
 }
 
-// fetch brings one file, and returns its path.
+// fetch downloads one file, or copies a local one, and returns its path.
 func (d *downloads) fetch(ctx context.Context, f *download) (path string, err error) {
 	file, err := os.CreateTemp(d.into, ".download-*")
 	if err != nil {
@@ -61,7 +61,7 @@ func (d *downloads) fetch(ctx context.Context, f *download) (path string, err er
 	return path, os.Rename(file.Name(), path)
 }
 
-// retryError wraps what may be over at the next try.
+// retryError wraps an error after which the next attempt may succeed.
 type retryError struct{ error }
 
 func (d *downloads) fetchRemote(ctx context.Context, f *download, part *partial) error {
@@ -72,7 +72,7 @@ func (d *downloads) fetchRemote(ctx context.Context, f *download, part *partial)
 			if err = f.verify(part); err == nil {
 				return nil
 			}
-			if part.resumed { // maybe of two different files
+			if part.resumed { // the file may have changed between two responses
 				err = retryError{err}
 			}
 			if restartErr := part.restart(); restartErr != nil {
@@ -95,7 +95,7 @@ func (d *downloads) fetchRemote(ctx context.Context, f *download, part *partial)
 	}
 }
 
-// attempt asks for what is missing of a file, once.
+// attempt sends one request for the bytes of a file that are missing, and writes them.
 func (d *downloads) attempt(ctx context.Context, f *download, part *partial) error {
 	header := identity()
 	if part.written > 0 {
@@ -108,7 +108,7 @@ func (d *downloads) attempt(ctx context.Context, f *download, part *partial) err
 	defer func() { _ = response.Body.Close() }()
 	switch status := response.StatusCode; {
 	case status == http.StatusOK:
-		if part.written > 0 { // it does not resume
+		if part.written > 0 { // the host ignored Range and sends the whole file
 			if err := part.restart(); err != nil {
 				return fmt.Errorf("writing %s: %w", f.file, err)
 			}
@@ -138,7 +138,8 @@ func (d *downloads) attempt(ctx context.Context, f *download, part *partial) err
 	return d.copy(f, part, response.Body)
 }
 
-// retryable marks the errors of a request that may be over soon: not what a rule of ours refuses, nor a certificate.
+// retryable wraps an error of a request in a retryError, unless our own checks refused the request or a certificate is not
+// trusted.
 func retryable(err error) error {
 	index, certificate := new(IndexError), new(tls.CertificateVerificationError)
 	if errors.As(err, &index) && index.Err != nil && !errors.As(index.Err, &certificate) {
@@ -147,7 +148,7 @@ func retryable(err error) error {
 	return err
 }
 
-// copy writes what comes. Nothing is written that would make the files too large together.
+// copy writes the content of a file. It fails before it writes bytes with which all files together would exceed MaxBytes.
 func (d *downloads) copy(f *download, part *partial, from io.Reader) error {
 	buffer := make([]byte, 128<<10)
 	for {
@@ -200,7 +201,7 @@ func (d *downloads) copyLocal(ctx context.Context, f *download, part *partial) e
 	return f.verify(part)
 }
 
-// contextReader ends with its context.
+// contextReader fails once its context has ended.
 type contextReader struct {
 	ctx context.Context
 	io.Reader
@@ -213,7 +214,7 @@ func (r contextReader) Read(p []byte) (int, error) {
 	return r.Reader.Read(p)
 }
 
-// localDir returns the directory of find-links that a path is below, or "".
+// localDir returns the directory of find-links below which a path is, or "" when there is none.
 func (x *Index) localDir(path string) string {
 	for _, dir := range x.dirs {
 		if rest, err := filepath.Rel(dir, filepath.Clean(path)); err == nil && filepath.IsLocal(rest) && rest != "." {
@@ -223,7 +224,7 @@ func (x *Index) localDir(path string) string {
 	return ""
 }
 
-// openLocal opens a regular file below a directory of find-links. A link must not lead out of there.
+// openLocal opens a regular file below a directory of find-links. A symbolic link that leads out of the directory is an error.
 func (x *Index) openLocal(path string) (*os.File, error) {
 	dir := x.localDir(path)
 	if dir == "" {
@@ -238,7 +239,7 @@ func (x *Index) openLocal(path string) (*os.File, error) {
 		return nil, err
 	}
 	defer func() { _ = root.Close() }()
-	info, err := root.Stat(rest) // before opening, which waits when it is a pipe
+	info, err := root.Stat(rest) // first, since opening a named pipe would block
 	if err != nil {
 		return nil, err
 	}

@@ -18,7 +18,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
 )
 
-// Two answers that are put together may be of two files.
+// The file may change between the first response and the one with which the download resumes. The hash is then wrong, and the
+// download must begin anew.
 func TestDownloadResumedFromAnotherFile(t *testing.T) {
 	t.Parallel()
 	content := bytes.Repeat([]byte("new"), 1000)

@@ -16,10 +16,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// entryHashDigits of a wheel's hash are in the name of its entry, to be found by; package.json has all.
+// entryHashDigits is how many digits of the wheel's SHA-256 are in the name of its entry, so that an entry is found by hash
+// without reading them all. package.json has the whole hash.
 const entryHashDigits = 16
 
-// entryName is the name of a package's directory in the store.
+// entryName returns the name of a package's directory in the store, or an error when the package's fields could not be those
+// of an entry.
 func entryName(p Package) (string, error) {
 	if canonicalWheelName(p.Name) != p.Name || !distributionName.MatchString(p.Name) || !distributionVersion.MatchString(p.Version) ||
 		len(p.Name)+len(p.Version) > maxNameBytes || !isSHA256(p.SHA256) {
@@ -33,7 +35,7 @@ func isSHA256(text string) bool {
 	return err == nil && len(sum) == 32 && strings.ToLower(text) == text
 }
 
-// readEntry returns the package of an entry of the store.
+// readEntry returns the package that an entry's package.json describes.
 func readEntry(dir string) (Package, error) {
 	text, err := os.ReadFile(dir + "/package.json")
 	if err != nil {
@@ -49,12 +51,13 @@ func readEntry(dir string) (Package, error) {
 	return p, nil
 }
 
-// Keep moves an unpacked wheel to the store, with what was compiled from it, and returns its package. When the store has
-// the wheel's hash already, that entry stays and is returned.
+// Keep moves an unpacked wheel into the store, with the files that were compiled from it, and returns its package. When the
+// store has an entry for the wheel's hash already, that entry stays and its package is returned.
 //
-// Compiled is a directory with a file a/__pycache__/m.<tag>.pyc (or a/m.<tag>.pyc) for a/m.py, or for as many modules as
-// could be compiled; "" for none. Its files are copied, so that nobody who may have one open can change it later. A .pyc for
-// which there is no module, or more than WheelLimits.MaxBytes, is an error; files of other names are ignored.
+// compiled is a directory that has a/__pycache__/m.<tag>.pyc or a/m.<tag>.pyc for a module a/m.py; modules that could not be
+// compiled have none. "" stands for no compiled files. Keep copies the files, so that a process that still has one open for
+// writing cannot change the entry. A .pyc without a module in the wheel is an error, and so are more than
+// WheelLimits.MaxBytes of them; files of other names are ignored.
 func (i *Install) Keep(u *Unpacked, compiled string) (Package, error) {
 	p, err := i.keep(u, compiled)
 	if err != nil {
@@ -89,7 +92,7 @@ func (i *Install) keep(u *Unpacked, compiled string) (Package, error) {
 		err = os.Rename(dir, entry)
 	}
 	if !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
-		return p, err // nil, too: the entry is new
+		return p, err // err is nil when the entry is new
 	}
 	_ = os.RemoveAll(dir)
 	kept, err := readEntry(entry)
@@ -99,8 +102,8 @@ func (i *Install) keep(u *Unpacked, compiled string) (Package, error) {
 	return kept, err
 }
 
-// moduleOf returns the file m.py that Python compiles to a file m.<tag>.pyc or m.<tag>.opt-<level>.pyc (PEP 3147 and 488),
-// or "" for other names.
+// moduleOf returns m.py, the name of the module's source, for m.<tag>.pyc or m.<tag>.opt-<level>.pyc (PEP 3147 and 488), and
+// "" for other names.
 func moduleOf(compiled string) string {
 	parts := strings.Split(compiled, ".")
 	last := len(parts) - 1
@@ -116,8 +119,8 @@ func moduleOf(compiled string) string {
 	return strings.Join(parts[:last-1], ".") + ".py"
 }
 
-// mergeCompiled copies what was compiled into the __pycache__ directories of a site, and returns how many bytes that were.
-// Who wrote it read files of users before, and is not believed.
+// mergeCompiled copies compiled files into the __pycache__ directories of a site, and returns their size together in bytes.
+// The process that wrote them has read untrusted wheels, so names, kinds and sizes of the files are checked.
 func mergeCompiled(site, compiled string, maxBytes int64) (int64, error) {
 	from, err := os.OpenRoot(compiled)
 	if err != nil {

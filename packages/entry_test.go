@@ -57,7 +57,7 @@ func TestCompiledIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	for what, row := range map[string]struct {
 		make   func(dir string) error
-		reason string // "" when it is kept
+		reason string // of the error; "" when Keep succeeds
 	}{
 		"beside":       {func(dir string) error { return writeFile(dir+"/a/m1.cpython-311.pyc", "x") }, ""},
 		"optimized":    {func(dir string) error { return writeFile(dir+"/a/__pycache__/m1.cpython-311.opt-2.pyc", "x") }, ""},

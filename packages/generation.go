@@ -20,15 +20,15 @@ import (
 type Generation struct {
 	// Number grows from one generation of a store to the next; 0 is no generation.
 	Number int
-	// Site is the directory for sys.path, absolute; "" for no generation. It must not be made a site directory, since
-	// that would be an invitation to run .pth files; none are in it, though.
+	// Site is the directory for sys.path, absolute; "" for no generation. Do not pass it to Python's site.addsitedir, which
+	// would run .pth files, although unpacking leaves those out.
 	Site string
 	// Packages are sorted by name.
 	Packages []Package
 
 	store *Store
 	refs  int      // guarded by store.mu
-	hold  *os.File // the manifest, under a shared flock, by which other processes know of the use
+	hold  *os.File // the manifest; its shared flock tells other processes that this one uses the generation
 }
 
 // manifest is a generation's manifest.json.
@@ -38,10 +38,10 @@ type manifest struct {
 	Created  time.Time `json:"created"`
 }
 
-// errBroken is wrapped by what makes a generation unusable for good.
+// errBroken is wrapped by errors after which a generation can never be used, such as a damaged manifest.
 var errBroken = errors.New("it is broken")
 
-// Find returns the package of this name, however the name is written (PEP 503).
+// Find returns the package of this name, which need not be canonical (PEP 503).
 func (g *Generation) Find(name string) (Package, bool) {
 	at, found := slices.BinarySearchFunc(g.Packages, canonicalWheelName(name), func(p Package, name string) int {
 		return strings.Compare(p.Name, name)
@@ -52,7 +52,8 @@ func (g *Generation) Find(name string) (Package, bool) {
 	return g.Packages[at], true
 }
 
-// Bytes is the sum of the packages' files. On disk, generations and entries of the store share them.
+// Bytes is the size of the packages' files together. On disk the files are shared with the store's entries and with other
+// generations.
 func (g *Generation) Bytes() int64 {
 	var sum int64
 	for _, p := range g.Packages {
@@ -61,7 +62,8 @@ func (g *Generation) Bytes() int64 {
 	return sum
 }
 
-// Retain keeps the generation, and returns it, until one more Release. The caller must hold a reference already.
+// Retain adds a reference, which a Release must give back, and returns the generation. The caller must hold a reference
+// already.
 func (g *Generation) Retain() *Generation {
 	g.store.mu.Lock()
 	defer g.store.mu.Unlock()
@@ -79,9 +81,9 @@ func (g *Generation) retainLocked() *Generation {
 	return g
 }
 
-// Release gives a reference back. With the last one of this process, a generation that is not current and that no other
-// process uses is removed before Release returns, and so are the store's entries that only it named, unless an install is
-// under way, which removes them at its end.
+// Release gives a reference back. When that was the last one of this process, the generation is not current and no other
+// process uses it, Release removes the generation, and the store's entries that no other generation names. When an install
+// is under way, the entries are left to its end.
 func (g *Generation) Release() {
 	if g.Number == 0 {
 		return
@@ -107,8 +109,8 @@ func (g *Generation) Release() {
 	}
 }
 
-// openGeneration returns a generation with one more reference. errBroken when it can never be used; errLocked when
-// another process is removing it, or was about to and found it to be current.
+// openGeneration returns a generation with one more reference. The error is errBroken when the generation can never be
+// used, and errLocked when another process is removing it, or holds the lock while it checks that it may be removed.
 func (s *Store) openGeneration(number int) (*Generation, error) {
 	dir := s.path("generations", strconv.Itoa(number))
 	g := &Generation{Number: number, Site: dir + "/site", store: s, refs: 1}
@@ -131,7 +133,8 @@ func (s *Store) openGeneration(number int) (*Generation, error) {
 	return g, nil
 }
 
-// read locks the manifest, and believes it once it is sure to stay.
+// read takes the shared lock of the manifest, which keeps other processes from removing the generation, and only then reads
+// it. A manifest that was removed before the lock was taken is errBroken.
 func (g *Generation) read(dir string) error {
 	if err := flock(g.hold, unix.LOCK_SH); err != nil {
 		return err
@@ -153,7 +156,7 @@ func (g *Generation) read(dir string) error {
 	return nil
 }
 
-// readManifest returns the packages of a generation that need not be ours to use.
+// readManifest returns the packages of a generation without locking it, so that it may be removed at any time.
 func (s *Store) readManifest(number int) ([]Package, error) {
 	file, err := os.Open(s.path("generations", strconv.Itoa(number), "manifest.json"))
 	if err != nil {
@@ -183,7 +186,8 @@ func parseManifest(file *os.File, number int) ([]Package, error) {
 	return sortedByName(m.Packages), nil
 }
 
-// brokenWhenGone tells what is missing from what cannot be read just now, after which nothing may be removed.
+// brokenWhenGone wraps errBroken around an error that says that a file does not exist. Any other error, such as a lack of
+// descriptors or of a permission, may pass, so that nothing must be removed because of it.
 func brokenWhenGone(err error) error {
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
 		return fmt.Errorf("%w: %w", errBroken, err)

@@ -42,11 +42,11 @@ func TestTheLastReleaseRemoves(t *testing.T) {
 		}()
 		old.Release()
 	}()
-	g := s.Current() // whose store still works
+	g := s.Current() // the store must still work after the panic
 	g.Release()
 }
 
-// During an install, entries stay for it, and go at its end.
+// A Release during an install leaves the store's entries, which the install may need; its End removes them.
 func TestReleaseDuringAnInstall(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -68,7 +68,7 @@ func TestReleaseDuringAnInstall(t *testing.T) {
 	}
 }
 
-// A lock on a manifest that is being removed keeps nothing.
+// The lock of a manifest that was removed protects nothing, even when there is a new manifest at its path.
 func TestARemovedManifestIsNotBelieved(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -78,14 +78,14 @@ func TestARemovedManifestIsNotBelieved(t *testing.T) {
 	must(t, err)
 	defer unlock(hold)
 	install(t, s, synthetic("a", 2))
-	must(t, writeFile(dir+"/manifest.json", "{}")) // as if it had come back
+	must(t, writeFile(dir+"/manifest.json", "{}")) // another file at the same path
 	g := &Generation{Number: 1, Site: dir, store: s, hold: hold}
 	if err := g.read(dir); !errors.Is(err, errBroken) {
 		t.Errorf("got %v", err)
 	}
 }
 
-// What another process uses stays until that ends, however it ends.
+// A generation that another process uses stays until that process has released it or has been killed.
 func TestAnotherProcessUsesAGeneration(t *testing.T) {
 	t.Parallel()
 	for _, killed := range []bool{false, true} {
@@ -106,11 +106,11 @@ func TestAnotherProcessUsesAGeneration(t *testing.T) {
 		if left := list(t, s.path("generations")); !killed && !slices.Equal(left, []string{"2"}) {
 			t.Errorf("generations holds %q after the other process has released the first", left)
 		}
-		begin(t, s).End() // which removes what the dead one has left
+		begin(t, s).End() // removes the generation when the process was killed
 	}
 }
 
-// Readers retain and release while sets come and go, in two processes' manner.
+// Readers retain and release generations while installs switch, in two stores of one directory as two processes would have them.
 func TestReadersDuringSwitches(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)

@@ -12,43 +12,43 @@ import (
 	"time"
 )
 
-// Index is the package indexes and local directories that pip's configuration names. All methods may be called
+// Index gives access to the package indexes and local directories that pip's configuration names. All methods may be called
 // concurrently.
 type Index struct {
 	settings  PipConfig
 	userAgent string
 	log       *slog.Logger
-	indexes   []*url.URL // of one page for each project
-	pages     []*url.URL // of find-links: one page for all
-	files     []File     // of find-links: single files, still without a version
-	dirs      []string   // of find-links
-	hosts     []string
+	indexes   []*url.URL // index-url and extra-index-url, which have a page for each project
+	pages     []*url.URL // pages in find-links, which list files of any project
+	files     []File     // single files in find-links; Version is not set yet
+	dirs      []string   // directories in find-links
+	hosts     []string   // HOST:PORT of the above and ExtraHosts, from which files may be fetched
 	accounts  []account
-	trusted   []string // as normalHost, or without a port for all ports
+	trusted   []string // trusted-host, as normalHost; without a port it stands for all ports
 	transport *transport
 	cache     pageCache
 	maxPage   int64         // bytes
 	backoff   time.Duration // before the first retry of a download; doubled for each further one
 }
 
-// IndexOptions are what pip's configuration does not say. The zero value works.
+// IndexOptions are settings of an Index that pip's configuration does not have. The zero value works.
 type IndexOptions struct {
-	// ExtraHosts lists HOST or HOST:PORT that files may come from, beside the hosts of the indexes. The port is 443
-	// where none is said.
+	// ExtraHosts lists HOST or HOST:PORT from which files may be fetched, beside the hosts of the indexes. The default port
+	// is 443.
 	ExtraHosts []string
-	// UserAgent names us to indexes. Default: "caddy-python-sandbox".
+	// UserAgent is sent to indexes. Default: "caddy-python-sandbox".
 	UserAgent string
-	// Logger receives what is ignored. Default: slog.Default().
+	// Logger receives warnings about settings that are ignored. Default: slog.Default().
 	Logger *slog.Logger
 }
 
-// account is what an index URL says about who asks. It is for its own scheme, host and port only.
+// account is the user and password of an index URL. They are sent only to the scheme, host and port of that URL.
 type account struct {
 	scheme, host, path string
 	user, password     string
 }
 
-// NewIndex checks the settings. It asks no index anything. Close the Index when it is no longer needed.
+// NewIndex returns an Index, or an error when a setting is wrong. It makes no request. The caller must Close the Index.
 func NewIndex(c PipConfig, o IndexOptions) (*Index, error) {
 	x := &Index{settings: c, userAgent: cmp.Or(o.UserAgent, "caddy-python-sandbox"), log: o.Logger, maxPage: maxPage, backoff: 200 * time.Millisecond}
 	if x.log == nil {
@@ -98,7 +98,7 @@ func NewIndex(c PipConfig, o IndexOptions) (*Index, error) {
 	return x, err
 }
 
-// Close lets go of idle connections.
+// Close closes idle connections.
 func (x *Index) Close() { x.transport.CloseIdleConnections() }
 
 // Hosts returns host:port of every index and extra host. The slice is the caller's.
@@ -113,14 +113,14 @@ func (x *Index) addHost(host string) {
 	}
 }
 
-// addRemote takes a URL in: its host becomes allowed, and who asks is kept apart from it.
+// addRemote parses a URL of the setting word and allows its host. User and password are moved from the URL to x.accounts.
 func (x *Index) addRemote(word, raw string) (*url.URL, error) {
 	u, err := parseIndexURL(word, raw)
 	if err != nil {
 		return nil, err
 	}
 	if u.Scheme == "http" && !x.plainAllowed(u) {
-		// pip would ignore it with a warning, and say later that there is no such package.
+		// pip would ignore the URL with a warning, and say later that there is no such package.
 		return nil, fmt.Errorf("%s of pip's configuration is %q, which anybody between can change: use https, or name the host in trusted-host",
 			word, redactURL(raw))
 	}
@@ -133,7 +133,7 @@ func (x *Index) addRemote(word, raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// addFindLinks takes one place of find-links in. Like pip it ignores what does not exist.
+// addFindLinks adds one value of find-links: a directory, a page or a file. Like pip it ignores a directory that does not exist.
 func (x *Index) addFindLinks(place string) error {
 	path := ""
 	if strings.HasPrefix(place, "file:") {
@@ -165,7 +165,7 @@ func (x *Index) addFindLinks(place string) error {
 	return nil
 }
 
-// hasPort says whether a host that is known to be one names a port.
+// hasPort says whether host, for which normalHost does not return "", names a port.
 func hasPort(host string) bool {
 	u, err := url.Parse("//" + host)
 	return err == nil && u.Port() != ""
@@ -178,10 +178,10 @@ func (x *Index) isTrusted(u *url.URL) bool {
 	return host != "" && (slices.Contains(x.trusted, host) || slices.Contains(x.trusted, name))
 }
 
-// plainAllowed says whether what comes by plain HTTP from there is believed.
+// plainAllowed says whether plain HTTP may be used for a URL: for this machine and for hosts of trusted-host.
 func (x *Index) plainAllowed(u *url.URL) bool { return isLoopback(u) || x.isTrusted(u) }
 
-// authorize adds who asks to a request for an index that its URL told it for.
+// authorize sets Basic authentication on a request whose scheme, host and port are those of a URL with a user and password.
 func (x *Index) authorize(r *http.Request) {
 	var best *account
 	for i := range x.accounts {
@@ -189,7 +189,8 @@ func (x *Index) authorize(r *http.Request) {
 		if a.scheme != r.URL.Scheme || a.host != hostOf(r.URL) {
 			continue
 		}
-		// Several indexes of one host may have an account each; its files are often elsewhere on the host.
+		// Several indexes on one host may have an account each: the longest path that the request's path begins with decides.
+		// When there is none, the first account is used, since an index often keeps its files elsewhere on its host.
 		within := strings.HasPrefix(r.URL.Path, a.path)
 		if best == nil || within && (len(a.path) > len(best.path) || !strings.HasPrefix(r.URL.Path, best.path)) {
 			best = a

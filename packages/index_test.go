@@ -20,7 +20,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
 )
 
-// newTestIndex closes the index with the test. It logs nothing.
+// newTestIndex returns an index that logs nothing by default and is closed at the end of the test.
 func newTestIndex(t *testing.T, c PipConfig, o IndexOptions) *Index {
 	t.Helper()
 	if o.Logger == nil {

@@ -18,7 +18,8 @@ import (
 
 const maxRedirects = 10
 
-// transport sends requests with who asks, and without checking certificates where trusted-host says so.
+// transport sends requests with the account of their index, if it has one, and does not check the certificates of hosts in
+// trusted-host.
 type transport struct {
 	x                    *Index
 	verified, unverified *http.Transport
@@ -51,7 +52,7 @@ func newTransport(x *Index) (*transport, error) {
 		ResponseHeaderTimeout: timeout,
 		IdleConnTimeout:       30 * time.Second,
 		MaxIdleConnsPerHost:   parallelDownloads,
-		ForceAttemptHTTP2:     true, // which a TLSClientConfig turns off
+		ForceAttemptHTTP2:     true, // a TLSClientConfig would turn HTTP/2 off
 	}
 	unverified := verified.Clone()
 	unverified.TLSClientConfig.InsecureSkipVerify = true // for the hosts of trusted-host only
@@ -61,7 +62,8 @@ func newTransport(x *Index) (*transport, error) {
 // RoundTrip implements http.RoundTripper.
 func (t *transport) RoundTrip(r *http.Request) (*http.Response, error) {
 	r = r.Clone(r.Context())
-	// Here rather than in the first request: a redirect must not carry an account, or a signed URL, to another host.
+	// The headers are set here, anew for each redirect. Set on the first request, http.Client could carry the account, or a
+	// signed URL as Referer, to another host.
 	r.Header.Del("Referer")
 	r.Header.Set("User-Agent", t.x.userAgent)
 	t.x.authorize(r)
@@ -80,7 +82,7 @@ func (t *transport) CloseIdleConnections() {
 func loadCertificates(path string) (*x509.CertPool, error) {
 	files := []string{path}
 	if info, err := os.Stat(path); err == nil && info.IsDir() {
-		files, _ = filepath.Glob(filepath.Join(path, "*")) // a pattern in the path itself finds nothing, which is told below
+		files, _ = filepath.Glob(filepath.Join(path, "*")) // a * or [ in path itself may match nothing, which is an error below
 	}
 	pool, found := x509.NewCertPool(), false
 	for _, file := range files {
@@ -99,8 +101,9 @@ func loadCertificates(path string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// request sends a request whose redirects stay on the allowed hosts. check is asked about every URL, the first one
-// included. The caller closes the body of the response, which fails when nothing comes for the timeout of the settings.
+// request sends a request and follows redirects. check is called with every URL, the first one included, and refuses it by an
+// error. The caller must close the body of the response. Reading the body fails when nothing comes for as long as the timeout
+// of the settings.
 func (x *Index) request(ctx context.Context, method string, u *url.URL, header http.Header, check func(*url.URL) error) (*http.Response, error) {
 	if err := check(u); err != nil {
 		return nil, err
@@ -131,7 +134,8 @@ func (x *Index) request(ctx context.Context, method string, u *url.URL, header h
 	return response, nil
 }
 
-// watchedBody gives up when nothing comes for too long, and has errors that can be shown.
+// watchedBody is the body of a response. It cancels the request when a Read gets nothing within timeout, and returns errors that
+// name no URL (see requestError).
 type watchedBody struct {
 	io.ReadCloser
 	ctx     context.Context // the caller's
@@ -145,7 +149,7 @@ type watchedBody struct {
 func (b *watchedBody) Read(p []byte) (int, error) {
 	b.timer.Reset(b.timeout)
 	n, err := b.ReadCloser.Read(p)
-	b.timer.Stop() // what the reader does with it is not the index's time
+	b.timer.Stop() // the time until the caller's next Read does not count
 	//nolint:errorlint // readers say io.EOF unwrapped
 	if err != nil && err != io.EOF {
 		if errors.Is(b.cause(), errStalled) {
@@ -163,7 +167,7 @@ func (b *watchedBody) Close() error {
 	return err
 }
 
-// statusError says what an answer without content means, for all statuses but those that callers know.
+// statusError returns the error for a response whose status the caller does not handle itself.
 func statusError(response *http.Response) *IndexError {
 	e := &IndexError{Host: shownHost(response.Request.URL.Host), Status: response.StatusCode}
 	switch response.StatusCode {
@@ -175,7 +179,7 @@ func statusError(response *http.Response) *IndexError {
 	return e
 }
 
-// hostCheck returns a check for request: http and https URLs of the hosts only.
+// hostCheck returns a check for request that accepts only http and https URLs of hosts, which are as normalHost.
 func hostCheck(hosts []string) func(*url.URL) error {
 	return func(u *url.URL) error {
 		host := hostOf(u)

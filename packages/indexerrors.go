@@ -15,18 +15,18 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// IndexError means that an index, or a host that keeps its files, did not give what it was asked for. It is not the
-// caller's fault, and may be over at the next try.
+// IndexError means that an index, or a host that keeps its files, did not give a usable answer. It is not the caller's fault,
+// and the same request may succeed later.
 type IndexError struct {
-	// Host is the index's host, with its port unless that is HTTPS's.
+	// Host is the host that failed, with its port unless that is 443.
 	Host string
-	// Reason continues a sentence that begins with the host.
+	// Reason is the rest of a sentence that begins with the host.
 	Reason string
-	// Timeout says that it was too slow.
+	// Timeout says that the host did not answer in time.
 	Timeout bool
-	// Status is the HTTP status that it answered, or 0.
+	// Status is the HTTP status of the answer, or 0 when that is not the reason.
 	Status int
-	// Err is what happened below, or nil. Its text may hold URLs: it is for errors.Is and errors.As.
+	// Err is the cause, or nil. It is for errors.Is and errors.As, not to be shown: its text may have URLs.
 	Err error
 }
 
@@ -38,9 +38,9 @@ func (e *IndexError) Error() string {
 // Unwrap returns e.Err.
 func (e *IndexError) Unwrap() error { return e.Err }
 
-// HostError means that a page or a redirect led to a host that nobody allowed. Nothing was asked of that host.
+// HostError means that a page or a redirect led to a host that is not allowed. No request was sent to that host.
 type HostError struct {
-	// Host with its port, unless that is HTTPS's.
+	// Host with its port, unless that is 443.
 	Host string
 }
 
@@ -48,13 +48,13 @@ func (e *HostError) Error() string {
 	return fmt.Sprintf("the index sends the installer to %s, which is not one of its hosts: the operator can allow it with packages { hosts %s }", e.Host, e.Host)
 }
 
-// TooLargeError means that the files of one download are larger together than they may be.
+// TooLargeError means that the files of one download are larger together than DownloadOptions.MaxBytes.
 type TooLargeError struct {
-	// Name of the file with which they became so.
+	// Name of the file with which the bound was exceeded.
 	Name string
-	// Bytes is what all files together have at least.
+	// Bytes is the least size that all files have together.
 	Bytes int64
-	// MaxBytes is what they may have.
+	// MaxBytes is the bound.
 	MaxBytes int64
 }
 
@@ -63,11 +63,11 @@ func (e *TooLargeError) Error() string {
 		humanize.IBytes(uint64(e.Bytes)), e.Name, humanize.IBytes(uint64(e.MaxBytes)))
 }
 
-// HashError means that a file is not the one that was chosen. It was discarded.
+// HashError means that a file has another hash than the index announced. The file was discarded.
 type HashError struct {
 	// Name of the file.
 	Name string
-	// Want and Got are SHA-256, in hexadecimal.
+	// Want and Got are SHA-256, in lower-case hexadecimal.
 	Want, Got string
 }
 
@@ -78,7 +78,7 @@ func (e *HashError) Error() string {
 
 // NotFoundError means that a host does not have a file that the index announced.
 type NotFoundError struct {
-	// Name of the file, and the host that was asked, or "" for a local file.
+	// Name of the file. Host is the host that was asked, "" for a local file.
 	Name, Host string
 }
 
@@ -90,12 +90,12 @@ func (e *NotFoundError) Error() string {
 	return fmt.Sprintf("%s does not have %s, though the index announced it: ask for another version", where, e.Name)
 }
 
-// errStalled is the cause of a request that was given up because nothing came for too long.
+// errStalled is the cause with which a watchedBody cancels its request.
 var errStalled = errors.New("nothing came for too long")
 
-// requestError turns the error of a request to u, or of reading its answer, into one that can be shown: Go's own name the
-// whole URL, which may hold a password. ctx is the caller's; when that ended, its error is returned, but a passed deadline
-// is the index's fault.
+// requestError turns the error of a request to u, or of reading its answer, into one that can be shown: net/http's errors have
+// the whole URL, whose query may be a secret. ctx is the caller's. When ctx was cancelled, its error is returned; when its
+// deadline has passed, an IndexError with Timeout.
 func requestError(ctx context.Context, u *url.URL, err error) error {
 	if host := new(HostError); errors.As(err, &host) {
 		return host

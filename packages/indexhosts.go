@@ -11,8 +11,8 @@ import (
 	"golang.org/x/net/idna"
 )
 
-// normalHost returns a host with its port in the one form in which hosts are compared, or "" for what is none. The port
-// is HTTPS's where none is said.
+// normalHost returns HOST or HOST:PORT as HOST:PORT in the form in which hosts are compared, or "" when it is neither. The
+// default port is 443.
 func normalHost(host string) string { return hostWithPort(host, "443") }
 
 // hostOf returns the host and port that a URL leads to, or "" when it leads to none.
@@ -35,7 +35,7 @@ func hostWithPort(host, port string) string {
 	if address, err := netip.ParseAddr(name); err == nil {
 		name = address.String()
 	} else if strings.ContainsFunc(name, func(r rune) bool { return r > unicode.MaxASCII }) {
-		if name, err = idna.Lookup.ToASCII(name); err != nil { // which would refuse the _ that some networks use
+		if name, err = idna.Lookup.ToASCII(name); err != nil { // not for ASCII names: it refuses the _ that some networks use
 			return ""
 		}
 	} else if strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789.-_") != "" {
@@ -47,17 +47,19 @@ func hostWithPort(host, port string) string {
 	return net.JoinHostPort(name, port)
 }
 
-// shownHost is a host as a person writes it: without HTTPS's port.
+// shownHost returns a host for messages, without the port of HTTPS.
 func shownHost(host string) string { return strings.TrimSuffix(host, ":443") }
 
-// isLoopback says whether a URL stays on this machine. Like pip it asks no resolver.
+// isLoopback says whether a URL's host is localhost or a loopback address. Like pip it does not resolve other names.
 func isLoopback(u *url.URL) bool {
 	name := strings.ToLower(u.Hostname())
 	address, err := netip.ParseAddr(name)
 	return name == "localhost" || err == nil && address.IsLoopback()
 }
 
-// redactURL returns a URL that can be shown: without who asks, and without query, which may be a signature.
+// redactURL returns a URL for messages, without user, password and fragment, and without the query, which may be a signature.
+// When raw cannot be parsed, only what stands between "//" and the last "@" is removed. Without "//" in raw, a user and password
+// in it are not recognized.
 func redactURL(raw string) string {
 	if u, err := url.Parse(raw); err == nil {
 		u.User, u.RawQuery, u.Fragment = nil, "", ""
@@ -69,7 +71,7 @@ func redactURL(raw string) string {
 	return raw
 }
 
-// parseIndexURL checks an address of pip's configuration; word is the setting's name.
+// parseIndexURL parses a URL of pip's configuration, which must be http or https; word is the setting's name.
 func parseIndexURL(word, raw string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(raw))
 	if err != nil || hostOf(u) == "" {

@@ -17,23 +17,23 @@ import (
 )
 
 const (
-	// maxPage bounds a page, in bytes; the largest real ones are some 20 MiB.
+	// maxPage bounds a page, in bytes; the largest pages of PyPI are some 20 MiB.
 	maxPage = 64 << 20
-	// acceptPage is what pip sends, too: without weights some indexes answer with HTML.
+	// acceptPage is the Accept header that pip sends. Without the weights some indexes answer with HTML instead of JSON.
 	acceptPage = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.01"
-	// pageLife is how long a page is believed.
+	// pageLife is how long a page is served from the cache.
 	pageLife = time.Minute
-	// maxCachedPages and maxCachedFiles bound what is kept; a file is some 300 bytes.
+	// maxCachedPages and maxCachedFiles bound the cache; a File takes some 300 bytes.
 	maxCachedPages, maxCachedFiles = 64, 50_000
 )
 
 var validProject = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9._-]{0,198}[A-Za-z0-9])?$`)
 
-// Lookup asks every index for a project, and looks into the local directories. Pages are believed for a minute.
+// Lookup asks every index for a project, and looks into the local directories. Pages are cached for a minute.
 //
-// When an index does not answer as one, the error is an *IndexError, or a *HostError where it redirects to a host that is
-// not in Hosts; the page then holds what the others said, which is what pip goes on with. A name that no project can have
-// is an error, too.
+// When an index fails, the error is an *IndexError, or a *HostError when the index redirects to a host that is not in Hosts.
+// The page then has the files of the other indexes, with which pip would go on, too. When several fail, the error is that of
+// the first one. The error is of another type for a name that no project can have, and when ctx is cancelled.
 func (x *Index) Lookup(ctx context.Context, name string) (Page, error) {
 	if !validProject.MatchString(name) {
 		return Page{}, fmt.Errorf("%.100q is no name of a package: use letters, digits, ., _ and -", name)
@@ -89,7 +89,7 @@ func firstError(first, second error) error {
 	return second
 }
 
-// page returns the files of one page, from the cache if it can. found is false when there is none.
+// page returns the files of the page at u, from the cache when it is there. found is false when the index has no such page.
 func (x *Index) page(ctx context.Context, u *url.URL) (files []File, found bool, err error) {
 	if files, found = x.cache.get(u.String()); found {
 		return files, true, nil
@@ -114,7 +114,7 @@ func (x *Index) page(ctx context.Context, u *url.URL) (files []File, found bool,
 	default:
 		return nil, false, statusError(response)
 	}
-	last := response.Request.URL // what a page refers to is relative to it
+	last := response.Request.URL // after redirects; references in the page are relative to it
 	body := &io.LimitedReader{R: response.Body, N: x.maxPage + 1}
 	files, known, err := parsePage(last, response.Header.Get("Content-Type"), body)
 	switch {
@@ -134,13 +134,13 @@ func (x *Index) page(ctx context.Context, u *url.URL) (files []File, found bool,
 	return files, true, nil
 }
 
-// localFiles lists a directory. One that cannot be read any more is empty, as it is for pip.
+// localFiles returns the files of a directory, none when it cannot be read any more, as pip does.
 func localFiles(dir string) []File {
 	entries, _ := os.ReadDir(dir)
 	var files []File
 	for _, entry := range entries {
 		path := filepath.Join(dir, entry.Name())
-		info, err := os.Stat(path) // a link may lead to a file
+		info, err := os.Stat(path) // follows symbolic links
 		if err != nil || !info.Mode().IsRegular() {
 			continue
 		}
@@ -149,8 +149,8 @@ func localFiles(dir string) []File {
 	return files
 }
 
-// pageCache keeps pages for a short while, so that a look at sizes, or a second question, costs no request. The zero value
-// is empty.
+// pageCache keeps pages for pageLife, so that a second Lookup, Sizes and Download need not ask for them again. The zero value
+// is an empty cache. It is safe for concurrent use.
 type pageCache struct {
 	mu    sync.Mutex
 	pages map[string]cachedPage
@@ -202,7 +202,7 @@ func (c *pageCache) remove(url string) {
 	}
 }
 
-// sizes fills in what cached pages know about files, by their URL.
+// sizes sets the size of each file in known, whose keys are URLs, for which a cached page has one. Expired pages count, too.
 func (c *pageCache) sizes(known map[string]int64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -83,7 +83,7 @@ func TestIndexReadsOddPages(t *testing.T) {
 	sum := strings.Repeat("Ab", 32)
 	for _, c := range []struct {
 		name, contentType, body string
-		want                    string // name, URL, hash, size and flags of each
+		want                    string // a line for each file: name, URL, hash, size, Yanked and Metadata; or the error
 	}{
 		{"no files", json, `{"files":[]}`, ""},
 		{"wrong types", json, `{"files":[{"url":"a-1.tar.gz","hashes":7,"yanked":{},"size":"x","requires-python":1,"core-metadata":7},{"url":"b-1.zip","hashes":{"sha256":"zz"},"size":null,"yanked":null}]}`,
@@ -160,9 +160,9 @@ func TestIndexLookupFailures(t *testing.T) {
 	for _, c := range []struct {
 		name    string
 		config  func(*index.Server) PipConfig
-		reason  string // of an IndexError
+		reason  string // of the *IndexError that is wanted
 		timeout bool
-		host    bool // a HostError
+		host    bool // a *HostError is wanted
 		files   int
 	}{
 		{"no such project", func(s *index.Server) PipConfig { return PipConfig{IndexURL: s.URL()} }, "", false, false, 0},

@@ -16,38 +16,38 @@ import (
 
 // File is one file of a project on an index.
 type File struct {
-	// Name of the file. Names of indexes are untrusted: they may hold any character but a slash.
+	// Name of the file, as the index says. It is untrusted, and may have any character but a slash.
 	Name string
-	// URL is absolute, and has no fragment and no account. A local file has file://.
+	// URL is absolute, without fragment, user and password. That of a local file begins with file://.
 	URL string
-	// Version as the name says, which is as PEP 440 says but not normalized.
+	// Version as in the file's name: neither checked nor normalized (PEP 440).
 	Version string
-	// Wheel and Sdist say what it is; one of them is true.
+	// Wheel and Sdist say which kind of distribution the file is. Exactly one is true.
 	Wheel, Sdist bool
-	// Yanked files are for who asks for exactly this version (PEP 592).
+	// Yanked says that the file is only for a request of exactly this version (PEP 592).
 	Yanked bool
-	// YankedReason is what the index says about that, or "".
+	// YankedReason is the index's reason for Yanked, or "".
 	YankedReason string
-	// RequiresPython are the Pythons that it is for (PEP 440), or "" for any or unknown.
+	// RequiresPython is the specifier of the Python versions for which the file is (PEP 440); "" for any, or unknown.
 	RequiresPython string
-	// Size in bytes; -1 is unknown.
+	// Size in bytes; -1 when the index does not say it.
 	Size int64
-	// SHA256 in hexadecimal, or "" when the index does not say it.
+	// SHA256 in lower-case hexadecimal, or "" when the index does not say it.
 	SHA256 string
-	// Metadata says that the index gives the file's metadata beside it (PEP 658 and 714).
+	// Metadata says that the index serves the file's METADATA separately (PEP 658 and 714).
 	Metadata bool
 }
 
-// Page is what the indexes know about a project.
+// Page is what the indexes and find-links together have of a project.
 type Page struct {
-	// Found says that an index has the project, maybe without files.
+	// Found says that an index or find-links has the project. An index may have it without files.
 	Found bool
-	// Files in the order of indexes, find-links last. The same file may be on several.
+	// Files in the order of the indexes, those of find-links last. The same file may come from several indexes.
 	Files []File
 }
 
-// Hosts returns host:port of every address in the page, sorted as they come. They may be trusted with files, since an
-// index that the operator trusts names them.
+// Hosts returns host:port of every URL in the page, each once, in the order of Files. Files may be fetched from these hosts,
+// since an index that the operator has configured names them.
 func (p Page) Hosts() []string {
 	var hosts []string
 	seen := map[string]bool{"": true}
@@ -64,7 +64,8 @@ func (p Page) Hosts() []string {
 	return hosts
 }
 
-// parsePage reads a page of an index (PEP 503 and 691) that came from u. known is false when it is none.
+// parsePage reads a page of an index (PEP 503 and 691) that came from u. known is false when contentType is not that of such a
+// page.
 func parsePage(u *url.URL, contentType string, body io.Reader) (files []File, known bool, err error) {
 	media, _, _ := mime.ParseMediaType(contentType)
 	switch media {
@@ -78,7 +79,7 @@ func parsePage(u *url.URL, contentType string, body io.Reader) (files []File, kn
 	return nil, false, nil
 }
 
-// parseJSONPage reads PEP 691.
+// parseJSONPage reads a page in the JSON format of PEP 691.
 func parseJSONPage(base *url.URL, body io.Reader) ([]File, error) {
 	var page struct {
 		Files []struct {
@@ -101,19 +102,19 @@ func parseJSONPage(base *url.URL, body io.Reader) ([]File, error) {
 		if !ok {
 			continue
 		}
-		// What has another type than PEP 691 says is as if it were not there.
+		// A value of another type than PEP 691 says counts as missing.
 		var hashes struct{ SHA256 string }
 		if json.Unmarshal(f.Hashes, &hashes) == nil && file.SHA256 == "" {
 			file.SHA256 = normalSHA256(hashes.SHA256)
 		}
 		_ = json.Unmarshal(f.RequiresPython, &file.RequiresPython)
 		if json.Unmarshal(f.Yanked, &file.Yanked) != nil && json.Unmarshal(f.Yanked, &file.YankedReason) == nil {
-			file.Yanked = file.YankedReason != "" // as pip reads it
+			file.Yanked = file.YankedReason != "" // pip takes an empty string for not yanked, too
 		}
 		if json.Unmarshal(f.Size, &file.Size) != nil || file.Size < 0 || len(f.Size) == 0 {
 			file.Size = -1
 		}
-		metadata := f.CoreMetadata // PEP 714: this first
+		metadata := f.CoreMetadata // PEP 714: the new key has precedence over the old one
 		if len(metadata) == 0 || string(metadata) == "null" {
 			metadata = f.OldMetadata
 		}
@@ -123,12 +124,12 @@ func parseJSONPage(base *url.URL, body io.Reader) ([]File, error) {
 	return files, nil
 }
 
-// parseHTMLPage reads PEP 503.
+// parseHTMLPage reads a page in the HTML format of PEP 503.
 func parseHTMLPage(base *url.URL, body io.Reader) ([]File, error) {
 	var files []File
 	hasBase := false
 	tokens := html.NewTokenizer(body)
-	tokens.SetMaxBuf(1 << 20) // for one token
+	tokens.SetMaxBuf(1 << 20) // bytes of one token
 	for {
 		switch tokens.Next() {
 		case html.ErrorToken:
@@ -166,12 +167,12 @@ func parseHTMLPage(base *url.URL, body io.Reader) ([]File, error) {
 			}
 			file.Metadata = ok && metadata != "false"
 			files = append(files, file)
-		default: // text and the ends of elements say nothing
+		default: // text and end tags
 		}
 	}
 }
 
-// newFile makes a file of what a page refers to, or says that it refers to no file.
+// newFile returns the File to which a page refers, and false when reference does not lead to an archive by http or https.
 func newFile(base *url.URL, reference string) (File, bool) {
 	if reference == "" {
 		return File{}, false
@@ -190,10 +191,10 @@ func newFile(base *url.URL, reference string) (File, bool) {
 	return file, isArchive
 }
 
-// baseName is the name of the file that a URL leads to.
+// baseName returns the last part of a URL's path, which is the name of the file.
 func baseName(u *url.URL) string { return path.Base(u.Path) }
 
-// normalSHA256 returns "" for what is none.
+// normalSHA256 returns a SHA-256 in lower-case hexadecimal, or "" when text is not one.
 func normalSHA256(text string) string {
 	if sum, err := hex.DecodeString(text); err != nil || len(sum) != 32 {
 		return ""
@@ -201,7 +202,7 @@ func normalSHA256(text string) string {
 	return strings.ToLower(text)
 }
 
-// archiveStem returns the name of a file that pip may install from without its ending.
+// archiveStem returns a file's name without its ending, and whether that is one of an archive that pip can install from.
 func archiveStem(name string) (string, bool) {
 	for _, ending := range []string{".whl", ".tar.gz", ".zip", ".tar.bz2", ".tgz", ".tar.xz", ".tar"} {
 		if stem, ok := strings.CutSuffix(name, ending); ok && stem != "" {
@@ -211,7 +212,8 @@ func archiveStem(name string) (string, bool) {
 	return "", false
 }
 
-// projectFile fills in what the name says, or says that the file is not one of the project, whose name is canonical.
+// projectFile sets Version, Wheel and Sdist from the file's name. It returns false when the file is not of the project, whose
+// name must be canonical.
 func (f *File) projectFile(project string) bool {
 	stem, ok := archiveStem(f.Name)
 	if !ok {
@@ -226,7 +228,7 @@ func (f *File) projectFile(project string) bool {
 		return true
 	}
 	f.Sdist = true
-	for i := range stem { // a name may have hyphens, too, in old files
+	for i := range stem { // the names of old files have hyphens in the project's name, too
 		if stem[i] == '-' && i+1 < len(stem) && Canonical(stem[:i]) == project {
 			f.Version = stem[i+1:]
 			return true

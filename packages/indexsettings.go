@@ -5,14 +5,16 @@ import (
 	"strings"
 )
 
-// Environment returns the variables that give a confined pip the same settings; see PipConfig.Environment.
+// Environment returns the environment variables that give a confined pip the settings of the Index; see
+// PipConfig.Environment.
 func (x *Index) Environment() []string { return x.settings.Environment() }
 
-// Upstream is the URL of the proxy to the outside that pip's configuration names, for ProxyOptions; "" for none.
+// Upstream is the URL of the outgoing proxy in pip's configuration, for ProxyOptions.Upstream; "" for none. It may have a
+// password.
 func (x *Index) Upstream() string { return x.settings.Proxy }
 
-// LocalPaths returns the files and directories of this system that a pip with these settings reads, absolute: certificates,
-// constraints and the directories of find-links. What does not exist is left out.
+// LocalPaths returns the absolute paths of the local files and directories that a pip with these settings reads: certificates,
+// constraints and the directories of find-links. Paths that do not exist are left out.
 func (x *Index) LocalPaths() []string {
 	paths := x.LocalDirs()
 	for _, path := range append([]string{x.settings.Cert, x.settings.ClientCert}, x.settings.Constraints...) {

@@ -14,27 +14,29 @@ import (
 	"time"
 )
 
-// lockPoll is how often an install looks whether another process has ended its own. flock(2) can wait, but not for a context.
+// lockPoll is how often a Begin tries again to take the store's lock from another process. flock(2) could wait for the lock,
+// but not end that wait with a context.
 const lockPoll = 25 * time.Millisecond
 
-// Install is the way from one generation to the next. There is one at a time in a directory, in all processes. The order is
-// Unpack and Keep for each wheel that is not Stored, Build, Switch, End. Unpack and Keep may be called concurrently for
-// different wheels; no method may be called once End was.
+// Install builds the next generation of a store and switches to it. A store's directory has at most one Install at a time, over
+// all processes. The order of calls is Unpack and Keep for each wheel that is not Stored, then Build, Switch and End. Unpack
+// and Keep may be called concurrently for different wheels. After End no method but End may be called.
 type Install struct {
 	store   *Store
-	lock    *os.File // of the store's directory
+	lock    *os.File // the store's lock
 	base    *Generation
-	staging string
-	owner   *os.File // staging's lock
+	staging string   // the install's own directory below staging/
+	owner   *os.File // the lock of that directory
 
 	mu       sync.Mutex
-	unpacked int           // how many there were
-	built    []*Generation // each with a reference
+	unpacked int           // number of the last wheel that was unpacked, which names its directory
+	built    []*Generation // by Build; the install has a reference to each
 	ended    bool
 }
 
-// Begin starts an install, once all that began earlier in this process have ended, and then those of other processes. The
-// wait ends with ctx, and then its error is returned. The caller must End the install.
+// Begin starts an install. It waits until the installs that were begun earlier in this process have ended, and then until no
+// other process installs. When ctx ends during the wait, Begin returns an error that wraps ctx's. The caller must End the
+// install.
 func (s *Store) Begin(ctx context.Context) (*Install, error) {
 	if err := s.awaitTurn(ctx); err != nil {
 		return nil, fmt.Errorf("waiting for another install to end: %w", err)
@@ -70,7 +72,7 @@ func (i *Install) prepare() error {
 	return err
 }
 
-// awaitTurn waits for the installs of this process, first come, first served.
+// awaitTurn waits until the other installs of this process have ended, first come, first served. passTurn ends the turn.
 func (s *Store) awaitTurn(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -95,7 +97,7 @@ func (s *Store) awaitTurn(ctx context.Context) error {
 		s.waiting = slices.Delete(s.waiting, at, at+1)
 	}
 	s.mu.Unlock()
-	if at < 0 { // it came all the same
+	if at < 0 { // the turn was given when ctx ended, too: pass it on
 		s.passTurn()
 	}
 	return ctx.Err()
@@ -112,7 +114,7 @@ func (s *Store) passTurn() {
 	s.waiting = slices.Delete(s.waiting, 0, 1)
 }
 
-// awaitLock waits for the installs of other processes.
+// awaitLock waits until no other process holds the store's lock, and returns it locked.
 func (s *Store) awaitLock(ctx context.Context) (*os.File, error) {
 	poll := time.NewTicker(lockPoll)
 	defer poll.Stop()
@@ -129,14 +131,15 @@ func (s *Store) awaitLock(ctx context.Context) (*os.File, error) {
 	}
 }
 
-// Dir is a directory for what is needed on the way, such as downloads. Only Caddy's user may read it; End removes it.
+// Dir is a directory for temporary files of the install, such as downloads. Only Caddy's user may read it; End removes it.
 func (i *Install) Dir() string { return i.staging + "/private" }
 
-// Base is what is current in the directory, and what the next generation has to start from. It is newer than
-// Store.Current when another process has switched; Switch(ctx, Base()) makes this process follow. Valid until End.
+// Base is the generation that was current on disk when the install began, from whose packages the next one must start. It
+// differs from Store.Current when another process has switched; Switch(ctx, Base()) makes this process follow. Base is valid
+// until End.
 func (i *Install) Base() *Generation { return i.base }
 
-// Stored returns the package of the wheel with this hash (in hexadecimal), when the store has it unpacked already.
+// Stored returns the package of the wheel with this SHA-256, in lower-case hexadecimal, when the store has an entry for it.
 func (i *Install) Stored(sha256 string) (Package, bool) {
 	if !isSHA256(sha256) {
 		return Package{}, false
@@ -155,17 +158,19 @@ func (i *Install) Stored(sha256 string) (Package, bool) {
 
 // Unpacked is a wheel that was checked and unpacked, and is not in the store yet.
 type Unpacked struct {
-	// Package is what the wheel says of itself; SHA256 is of the file that was read, Bytes without what is compiled yet.
+	// Package is what the wheel's metadata says; SHA256 is that of the file that was read, and Bytes does not count compiled
+	// files yet.
 	Package Package
-	// Site is the directory to compile from, readable for all. Nothing may be written there. It is gone after Keep and
-	// End.
+	// Site is the directory with the unpacked files, to compile from. It is readable for all, and nothing may be written
+	// there. Keep and End remove it.
 	Site string
 
 	maxCompiledBytes int64
 }
 
-// Unpack checks a wheel, whose file must have the name that the index gave it, and unpacks it. A *WheelError means that the
-// wheel is refused, for good; other errors are the context's, or the disk's. The file is only read.
+// Unpack checks a wheel, whose file must have the name that the index gave it, and unpacks it into a directory of the install.
+// A *WheelError means that the wheel is refused for good; other errors are the context's or the file system's. The wheel's file
+// is not changed.
 func (i *Install) Unpack(ctx context.Context, wheelPath string, l WheelLimits) (*Unpacked, error) {
 	i.mu.Lock()
 	i.unpacked++
@@ -183,7 +188,8 @@ func (i *Install) Unpack(ctx context.Context, wheelPath string, l WheelLimits) (
 	return u, nil
 }
 
-// End removes what was not switched to, and lets the next install begin. More calls than one do nothing.
+// End removes the generations that were not switched to, temporary files and unused entries, and lets the next install begin.
+// Further calls do nothing.
 func (i *Install) End() {
 	i.mu.Lock()
 	ended, built := i.ended, i.built
@@ -212,8 +218,8 @@ func (i *Install) End() {
 	s.passTurn()
 }
 
-// nextNumber gives the next generation its number. The lock's file remembers it, so that one that was built and not
-// switched to does not share its number with another.
+// nextNumber returns the number for the next generation and writes it to the file of the store's lock. Otherwise the number of
+// a generation that was built, never switched to and removed would be given again.
 func (i *Install) nextNumber() (int, error) {
 	s := i.store
 	numbers, err := s.generationNumbers()
@@ -225,7 +231,7 @@ func (i *Install) nextNumber() (int, error) {
 	if err != nil && !errors.Is(err, io.EOF) {
 		return 0, err
 	}
-	noted, _ := strconv.Atoi(strings.TrimSpace(string(text[:n]))) // what cannot be read was torn by a crash
+	noted, _ := strconv.Atoi(strings.TrimSpace(string(text[:n]))) // 0 when a crash has left something else than a number
 	s.mu.Lock()
 	s.highest = max(s.highest, noted, i.base.Number, slices.Max(append(numbers, 0))) + 1
 	number := s.highest

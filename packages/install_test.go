@@ -98,7 +98,7 @@ func TestBuildNeedsEachPackageOnce(t *testing.T) {
 	}
 }
 
-// Two packages that bring the same file: the first one's stays, and what is compiled from it.
+// When two packages bring the same file, that of the first stays, and no compiled file of the second one's is linked.
 func TestPackagesMeet(t *testing.T) {
 	t.Parallel()
 	a := testWheel{file: "a-1-py3-none-any.whl", files: []wheelEntry{{name: "ns/x.py", content: "a"}, {name: "ns/README", content: "same"}, {name: "file", content: "a"}, {name: "dir/x", content: "a"}}}
@@ -107,7 +107,7 @@ func TestPackagesMeet(t *testing.T) {
 	i := begin(t, s)
 	defer i.End()
 	u := unpacked(t, i, a)
-	first, err := i.Keep(u, "") // its x.py was not compiled
+	first, err := i.Keep(u, "") // without compiled files, so that x.py has none that could hide b's
 	must(t, err)
 	g, err := i.Build(context.Background(), []Package{stored(t, i, b), first})
 	must(t, err)
@@ -170,7 +170,7 @@ func TestNumbersAreNotGivenTwice(t *testing.T) {
 	if text, err := os.ReadFile(s.path("lock")); string(text) != "4\n" {
 		t.Errorf("the lock holds %q, %v", text, err)
 	}
-	must(t, os.WriteFile(s.path("lock"), []byte("\x00\x00"), 0o600)) // torn
+	must(t, os.WriteFile(s.path("lock"), []byte("\x00\x00"), 0o600)) // as a crash may leave it
 	i = begin(t, other)
 	if g := build(t, i); g.Number != 5 {
 		t.Errorf("got %d", g.Number)

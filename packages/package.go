@@ -4,19 +4,19 @@ package packages
 type Package struct {
 	// Name is canonical (PEP 503).
 	Name string `json:"name"`
-	// Version is as its metadata says (PEP 440).
+	// Version as the wheel's METADATA writes it: not normalized (PEP 440).
 	Version string `json:"version"`
-	// SHA256 of its wheel, in hexadecimal; it names the entry of the store.
+	// SHA256 of the wheel's file, in lower-case hexadecimal. Its first digits are in the name of the store's entry.
 	SHA256 string `json:"sha256"`
-	// Bytes of its files, unpacked.
+	// Bytes of the unpacked files together, those compiled from them included.
 	Bytes int64 `json:"bytes"`
-	// TopLevel lists the names that it lets programs import, sorted.
+	// TopLevel lists the top-level names that programs can import from the package, sorted.
 	TopLevel []string `json:"top_level"`
-	// Requested says that somebody asked for it by name; else it is a dependency.
+	// Requested says that a client asked for the package by name; otherwise it is here as a dependency.
 	Requested bool `json:"requested,omitempty"`
-	// Specifier is what was asked for, such as "==2.31.0" or "" for any version (PEP 440).
+	// Specifier of the request, such as "==2.31.0" (PEP 440); "" for any version.
 	Specifier string `json:"specifier,omitempty"`
-	// Extras that were asked for, canonical, sorted.
+	// Extras of the request, canonical, sorted.
 	Extras []string `json:"extras,omitempty"`
 }
 

@@ -13,48 +13,47 @@ import (
 )
 
 const (
-	// defaultPipTimeout is pip's own.
+	// defaultPipTimeout is pip's own default.
 	defaultPipTimeout = 15 * time.Second
-	// defaultPipRetries is lower than pip's five: somebody waits.
+	// defaultPipRetries is lower than pip's five, since a client waits for the install.
 	defaultPipRetries = 2
 )
 
-// PipConfig is what pip's configuration says about indexes. URLs and Proxy may hold passwords: it is not for logs.
+// PipConfig is what pip's configuration says about indexes. URLs and Proxy may have passwords, so a PipConfig must not be logged.
 type PipConfig struct {
 	// IndexURL is index-url; "" stands for DefaultIndexURL.
 	IndexURL string
-	// DefaultIndexURL is what pip is built with. It is in no configuration: pip tells it, as PyPI.simple_url of its
-	// module pip._internal.models.index.
+	// DefaultIndexURL is the index that pip uses without a configuration: PyPI.simple_url in its module
+	// pip._internal.models.index.
 	DefaultIndexURL string
 	// ExtraIndexURLs is extra-index-url.
 	ExtraIndexURLs []string
-	// NoIndex says that FindLinks alone are looked at.
+	// NoIndex says that only FindLinks are used.
 	NoIndex bool
-	// FindLinks lists local directories and addresses of pages and files.
+	// FindLinks lists local directories, and URLs of pages and files.
 	FindLinks []string
-	// TrustedHosts lists HOST or HOST:PORT that need no certificate.
+	// TrustedHosts lists HOST or HOST:PORT whose certificates are not checked, and with which plain HTTP is allowed.
 	TrustedHosts []string
-	// Cert is a file of certificates, or a directory of such, that replaces the system's. "" is the system's.
+	// Cert is a file of CA certificates, or a directory of such files, that replaces the system's. "" is the system's.
 	Cert string
-	// ClientCert is a file with a private key and its certificate. "" is none.
+	// ClientCert is a PEM file with a private key and its certificate. "" is none.
 	ClientCert string
-	// Proxy is the URL of the proxy to the outside; "" is what the environment says.
+	// Proxy is the URL of the outgoing proxy; "" is the one that the environment names.
 	Proxy string
-	// Timeout is how long a silent index is waited for. Default: 15 s, as pip's.
+	// Timeout is how long to wait for an index that sends nothing. Default: 15 s, as pip's.
 	Timeout time.Duration
-	// Retries is how often a failed request is repeated. Default: 2; negative is never.
+	// Retries is how often a failed request of pip is repeated. Default: 2; negative is never.
 	Retries int
 	// Pre lets pip choose pre-releases.
 	Pre bool
 	// PreferBinary lets pip choose an older wheel over a newer source distribution.
 	PreferBinary bool
-	// Constraints lists files, or their addresses, that bound the versions.
+	// Constraints lists paths or URLs of files that constrain the versions.
 	Constraints []string
 }
 
-// ParsePipConfig reads the output of `pip config list`, with pip's precedence for `pip install`: what the section global
-// says gives way to install, and that to the environment. A later value replaces a list, as pip does. What cannot be read
-// is left out.
+// ParsePipConfig reads the output of `pip config list`, with pip's precedence for `pip install`: the environment overrides the
+// section install, which overrides global. As with pip, a later list replaces an earlier one. What cannot be read is ignored.
 func ParsePipConfig(list string) PipConfig {
 	sections := map[string][][2]string{}
 	for line := range strings.Lines(list) {
@@ -73,7 +72,7 @@ func ParsePipConfig(list string) PipConfig {
 	return c
 }
 
-// set applies one option, with every long name that pip has for it.
+// set applies one option, under any of the long names that pip has for it.
 func (c *PipConfig) set(name, value string) {
 	switch name {
 	case "index-url", "pypi-url":
@@ -109,7 +108,7 @@ func (c *PipConfig) set(name, value string) {
 	}
 }
 
-// setBool knows the words of pip's strtobool.
+// setBool sets b when value is one of the words that pip's strtobool accepts.
 func setBool(b *bool, value string) {
 	switch strings.ToLower(value) {
 	case "y", "yes", "t", "true", "on", "1":
@@ -123,9 +122,9 @@ func (c PipConfig) timeout() time.Duration { return cmp.Or(max(c.Timeout, 0), de
 
 func (c PipConfig) retries() int { return max(cmp.Or(c.Retries, defaultPipRetries), 0) }
 
-// Environment returns the variables that give a pip the same settings where it can read none of the files that the
-// settings come from, and nobody answers its questions. Passwords in URLs are among them. Proxy is not, since it is not
-// for a pip that reaches the outside through a Proxy of this package.
+// Environment returns the environment variables that give a pip the same settings when it cannot read the configuration files,
+// and that keep it from asking questions. They may have passwords in URLs. Proxy is left out, since a confined pip reaches
+// the network through a Proxy of this package.
 func (c PipConfig) Environment() []string {
 	env := []string{
 		"PIP_CONFIG_FILE=" + os.DevNull, "PIP_NO_INPUT=1", "PIP_DISABLE_PIP_VERSION_CHECK=1",
@@ -155,8 +154,8 @@ func (c PipConfig) Environment() []string {
 	return env
 }
 
-// joinPlaces makes one value of several paths and URLs. Paths become absolute, since the other pip works elsewhere; and
-// one with a blank becomes a URL, since a blank separates two values.
+// joinPlaces joins paths and URLs to one value. Paths become absolute, since pip will run in another working directory, and a
+// path with white space becomes a URL, since white space separates values.
 func joinPlaces(places []string) string {
 	var out []string
 	for _, place := range places {
@@ -170,7 +169,7 @@ func joinPlaces(places []string) string {
 	return strings.Join(out, " ")
 }
 
-// absolutePath also knows ~, as pip does. "" stays.
+// absolutePath makes a path absolute, and replaces a ~ at its start by the home directory, as pip does. "" stays "".
 func absolutePath(path string) string {
 	if path == "~" || strings.HasPrefix(path, "~/") {
 		if home, err := os.UserHomeDir(); err == nil {
@@ -187,7 +186,7 @@ func absolutePath(path string) string {
 
 func fileURL(path string) string { return (&url.URL{Scheme: "file", Path: path}).String() }
 
-// parsePythonString reads what Python's repr writes for a str.
+// parsePythonString parses the repr of a Python str. It returns false when text is none.
 func parsePythonString(text string) (string, bool) {
 	if len(text) < 2 || text[0] != '\'' && text[0] != '"' || text[len(text)-1] != text[0] {
 		return "", false
@@ -239,7 +238,7 @@ func parsePythonString(text string) (string, bool) {
 		}
 		rest = rest[digits:]
 		switch {
-		case n >= 0xdc80 && n <= 0xdcff: // a byte of a path that is no UTF-8 (PEP 383)
+		case n >= 0xdc80 && n <= 0xdcff: // a surrogate, which stands for a byte that is not UTF-8 (PEP 383)
 			b.WriteByte(byte(n))
 		case utf8.ValidRune(rune(n)):
 			b.WriteRune(rune(n))

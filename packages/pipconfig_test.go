@@ -79,7 +79,7 @@ func TestPipConfigBecomesVariables(t *testing.T) {
 	}
 }
 
-// A real pip reads the variables back as it read the files that they come from.
+// A real pip has the same configuration with the variables of Environment as with the file from which they were made.
 func TestPipConfigGoesThroughARealPip(t *testing.T) {
 	t.Parallel()
 	pip := index.NewPip(t)

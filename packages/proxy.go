@@ -20,36 +20,36 @@ const (
 	maxProxyConnections = 64
 	maxProxyHeader      = 64 << 10 // bytes
 	maxRefused          = 64
-	// proxyIdle ends a connection on which nothing moves, in either direction.
+	// proxyIdle is the time after which a connection is closed when no byte has moved in either direction.
 	proxyIdle = 2 * time.Minute
-	// proxyHeaderTimeout bounds the reading of a request.
+	// proxyHeaderTimeout bounds the reading of a request's header.
 	proxyHeaderTimeout = 30 * time.Second
-	// proxyDialTimeout bounds the way to a host.
+	// proxyDialTimeout bounds connecting to a host.
 	proxyDialTimeout = 20 * time.Second
 )
 
-// ProxyOptions bound what an installer reaches. The zero value reaches nothing.
+// ProxyOptions say what an installer may reach, and how. With the zero value it reaches nothing.
 type ProxyOptions struct {
-	// Hosts lists HOST:PORT that may be reached; the port is 443 where none is said. See Index.Hosts.
+	// Hosts lists HOST:PORT that may be reached; the default port is 443. See Index.Hosts.
 	Hosts []string
-	// MaxBytes bounds what goes to the installer over all connections together. 0 is no bound.
+	// MaxBytes bounds what is sent to the installer over all connections together. 0 is no bound.
 	MaxBytes int64
-	// Upstream is the URL of the proxy to the outside, as PipConfig.Proxy. "" is what the environment says, NO_PROXY
-	// included. Dial, when set, takes its place.
+	// Upstream is the URL of the proxy through which hosts are reached, as PipConfig.Proxy. With "" the environment says
+	// which one, NO_PROXY included. It has no effect when Dial is set.
 	Upstream string
-	// Dial makes connections. Default: direct ones, or through Upstream.
+	// Dial makes connections to hosts. Default: directly, or through Upstream.
 	Dial func(ctx context.Context, network, addr string) (net.Conn, error)
-	// Logger receives what is refused. Default: slog.Default().
+	// Logger receives refusals and failures. Default: slog.Default().
 	Logger *slog.Logger
 
-	idle time.Duration // of tests; default: proxyIdle
+	idle time.Duration // for tests; default: proxyIdle
 }
 
-// Proxy is the HTTP proxy that is an installer's only way out. All methods may be called concurrently.
+// Proxy is the HTTP proxy that is the only network access of an installer. All methods may be called concurrently.
 //
-// What may be reached is a list of literal HOST:PORT that the operator or his indexes named, never a word of the
-// installer, and names are resolved here. So no address needs to be looked at: whoever can make an allowed name lead to a
-// private address is the operator, whose index may well be at one.
+// It connects only to the HOST:PORT pairs that the operator or an index has named, never to others that the installer asks for,
+// and it resolves names itself. It does not check the addresses to which an allowed name resolves: the operator's index may
+// well have a private address.
 type Proxy struct {
 	server    *http.Server
 	listener  net.Listener
@@ -61,8 +61,8 @@ type Proxy struct {
 	idle      time.Duration
 	end       context.CancelFunc
 	ended     context.Context
-	slots     chan struct{}
-	serving   sync.WaitGroup // Serve, connections and tunnels
+	slots     chan struct{}  // an element for each connection, at most maxProxyConnections
+	serving   sync.WaitGroup // of Serve, each connection and each tunnel
 
 	bytes    atomic.Int64
 	exceeded atomic.Bool
@@ -74,7 +74,7 @@ type Proxy struct {
 	closed  bool
 }
 
-// NewProxy serves on a listener until Close, which closes that, too.
+// NewProxy returns a Proxy that serves on l until Close, which closes l, too.
 func NewProxy(l net.Listener, o ProxyOptions) *Proxy {
 	p := &Proxy{
 		listener: l, dial: o.Dial, log: o.Logger, maxBytes: o.MaxBytes, idle: cmp.Or(o.idle, proxyIdle),
@@ -87,14 +87,14 @@ func NewProxy(l net.Listener, o ProxyOptions) *Proxy {
 	p.ended, p.end = context.WithCancel(context.Background())
 	p.transport = &http.Transport{
 		MaxIdleConnsPerHost: 4, IdleConnTimeout: 30 * time.Second, ResponseHeaderTimeout: p.idle,
-		DisableCompression: true, // the installer gets what the index sends
+		DisableCompression: true, // pass answers on as the index sends them
 		DialContext:        o.Dial,
 	}
 	if o.Dial == nil {
 		direct := &net.Dialer{Timeout: proxyDialTimeout}
 		p.transport.DialContext = direct.DialContext
 		upstream, err := upstreamProxy(o.Upstream)
-		if err != nil { // NewIndex says so to the operator; here every connection does
+		if err != nil { // NewIndex has reported the same error to the operator; here each connection fails with it
 			upstream = func(*url.URL) (*url.URL, error) { return nil, err }
 		}
 		p.transport.Proxy = func(r *http.Request) (*url.URL, error) { return upstream(r.URL) }
@@ -115,10 +115,10 @@ func NewProxy(l net.Listener, o ProxyOptions) *Proxy {
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			switch state {
 			case http.StateNew:
-				p.serving.Add(1) // in the goroutine of Serve, which Close waits for
+				p.serving.Add(1) // called by Serve, which is counted itself: so Close cannot have stopped waiting
 			case http.StateClosed, http.StateHijacked:
 				p.serving.Done()
-			default: // it is served, or waits for its next request
+			default: // active or idle: the connection is counted already
 			}
 		},
 		ErrorLog: slog.NewLogLogger(p.log.Handler(), slog.LevelDebug),
@@ -131,7 +131,7 @@ func NewProxy(l net.Listener, o ProxyOptions) *Proxy {
 	return p
 }
 
-// Allow adds hosts that may be reached, as ProxyOptions.Hosts. What is none is left out.
+// Allow adds hosts that may be reached, as ProxyOptions.Hosts. Texts that are no host are ignored.
 func (p *Proxy) Allow(hosts ...string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -142,12 +142,12 @@ func (p *Proxy) Allow(hosts ...string) {
 	}
 }
 
-// Close ends every connection, and returns when nothing of the proxy is left.
+// Close closes the listener and every connection, and returns when all goroutines of the proxy have ended.
 func (p *Proxy) Close() error {
 	p.end()
 	err := p.server.Close()
 	if listenerErr := p.listener.Close(); err == nil && !errors.Is(listenerErr, net.ErrClosed) {
-		err = listenerErr // when Serve had not begun, the server does not know it
+		err = listenerErr // the server does not close the listener when Close comes before Serve
 	}
 	p.closeConns()
 	p.serving.Wait()
@@ -155,14 +155,14 @@ func (p *Proxy) Close() error {
 	return err
 }
 
-// Bytes returns how many went to the installer so far.
+// Bytes returns how many bytes were sent to the installer so far, those with which it exceeded MaxBytes included.
 func (p *Proxy) Bytes() int64 { return p.bytes.Load() }
 
-// Exceeded says that ProxyOptions.MaxBytes was reached, so that all connections were cut.
+// Exceeded says that more than ProxyOptions.MaxBytes was to be sent, so that all connections were closed.
 func (p *Proxy) Exceeded() bool { return p.exceeded.Load() }
 
-// Refused returns the hosts that were asked for and are not allowed, with the port unless that is HTTPS's, each once. It
-// is what the installer said: untrusted, though nothing but hosts. The slice is the caller's.
+// Refused returns the hosts that the installer asked for and that are not allowed, each once, with the port unless that is
+// 443; at most 64 of them. They are well-formed hosts, but chosen by the installer, hence untrusted. The slice is the caller's.
 func (p *Proxy) Refused() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -184,14 +184,14 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusMethodNotAllowed, "the installer may only read")
 	default:
 		if p.allowed(w, hostOf(r.URL)) {
-			r.Header.Del("Upgrade") // or the answer could become a tunnel
+			r.Header.Del("Upgrade") // httputil.ReverseProxy would make a tunnel of an upgraded connection
 			r.URL.User = nil
 			p.forward.ServeHTTP(w, r)
 		}
 	}
 }
 
-// allowed says whether a host may be reached, and answers when not.
+// allowed says whether a host may be reached. When it may not, allowed notes the host for Refused and answers the request.
 func (p *Proxy) allowed(w http.ResponseWriter, host string) bool {
 	p.mu.Lock()
 	allowed, shown := p.hosts[host], shownHost(host)
@@ -214,7 +214,7 @@ func (p *Proxy) fail(w http.ResponseWriter, host string, err error) {
 	answer(w, http.StatusBadGateway, requestError(p.ended, &url.URL{Host: host}, err).Error())
 }
 
-// answer is one line.
+// answer sends a response of one line of text.
 func answer(w http.ResponseWriter, status int, line string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.WriteHeader(status)

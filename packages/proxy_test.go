@@ -29,7 +29,7 @@ func newTestProxy(t *testing.T, o ProxyOptions) (*Proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As one that was made elsewhere and came over a socket.
+	// In production, too, the listener comes from a file descriptor that another process has made.
 	file, err := l.(*net.TCPListener).File()
 	if err != nil {
 		t.Fatal(err)
@@ -49,7 +49,7 @@ func newTestProxy(t *testing.T, o ProxyOptions) (*Proxy, string) {
 	return p, l.Addr().String()
 }
 
-// clientOf is a client that goes through a proxy, as pip does. It trusts the server's certificate, if it has one.
+// clientOf returns a client that sends its requests through a proxy, as pip does. It trusts the server's certificate, if any.
 func clientOf(t *testing.T, proxy string, server *httptest.Server) *http.Client {
 	t.Helper()
 	transport := &http.Transport{
@@ -75,7 +75,7 @@ func bodyOf(client *http.Client, url string) (int, string, error) {
 
 func hostOfServer(s *httptest.Server) string { return s.Listener.Addr().String() }
 
-// reported reads what a pip would install.
+// reported reads a report that pip has written about what it would install.
 func reported(t *testing.T, report string) []Wanted {
 	t.Helper()
 	var parsed struct {
@@ -200,7 +200,7 @@ func TestProxyReachesAllowedHostsOnly(t *testing.T) {
 	}
 }
 
-// raw sends a text and returns the first line and the last one of the answer.
+// raw sends a text over a new connection and returns the first and the last line of the answer.
 func raw(t *testing.T, address, text string) (first, last string) {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
@@ -208,7 +208,7 @@ func raw(t *testing.T, address, text string) (first, last string) {
 		t.Fatal(err)
 	}
 	defer func() { _ = conn.Close() }()
-	go func() { _, _ = io.WriteString(conn, text) }() // which may be more than anybody reads
+	go func() { _, _ = io.WriteString(conn, text) }() // may block: the proxy does not read a header that is too long to its end
 	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
 	answer, err := io.ReadAll(conn)
 	if err != nil && len(answer) == 0 {

@@ -11,7 +11,7 @@ import (
 
 var errTooMuch = errors.New("more than the installer may fetch")
 
-// proxyListener bounds the connections, and counts what goes out on them.
+// proxyListener bounds the number of connections, and makes each a proxyConn.
 type proxyListener struct {
 	net.Listener
 	p *Proxy
@@ -31,31 +31,32 @@ func (l *proxyListener) Accept() (net.Conn, error) {
 	c := &proxyConn{Conn: conn, p: l.p}
 	l.p.mu.Lock()
 	defer l.p.mu.Unlock()
-	if l.p.closed { // closeConns has passed
+	if l.p.closed { // closeConns has run before this connection was in conns
 		_ = conn.Close()
 	}
 	l.p.conns[c] = struct{}{}
 	return c, nil
 }
 
-// closeConns ends all connections, and those that still come.
+// closeConns closes all connections of the installer, and makes Accept close those that come later.
 func (p *Proxy) closeConns() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.closed = true
 	for c := range p.conns {
-		_ = c.Conn.Close() // its owner calls Close itself
+		_ = c.Conn.Close() // not c.Close, which would lock mu: the goroutine that serves the connection calls that
 	}
 }
 
-// proxyConn is a connection of the installer.
+// proxyConn is a connection from the installer. Close gives its slot back.
 type proxyConn struct {
 	net.Conn
 	p     *Proxy
 	close sync.Once
 }
 
-// Write counts, and cuts all connections when it becomes too much. It gives up on an installer that does not read.
+// Write counts the bytes, and closes all connections when they exceed maxBytes. It fails when the installer does not read for
+// p.idle.
 func (c *proxyConn) Write(b []byte) (int, error) {
 	if total := c.p.bytes.Add(int64(len(b))); c.p.maxBytes > 0 && total > c.p.maxBytes {
 		c.p.exceeded.Store(true)
@@ -80,15 +81,16 @@ func (c *proxyConn) Close() error {
 
 func (c *proxyConn) CloseWrite() error { return closeWrite(c.Conn) }
 
-// closeWrite says end of file, where the kind of connection can.
+// closeWrite closes the sending side of a connection, or all of it when the type has no CloseWrite.
 func closeWrite(c net.Conn) error {
 	if half, ok := c.(interface{ CloseWrite() error }); ok {
-		return half.CloseWrite() // what any connection says
+		return half.CloseWrite()
 	}
 	return c.Close()
 }
 
-// tunnel joins the installer's connection with one to the host, until both have said all or one fails.
+// tunnel connects to host and copies bytes both ways between it and the installer, until both sides have ended, one has failed,
+// or nothing has moved for p.idle.
 func (p *Proxy) tunnel(w http.ResponseWriter, r *http.Request, host string) {
 	remote, err := p.dial(r.Context(), "tcp", host)
 	if err != nil {
@@ -96,7 +98,7 @@ func (p *Proxy) tunnel(w http.ResponseWriter, r *http.Request, host string) {
 		return
 	}
 	defer func() { _ = remote.Close() }()
-	p.serving.Add(1) // while the connection's own is counted
+	p.serving.Add(1) // before Hijack, after which the connection is no longer counted: so Close waits for the tunnel, too
 	defer p.serving.Done()
 	local, buffered, err := http.NewResponseController(w).Hijack()
 	if err != nil {
@@ -104,7 +106,7 @@ func (p *Proxy) tunnel(w http.ResponseWriter, r *http.Request, host string) {
 		return
 	}
 	defer func() { _ = local.Close() }()
-	_ = local.SetReadDeadline(time.Time{}) // the server's, of the header
+	_ = local.SetReadDeadline(time.Time{}) // removes the server's deadline for the header
 	if _, err := io.WriteString(local, "HTTP/1.1 200 Connection established\r\n\r\n"); err != nil {
 		return
 	}
@@ -120,12 +122,12 @@ func (p *Proxy) tunnel(w http.ResponseWriter, r *http.Request, host string) {
 			both()
 		}
 	}
-	wait.Go(func() { move(remote, buffered.Reader) }) // which may have read on already
+	wait.Go(func() { move(remote, buffered.Reader) }) // which may have read bytes after the request already
 	wait.Go(func() { move(local, remote) })
 	wait.Wait()
 }
 
-// moveBytes is io.Copy that says when something moves.
+// moveBytes is io.Copy that calls moved whenever it has read something.
 func moveBytes(to io.Writer, from io.Reader, moved func()) error {
 	buffer := make([]byte, 32<<10)
 	for {

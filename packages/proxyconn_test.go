@@ -37,7 +37,7 @@ func streamServer(t *testing.T, serve func(net.Conn)) string {
 	return l.Addr().String()
 }
 
-// connect opens a tunnel; rest is sent in one packet with the request.
+// connect opens a tunnel to host through a proxy. rest is sent together with the request for the tunnel.
 func connect(t *testing.T, proxy, host, rest string) (*net.TCPConn, *bufio.Reader) {
 	t.Helper()
 	conn, err := net.Dial("tcp", proxy)
@@ -57,7 +57,7 @@ func connect(t *testing.T, proxy, host, rest string) (*net.TCPConn, *bufio.Reade
 	return conn.(*net.TCPConn), reader
 }
 
-// Both directions end on their own, and what comes with the request is not lost.
+// Each direction of a tunnel ends by itself, and bytes that arrive together with the request are passed on.
 func TestProxyTunnelIsAStream(t *testing.T) {
 	t.Parallel()
 	host := streamServer(t, func(conn net.Conn) {
@@ -125,7 +125,7 @@ func TestProxyCutsWhatIsTooMuch(t *testing.T) {
 	})
 }
 
-// streamAllowed is a host that says nothing, and that the proxy may reach.
+// streamAllowed starts a host that sends nothing and that the proxy may reach, and returns its HOST:PORT.
 func streamAllowed(t *testing.T, p *Proxy) string {
 	host := streamServer(t, func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) })
 	p.Allow(host)
@@ -188,7 +188,7 @@ func TestProxyBoundsItsConnections(t *testing.T) {
 		conn, _ := connect(t, address, host, "")
 		first = conn
 	}
-	waiting, err := net.Dial("tcp", address) // the kernel takes it
+	waiting, err := net.Dial("tcp", address) // succeeds without an accept by the proxy: the connection is in the listener's backlog
 	if err != nil {
 		t.Fatal(err)
 	}

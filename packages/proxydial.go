@@ -16,8 +16,8 @@ import (
 	"golang.org/x/net/proxy"
 )
 
-// upstreamProxy returns a function that tells which proxy leads to a URL, or nil for none: the one that is set, or what the
-// environment says now. Nothing leads to this machine but itself.
+// upstreamProxy returns a function that returns the URL of the proxy for a request, or nil for none. The proxy is setting; with ""
+// it is the one that the environment names at this moment. localhost and loopback addresses are never reached by a proxy.
 func upstreamProxy(setting string) (func(*url.URL) (*url.URL, error), error) {
 	if setting == "" {
 		return httpproxy.FromEnvironment().ProxyFunc(), nil
@@ -35,10 +35,10 @@ func upstreamProxy(setting string) (func(*url.URL) (*url.URL, error), error) {
 	default:
 		return nil, fmt.Errorf("proxy of pip's configuration is %q: use an http, https or socks5 address", redactURL(setting))
 	}
-	return (&httpproxy.Config{HTTPProxy: full, HTTPSProxy: full}).ProxyFunc(), nil // like pip it does not ask NO_PROXY then
+	return (&httpproxy.Config{HTTPProxy: full, HTTPSProxy: full}).ProxyFunc(), nil // without NO_PROXY, which pip ignores then, too
 }
 
-// tunnelDialer makes connections through the proxy that leads to the outside, if there is one.
+// tunnelDialer connects to hosts through the upstream proxy, or directly when upstream returns none.
 type tunnelDialer struct {
 	direct   *net.Dialer
 	upstream func(*url.URL) (*url.URL, error)
@@ -67,7 +67,7 @@ func (d *tunnelDialer) dial(ctx context.Context, network, addr string) (net.Conn
 	}
 	conn, err := d.direct.DialContext(ctx, network, net.JoinHostPort(u.Hostname(), port))
 	if err != nil {
-		return nil, &net.OpError{Op: "proxyconnect", Net: network, Err: err} // as http.Transport calls it
+		return nil, &net.OpError{Op: "proxyconnect", Net: network, Err: err} // the Op that http.Transport uses for this, too
 	}
 	if u.Scheme == "https" {
 		conn = tls.Client(conn, &tls.Config{ServerName: u.Hostname(), MinVersion: tls.VersionTLS12})
@@ -78,7 +78,7 @@ func (d *tunnelDialer) dial(ctx context.Context, network, addr string) (net.Conn
 	return conn, nil
 }
 
-// connectThrough asks the proxy at the other end of conn for a tunnel. It closes conn on failure.
+// connectThrough asks the proxy at the other end of conn for a tunnel to addr by CONNECT. It closes conn on failure.
 func connectThrough(ctx context.Context, conn net.Conn, addr string, user *url.Userinfo) (net.Conn, error) {
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
 	request := &http.Request{Method: http.MethodConnect, URL: &url.URL{Opaque: addr}, Host: addr, Header: http.Header{"User-Agent": {""}}}
@@ -96,7 +96,7 @@ func connectThrough(ctx context.Context, conn net.Conn, addr string, user *url.U
 		}
 	}
 	if !stop() && err == nil {
-		err = ctx.Err() // whose deadline the connection has
+		err = ctx.Err() // ctx has ended, and conn has got a deadline in the past
 	}
 	if err != nil {
 		_ = conn.Close()
@@ -105,10 +105,10 @@ func connectThrough(ctx context.Context, conn net.Conn, addr string, user *url.U
 	if reader.Buffered() == 0 {
 		return conn, nil
 	}
-	return &bufferedConn{conn, reader}, nil // the host spoke first
+	return &bufferedConn{conn, reader}, nil // reader has bytes of the host that came along with the proxy's answer
 }
 
-// bufferedConn is a connection of which something was read already.
+// bufferedConn is a connection from which reader has read ahead.
 type bufferedConn struct {
 	net.Conn
 	reader *bufio.Reader

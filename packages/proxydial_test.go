@@ -14,7 +14,7 @@ import (
 	"testing"
 )
 
-// The way to the outside may be another proxy; here another Proxy, which knows where the names lead.
+// A Proxy reaches hosts through an upstream proxy: here another Proxy, whose Dial resolves the test's names.
 func TestProxyGoesThroughAnother(t *testing.T) {
 	t.Parallel()
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.WriteString(w, "hello "+r.Host) })
@@ -88,7 +88,7 @@ func TestProxyGoesThroughSOCKS(t *testing.T) {
 	}
 }
 
-func TestProxyOfTheEnvironment(t *testing.T) { // which is not parallel
+func TestProxyOfTheEnvironment(t *testing.T) { // not parallel: it changes the environment
 	t.Setenv("HTTPS_PROXY", "http://secure.example:3128")
 	t.Setenv("HTTP_PROXY", "plain.example:3128")
 	t.Setenv("NO_PROXY", "inside.example")

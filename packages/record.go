@@ -15,14 +15,14 @@ import (
 	"strings"
 )
 
-// Bounds of the files that are read into memory, in bytes.
+// Bounds of files that are read into memory, in bytes.
 const (
 	maxMetadata = 16 << 20
 	maxRecord   = 64 << 20
 )
 
-// readVersion returns the distribution's version as METADATA has it, once that agrees with the name of the file, and
-// checks that the wheel is of a format that we know.
+// readVersion returns the distribution's version as METADATA writes it. It refuses the wheel when name or version differ from
+// those in the file's name, or when the version of the wheel format is not 1.
 func (w *wheelLayout) readVersion(ctx context.Context, name wheelName) (string, error) {
 	metadata, err := w.read(ctx, name, "METADATA", maxMetadata)
 	if err != nil {
@@ -45,7 +45,7 @@ func (w *wheelLayout) readVersion(ctx context.Context, name wheelName) (string, 
 	return version, nil
 }
 
-// header returns the first value of a header in the form of e-mail, or "".
+// header returns the first value of a header in text of the form of an e-mail, as METADATA and WHEEL are, or "".
 func header(text []byte, key string) string {
 	lines := bufio.NewScanner(bytes.NewReader(text))
 	lines.Buffer(nil, len(text)+1)
@@ -70,7 +70,8 @@ func (w *wheelLayout) read(ctx context.Context, name wheelName, file string, max
 	return content.Bytes(), nil
 }
 
-// copyEntry writes a file's content to w, never more than its directory says. The archive's sum is checked at the end.
+// copyEntry writes the content of f to w. archive/zip fails when there is more content than the archive's directory says, and
+// checks the CRC-32 at the end.
 func copyEntry(ctx context.Context, name wheelName, f *zip.File, w io.Writer) error {
 	content, err := f.Open()
 	if err != nil {
@@ -95,17 +96,17 @@ func copyEntry(ctx context.Context, name wheelName, f *zip.File, w io.Writer) er
 	}
 }
 
-// fileHash is what RECORD says of a file.
+// fileHash is the hash that RECORD has for a file.
 type fileHash struct {
 	algorithm string
-	sum       string // as bytes
+	sum       string // raw bytes, not hexadecimal
 }
 
-// hashes are those that PEP 376's successors let RECORD have; it must be SHA-256 or better.
+// hashes has the algorithms that are accepted in RECORD. PEP 427 asks for SHA-256 or better.
 var hashes = map[string]func() hash.Hash{"sha256": sha256.New, "sha384": sha512.New384, "sha512": sha512.New}
 
-// readRecord returns what RECORD says of each file of the wheel. Both must name the same files, as PyPI asks of what is
-// uploaded, too: then no two installers can read different things out of one wheel.
+// readRecord returns the hash that RECORD has for each file of the wheel. RECORD and the archive must name the same files, as
+// PyPI requires of uploads: otherwise two installers could unpack different files from one wheel.
 func (w *wheelLayout) readRecord(ctx context.Context, name wheelName) (map[string]fileHash, error) {
 	text, err := w.read(ctx, name, "RECORD", maxRecord)
 	if err != nil {
@@ -153,7 +154,7 @@ func (w *wheelLayout) readRecord(ctx context.Context, name wheelName) (map[strin
 	return record, nil
 }
 
-// unhashed is what RECORD cannot have a hash of: itself, and its signatures.
+// unhashed says whether path is one of the files for which RECORD has no hash: itself and its signatures.
 func (w *wheelLayout) unhashed(path string) bool {
 	rest, ok := strings.CutPrefix(path, w.distInfo+"/RECORD")
 	return ok && (rest == "" || rest == ".jws" || rest == ".p7s")

@@ -14,10 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// currentPrefix is how the links are named that become current.
+// currentPrefix begins the name of a new symbolic link, which is then renamed to current.
 const currentPrefix = "current."
 
-// readCurrent returns the number that current points to, 0 when there is no such link, errBroken when it is something else.
+// readCurrent returns the number of the generation that current points to, 0 when there is no current. The error is
+// errBroken when current is no link to a generation.
 func (s *Store) readCurrent() (int, error) {
 	target, err := os.Readlink(s.path("current"))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -37,8 +38,8 @@ func (s *Store) readCurrent() (int, error) {
 	return number, nil
 }
 
-// pointCurrent makes a generation, which the caller has a reference to, the current one; 0 for none. It is not durable
-// before syncDir.
+// pointCurrent points current to a generation, to which the caller must hold a reference; 0 removes current. The change is
+// durable only after syncDir.
 func (s *Store) pointCurrent(number int) error {
 	if number == 0 {
 		return os.RemoveAll(s.path("current"))
@@ -48,7 +49,7 @@ func (s *Store) pointCurrent(number int) error {
 		return err
 	}
 	err := os.Rename(link, s.path("current"))
-	if errors.Is(err, unix.EISDIR) || errors.Is(err, fs.ErrExist) { // not of our making
+	if errors.Is(err, unix.EISDIR) || errors.Is(err, fs.ErrExist) { // someone has made a directory of this name
 		if err = os.RemoveAll(s.path("current")); err == nil {
 			err = os.Rename(link, s.path("current"))
 		}
@@ -59,8 +60,8 @@ func (s *Store) pointCurrent(number int) error {
 	return err
 }
 
-// loadCurrent returns what current points to, with a reference. With repair, for which the caller must hold the lock, a
-// broken one is replaced on disk, too.
+// loadCurrent returns the current generation with a reference, or an older one when it is broken. With repair, for which
+// the caller must hold the store's lock, current on disk is then pointed to the older one, too.
 func (s *Store) loadCurrent(repair bool) (*Generation, error) {
 	for deadline := time.Now().Add(5 * time.Second); ; {
 		number, err := s.readCurrent()
@@ -78,7 +79,7 @@ func (s *Store) loadCurrent(repair bool) (*Generation, error) {
 		}
 		switch {
 		case errors.Is(err, errLocked) && time.Now().Before(deadline):
-			time.Sleep(time.Millisecond) // another process holds it for as long as it takes to see that it is current
+			time.Sleep(time.Millisecond) // another process holds the lock until removeUnused has seen that the generation is current
 		case errors.Is(err, errBroken):
 			return s.fallBack(number, err, repair)
 		default:
@@ -87,8 +88,9 @@ func (s *Store) loadCurrent(repair bool) (*Generation, error) {
 	}
 }
 
-// fallBack returns the newest whole generation in the place of a broken one, or none. A newer one than that was never
-// current, and perhaps never whole on disk.
+// fallBack returns the newest whole generation before the broken one, or none. Generations after the broken one are passed
+// over: they never became current, so their files need not have reached the disk. broken is 0 when current names no
+// generation; then every generation is considered.
 func (s *Store) fallBack(broken int, cause error, repair bool) (*Generation, error) {
 	numbers, err := s.generationNumbers()
 	if err != nil {
@@ -122,7 +124,7 @@ func (s *Store) fallBack(broken int, cause error, repair bool) (*Generation, err
 	return g, nil
 }
 
-// generationNumbers lists what is in generations, whole or not, in order.
+// generationNumbers lists the generations on disk, broken ones included, in ascending order.
 func (s *Store) generationNumbers() ([]int, error) {
 	found, err := os.ReadDir(s.path("generations"))
 	if err != nil {
@@ -143,8 +145,9 @@ func generationNumber(text string) (int, bool) {
 	return number, err == nil && number > 0 && strconv.Itoa(number) == text
 }
 
-// sweep removes what nothing names and no process uses. The caller must hold the lock. What cannot be removed is left to
-// the next sweep.
+// sweep removes what is left over: links that never became current, staging directories of dead processes, generations that
+// are not current and that no process uses, and entries that no generation names. The caller must hold the store's lock.
+// What cannot be removed is left to the next sweep.
 func (s *Store) sweep() {
 	found, _ := os.ReadDir(s.dir)
 	for _, entry := range found {
@@ -160,7 +163,7 @@ func (s *Store) sweep() {
 	}
 	for _, number := range numbers {
 		hold, err := os.Open(s.path("generations", strconv.Itoa(number), "manifest.json"))
-		if err == nil || errors.Is(brokenWhenGone(err), errBroken) { // nobody can use what has no manifest
+		if err == nil || errors.Is(brokenWhenGone(err), errBroken) { // without a manifest no process can use it
 			s.removeUnused(number, hold)
 		}
 		if hold != nil {
@@ -174,7 +177,8 @@ func (s *Store) sweepStaging() {
 	found, _ := os.ReadDir(s.path("staging"))
 	for _, entry := range found {
 		dir := s.path("staging", entry.Name())
-		// The lock of all installs is ours, so that its owner is dead; unless someone has removed that file.
+		// The caller holds the store's lock, so the install that owned this directory should be dead. Its own lock is checked
+		// all the same, since someone may have removed the file of the store's lock.
 		owner, err := os.OpenFile(dir+"/lock", os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 		if err != nil {
 			if errors.Is(brokenWhenGone(err), errBroken) {
@@ -189,10 +193,11 @@ func (s *Store) sweepStaging() {
 	}
 }
 
-// removeUnused removes a generation unless it is current or in use, and says whether it has. Hold is its manifest, under
-// our own lock or none, or nil when it has none.
+// removeUnused removes a generation unless it is current or another process uses it, and says whether it did. hold is the
+// open manifest, on which this process has a shared lock or none; nil when the generation has no manifest.
 func (s *Store) removeUnused(number int, hold *os.File) bool {
-	// Whoever makes a generation current holds a lock on it while it does. So the order matters: lock, then look.
+	// A process that makes a generation current holds a shared lock on it meanwhile. So take the lock first, and only then
+	// read current: in the other order, the generation could become current in between.
 	if hold != nil && flock(hold, unix.LOCK_EX) != nil {
 		return false
 	}
@@ -202,7 +207,8 @@ func (s *Store) removeUnused(number int, hold *os.File) bool {
 	return s.removeAside(s.path("generations", strconv.Itoa(number)))
 }
 
-// removeAside makes a directory disappear at once, then removes it.
+// removeAside renames a directory into staging, so that it disappears at once, and then removes it. A crash in between
+// leaves the rest to the next sweep.
 func (s *Store) removeAside(dir string) bool {
 	aside := s.path("staging", "removed-"+rand.Text())
 	if err := os.Rename(dir, aside); err != nil {
@@ -221,10 +227,10 @@ func (s *Store) removeAll(dir string) {
 	}
 }
 
-// sweepEntriesUnlessInstalling leaves the entries to the end of an install that is under way: it may need those that no
-// generation names yet.
+// sweepEntriesUnlessInstalling calls sweepEntries, unless an install is under way: that may need entries that no generation
+// names yet, and sweeps at its end.
 func (s *Store) sweepEntriesUnlessInstalling() {
-	s.sweeping.Lock() // a sweep that is under way may have looked before our generation was gone
+	s.sweeping.Lock() // waits for a sweep under way, which may have read the manifest that the caller has just removed
 	defer s.sweeping.Unlock()
 	if lock, err := openLock(s.path("lock")); err == nil {
 		s.sweepEntries()
@@ -232,7 +238,7 @@ func (s *Store) sweepEntriesUnlessInstalling() {
 	}
 }
 
-// sweepEntries removes the entries that no generation names. The caller must hold the lock.
+// sweepEntries removes the entries that no generation names. The caller must hold the store's lock.
 func (s *Store) sweepEntries() {
 	named, err := s.namedEntries()
 	if err != nil {
@@ -247,7 +253,7 @@ func (s *Store) sweepEntries() {
 	}
 }
 
-// namedEntries are those of all generations on disk, used by whichever process.
+// namedEntries returns the names of the entries that any generation on disk names, whichever process uses it.
 func (s *Store) namedEntries() (map[string]bool, error) {
 	numbers, err := s.generationNumbers()
 	if err != nil {
@@ -271,7 +277,7 @@ func (s *Store) namedEntries() (map[string]bool, error) {
 	return named, nil
 }
 
-// syncDir makes what happened to the names in a directory durable.
+// syncDir makes renames, creations and removals in a directory durable (fsync(2)).
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// broken are ways in which a current generation can be damaged, with two older ones beside.
+// broken has ways to damage generation 3, which is current, or the link to it, while generations 1 and 2 are retained.
 var broken = map[string]func(t *testing.T, dir string){
 	"no manifest":     func(t *testing.T, dir string) { must(t, os.Remove(dir+"/generations/3/manifest.json")) },
 	"half a manifest": func(t *testing.T, dir string) { must(t, os.Truncate(dir+"/generations/3/manifest.json", 100)) },
@@ -85,7 +85,7 @@ func TestABrokenGenerationIsReplaced(t *testing.T) {
 			s, err := Open(dir, slog.New(slog.NewTextHandler(&log, nil)))
 			must(t, err)
 			g := s.Current()
-			// What is a link to somewhere else, or none, says nothing of the newest generation.
+			// When only current itself is damaged, the newest generation is whole and is found.
 			want := map[string]int{"another link": 3, "link outside": 3, "not a link": 3, "a directory": 3, "the second, too": 1, "all": 0}
 			expected, special := want[what]
 			if !special {
@@ -97,7 +97,7 @@ func TestABrokenGenerationIsReplaced(t *testing.T) {
 			if !strings.Contains(log.String(), "broken") || !strings.Contains(log.String(), "replaced_by="+strconv.Itoa(expected)) {
 				t.Errorf("the log says %q", log.String())
 			}
-			install(t, s, synthetic("b", 1)) // which must not get a number again
+			install(t, s, synthetic("b", 1)) // must not get the number of a broken generation
 			last := s.Current()
 			if last.Number != 4 {
 				t.Errorf("got generation %d after the third", last.Number)
@@ -111,11 +111,11 @@ func TestABrokenGenerationIsReplaced(t *testing.T) {
 	}
 }
 
-// A lack of descriptors, or of a permission, must not be taken for damage, after which packages would be removed.
+// A manifest that cannot be read for lack of a permission must not count as broken: its packages would be removed.
 func TestWhatCannotBeReadStays(t *testing.T) {
 	t.Parallel()
 	if os.Geteuid() == 0 {
-		// Root may read everything. What it cannot read is a file whose read fails: /proc/self/mem at 0.
+		// Permissions do not keep root from reading. Reading /proc/self/mem at offset 0 fails for root, too.
 		dir := t.TempDir()
 		s := openStore(t, dir)
 		install(t, s, synthetic("a", 1))

@@ -22,41 +22,44 @@ import (
 //	current                            a link to a generation; replaced by rename(2)
 //	staging/<random>/                  work in progress; its owner holds a flock on the file lock in it
 //
-// What is in store/ and generations/ is whole and never changes: it comes and goes by one rename each. So a process that is
-// killed leaves the old set or the new one, and beside it only what the next Open, or the end of the next install, removes.
-// Everything but staging is readable for all, whatever the umask, since templates read it under other ids.
+// Directories in store/ and generations/ are complete and never change: one rename(2) adds and one removes each of them. So
+// a process that is killed leaves the old set or the new one, and perhaps leftovers, which the next Open, or the end of the
+// next install, removes. store/ and generations/ are readable for all, whatever the umask, since templates read them under
+// other user ids.
 type Store struct {
 	dir  string
 	log  *slog.Logger
-	none *Generation // stands for no generation
-	refs int         // of Open; guarded by stores.mu
+	none *Generation // current when there is no generation; its Number is 0
+	refs int         // how many Opens are not closed yet; guarded by stores.mu
 
-	// sweeping is held by a sweep until it has given back the lock, so that the next one can wait for that. It comes
-	// before mu.
+	// sweeping is held during a sweep until the store's lock is unlocked, so that the next sweep of this process waits
+	// instead of finding the lock taken. Lock it before mu.
 	sweeping sync.Mutex
 
-	mu          sync.Mutex // guards what follows; nothing slower than one rename is done under it
+	mu          sync.Mutex // guards the fields below; nothing slower than one rename is done under it
 	current     *Generation
-	generations map[int]*Generation // those with references
-	highest     int                 // the highest number given, as far as this process knows
+	generations map[int]*Generation // those to which this process has references, by number
+	highest     int                 // the highest number of a generation that this process has seen
 	installing  bool
-	closed      bool            // and current holds nothing any more
-	waiting     []chan struct{} // for their turn to install, in order
+	closed      bool            // by the last Close; current is none from then on
+	waiting     []chan struct{} // one for each Begin that waits for its turn, in order; closed to give the turn
 	watchers    []*watching
 }
 
-// stores are those that are open in this process, by their directory with all links resolved.
+// stores has the open stores of this process by directory, whose symbolic links are resolved.
 var stores = struct {
 	mu   sync.Mutex
 	open map[string]*Store
 }{open: map[string]*Store{}}
 
-// Open returns the store in dir, which it makes when it is not there, with the directories above. Every Open of one
-// directory in this process returns the same Store, which logs to the first one's log (nil discards), and needs a Close.
+// Open returns the store in dir. It makes dir, and the directories above, when they do not exist. Every Open of one
+// directory in this process returns the same Store, which logs to the log of the first Open (nil discards). Each Open needs
+// a Close.
 //
-// The first Open removes what a crash has left, unless another process is installing just now, which will do that at its
-// end. A current generation that is broken (by a damaged disk, or by hand) is replaced by the newest whole one before it, or
-// by none, and logged. That a file cannot be read for lack of a permission or of descriptors is an error instead.
+// The first Open removes what a crash has left over, unless another process is installing: that removes it at its end. A
+// current generation that is broken (by a damaged disk, or by hand) is replaced by the newest whole one before it, or by
+// none, and an error is logged. When a file cannot be read for lack of a permission or of descriptors, nothing is replaced
+// and Open returns the error.
 func Open(dir string, log *slog.Logger) (*Store, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -86,7 +89,7 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	return s, nil
 }
 
-// recover brings the directory into order and finds what is current.
+// recover makes the store's directories, loads the current generation, and sweeps unless another process is installing.
 func (s *Store) recover() error {
 	for _, name := range []string{"store", "generations", "staging"} {
 		if err := mkdirAllShared(s.path(name)); err != nil {
@@ -109,8 +112,8 @@ func (s *Store) recover() error {
 	return nil
 }
 
-// Close gives up what one Open returned. The last one closes the store; generations that are still retained stay usable,
-// and an install that is under way may go on to its End.
+// Close ends the use that one Open began. The last Close closes the store. Generations that are still retained stay usable
+// after it, and an install that is under way may go on to its End.
 func (s *Store) Close() error {
 	stores.mu.Lock()
 	defer stores.mu.Unlock()
@@ -136,17 +139,17 @@ func (s *Store) path(elements ...string) string {
 	return filepath.Join(append([]string{s.dir}, elements...)...)
 }
 
-// Current returns the generation that this process has switched to or found at Open. It is never nil: without any, its
-// Number is 0, its Site "" and it has no Packages. The caller must Release it.
+// Current returns the generation that this process has found at Open or has switched to since. It is never nil: when there is
+// none, Number is 0, Site is "" and Packages is empty. The caller must Release it.
 //
-// What another process has switched to meanwhile is found by Begin (see Install.Base).
+// Current does not see a switch that another process has made; Begin does (see Install.Base).
 func (s *Store) Current() *Generation {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.current.retainLocked()
 }
 
-// mkdirAllShared makes a directory and those above it, as far as they are not there, readable for all whatever the umask.
+// mkdirAllShared is os.MkdirAll whose new directories are readable for all, whatever the umask.
 func mkdirAllShared(dir string) error {
 	if stat, err := os.Stat(dir); err == nil {
 		if !stat.IsDir() {
@@ -161,7 +164,7 @@ func mkdirAllShared(dir string) error {
 	}
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		if errors.Is(err, fs.ErrExist) {
-			return nil // another process was faster
+			return nil // another process has made it meanwhile
 		}
 		return err
 	}
@@ -170,8 +173,8 @@ func mkdirAllShared(dir string) error {
 
 var errLocked = errors.New("another process holds the lock")
 
-// openLock makes and opens a file and locks it, without waiting; errLocked when another process, or another install of
-// this one, holds it.
+// openLock opens a file, which it makes when it does not exist, and takes the exclusive lock without waiting. The error is
+// errLocked when another process, or another open file of this process, has the lock.
 func openLock(path string) (*os.File, error) {
 	for {
 		file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
@@ -185,11 +188,12 @@ func openLock(path string) (*os.File, error) {
 		if sameFile(file, path) {
 			return file, nil
 		}
-		unlock(file) // removed meanwhile: this lock keeps nobody away
+		unlock(file) // the file was removed before it was locked: others now lock the new file at this path
 	}
 }
 
-// flock locks or converts a lock without waiting; errLocked when it cannot.
+// flock takes a lock, or converts the one that file has, without waiting (flock(2)). The error is errLocked when others hold
+// the lock.
 func flock(file *os.File, how int) error {
 	for {
 		switch err := unix.Flock(int(file.Fd()), how|unix.LOCK_NB); err {
@@ -204,13 +208,14 @@ func flock(file *os.File, how int) error {
 	}
 }
 
-// unlock does not leave it to the close, since a process that is being started holds a duplicate for a moment.
+// unlock releases a lock and closes its file. Closing alone would not release the lock at once: a child process that is just
+// being started has a duplicate of the file descriptor until its exec.
 func unlock(file *os.File) {
 	_ = unix.Flock(int(file.Fd()), unix.LOCK_UN)
 	_ = file.Close()
 }
 
-// sameFile says whether path still leads to an open file.
+// sameFile says whether path leads to the file that is open as file.
 func sameFile(file *os.File, path string) bool {
 	ours, err := file.Stat()
 	if err != nil {

@@ -15,25 +15,25 @@ import (
 	"time"
 )
 
-// childMode tells a process that is this test binary again what to do; see TestChild.
+// childMode is the environment variable that tells a child process, which runs this test binary, what to do; see TestChild.
 const childMode = "PACKAGES_TEST_CHILD"
 
-// TestChild is what other tests run as a process of its own.
+// TestChild is what the child processes of other tests run.
 func TestChild(t *testing.T) {
 	dir := os.Getenv("PACKAGES_TEST_DIR")
 	switch os.Getenv(childMode) {
 	case "":
 		t.Skip("run by other tests")
-	case "install": // until it is killed
+	case "install": // one set after the other, until the child is killed
 		installForever(t, dir)
-	case "hold": // an install, until stdin ends
+	case "hold": // begins an install and holds it until stdin ends
 		s := openStore(t, dir)
 		i := begin(t, s)
 		fmt.Println("ready", i.Base().Number)
 		_, _ = os.Stdin.Read(make([]byte, 1))
 		i.End()
 		_ = s.Close()
-	case "use": // what is current, until stdin ends
+	case "use": // retains the current generation until stdin ends
 		s := openStore(t, dir)
 		g := s.Current()
 		fmt.Println("ready", g.Number)
@@ -61,7 +61,8 @@ func TestChild(t *testing.T) {
 	}
 }
 
-// childCommand runs TestChild. Its temporary directories are below one of this test: a child that is killed does not remove them.
+// childCommand returns a command that runs TestChild. Its temporary directories are below one of t, since a killed child does not
+// remove them.
 func childCommand(t *testing.T, mode, dir string, flags ...string) *exec.Cmd {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], append(flags, "-test.run=^TestChild$")...)
@@ -69,7 +70,8 @@ func childCommand(t *testing.T, mode, dir string, flags ...string) *exec.Cmd {
 	return cmd
 }
 
-// child starts TestChild and returns what to end it by, and its first line.
+// child starts TestChild and waits until it prints "ready". It returns the text after that word, and end, which closes the child's
+// stdin and waits for its exit.
 func child(t *testing.T, mode, dir string) (cmd *exec.Cmd, end func(), ready string) {
 	t.Helper()
 	cmd = childCommand(t, mode, dir, "-test.v")
@@ -116,7 +118,7 @@ func (l testLog) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// newStore is a store in a new directory. Its end checks that nothing is left but what is current.
+// newStore returns a store in a new directory. At the end of the test it checks that only the current generation is left.
 func newStore(t *testing.T) *Store {
 	t.Helper()
 	s := openStore(t, filepath.Join(t.TempDir(), "packages"))
@@ -161,7 +163,7 @@ func TestOpenIsCounted(t *testing.T) {
 	}
 	g := third.Current()
 	_ = third.Close()
-	checkSite(t, g) // it stays usable
+	checkSite(t, g) // the generation stays usable after the store is closed
 	if _, found := g.Find("A"); !found {
 		t.Errorf("got %+v", g.Packages)
 	}
@@ -187,7 +189,7 @@ func TestUmask(t *testing.T) {
 	}
 }
 
-// eventually waits for what another process does.
+// eventually waits until done returns true.
 func eventually(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); !done(); time.Sleep(5 * time.Millisecond) {

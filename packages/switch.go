@@ -9,27 +9,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watcher is asked before each switch, and prepares for the next generation, as by starting processes that use it.
+// Watcher is asked before each switch, and prepares for the next generation, for instance by starting processes that use it.
 type Watcher interface {
-	// Prepare returns once the change can be made at once, or with the reason why not, which ends the switch. It may be
-	// called concurrently with others' Prepare. The context is for the preparation only: it ends after it, and when another
-	// watcher refuses. Who keeps next beyond Prepare must Retain it. A nil Change is one with nothing to do.
+	// Prepare returns a Change when the watcher is ready for the switch; an error refuses the switch. Prepare may run
+	// concurrently with that of other watchers. ctx ends when all watchers have answered or one has refused, so what is
+	// prepared must not depend on it. A watcher that uses next after Prepare has returned must Retain it. A nil Change
+	// means that there is nothing to commit or abort.
 	Prepare(ctx context.Context, next *Generation) (Change, error)
 }
 
-// Change is what a Watcher has prepared. One of its methods is called, once, and must not fail or wait for long.
+// Change is what a Watcher has prepared. Exactly one of its methods is called, once; it must not fail or block for long.
 type Change interface {
 	// Commit is called when the generation has become the current one.
 	Commit()
-	// Abort is called when it will not.
+	// Abort is called when the switch has failed and the old generation stays current.
 	Abort()
 }
 
-// watching is a Watcher from Watch to stop; the same one may watch twice.
+// watching is one registration of a Watcher. A pointer to it tells two registrations of the same Watcher apart.
 type watching struct{ Watcher }
 
-// Watch asks w before each switch of this process from now on, until stop. Who calls it first and Current then misses no
-// switch. A change that was prepared is still committed or aborted after stop, and one more may just be asked for.
+// Watch asks w before each switch of this process from now on, until stop is called. A caller that first calls Watch and
+// then Current misses no switch. stop does not wait for a switch that is under way: w.Prepare may still be called for it,
+// and its Change is still committed or aborted.
 func (s *Store) Watch(w Watcher) (stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -42,16 +44,18 @@ func (s *Store) Watch(w Watcher) (stop func()) {
 	}
 }
 
-// prepared are the changes of one switch, in the order in which their watchers came. A nil Change is one, too.
+// prepared has the watchers that one switch has asked, and the Change of each at the same index, nil for one that refused
+// or has nothing to do.
 type prepared struct {
 	watchers []*watching
 	changes  []Change
 }
 
-// Switch makes a generation that Build returned the current one: all watchers prepare concurrently, it is made current
-// durably, and then their changes are committed. When a watcher refuses, or ctx ends before it is current, all changes are
-// aborted, the generation is removed, and what was current stays. With Base, this process follows what another one has
-// switched to.
+// Switch makes g, which Build has returned, the current generation: all watchers prepare concurrently, then current is
+// pointed to g durably, and then the watchers' changes are committed. When a watcher refuses, or ctx ends before g is
+// current, all changes are aborted, the old generation stays current, and g is removed unless a watcher retains it.
+//
+// Switch(ctx, Base()) makes this process follow a switch that another process has made.
 func (i *Install) Switch(ctx context.Context, g *Generation) error {
 	if !i.isBuilt(g) {
 		return fmt.Errorf("switching to generation %d of packages: this install has not built it", g.Number)
@@ -65,11 +69,11 @@ func (i *Install) Switch(ctx context.Context, g *Generation) error {
 	return nil
 }
 
-// switchTo returns what was current, with the store's reference to it.
+// switchTo returns the generation that was current before. The store's reference to it passes to the caller.
 func (i *Install) switchTo(ctx context.Context, g *Generation) (old *Generation, err error) {
 	s := i.store
-	// What current will name must be on disk before it is named: the files, which nothing has waited for yet, and the
-	// names of their directories.
+	// The files of the generation and the names of its directories must be on disk before current points there, or a power
+	// failure could leave current on a generation with empty files. Nothing has synced them so far.
 	if err := syncFileSystem(s.dir); err != nil {
 		return nil, err
 	}
@@ -83,7 +87,7 @@ func (i *Install) switchTo(ctx context.Context, g *Generation) (old *Generation,
 		}
 		return nil, err
 	}
-	if err := syncDir(s.dir); err != nil { // it is current all the same
+	if err := syncDir(s.dir); err != nil { // no reason to abort: current points to the new generation already
 		s.log.Warn("cannot make a switch of packages durable; after a power failure the old set may be current again",
 			"store", s.dir, "generation", g.Number, "error", err)
 	}
@@ -95,8 +99,8 @@ func (i *Install) switchTo(ctx context.Context, g *Generation) (old *Generation,
 	return old, nil
 }
 
-// prepareAndPoint asks watchers until there is none that was not asked, and switches in the same moment: whoever watches
-// later finds the new generation by Current.
+// prepareAndPoint asks watchers, also those that are added meanwhile, until all have been asked, and then switches without
+// giving up the lock in between: a watcher that is added later finds the new generation by Current.
 func (s *Store) prepareAndPoint(ctx context.Context, g *Generation, changes *prepared) (old *Generation, err error) {
 	for {
 		s.mu.Lock()
@@ -129,7 +133,7 @@ func (s *Store) prepareAndPoint(ctx context.Context, g *Generation, changes *pre
 	}
 }
 
-// prepare asks watchers concurrently, and returns the first refusal when all have answered.
+// prepare asks watchers concurrently, waits until all have answered, and returns the first refusal.
 func (p *prepared) prepare(ctx context.Context, watchers []*watching, g *Generation) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -161,7 +165,7 @@ func (p *prepared) prepare(ctx context.Context, watchers []*watching, g *Generat
 	return refusal
 }
 
-// syncFileSystem waits for all that was written to the file system of a directory.
+// syncFileSystem waits until everything that was written to the file system of dir is on disk (syncfs(2)).
 func syncFileSystem(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {

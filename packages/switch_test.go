@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// watcher notes what it is asked.
+// watcher is a Watcher that records the calls that it gets.
 type watcher struct {
 	refuse error
-	wait   bool                // for the end of the context, then prepare all the same
-	during func(g *Generation) // Prepare
+	wait   bool                // Prepare waits for the end of its context, and then succeeds
+	during func(g *Generation) // called by Prepare
 	mu     sync.Mutex
 	seen   []string
 }
@@ -64,7 +64,7 @@ func TestSwitchAsksAllWatchers(t *testing.T) {
 			g.Release()
 		}
 	}
-	// They meet, which needs that both are asked at once.
+	// The two Prepare wait for each other, so that the test ends only when they run concurrently.
 	first = &watcher{during: func(g *Generation) { current(g); met <- struct{}{} }}
 	second = &watcher{during: func(g *Generation) { current(g); <-met; checkSite(t, g) }}
 	stopFirst := s.Watch(first)
@@ -114,7 +114,7 @@ func TestARefusalAbortsAll(t *testing.T) {
 	}
 }
 
-// A watcher may keep what was refused for as long as its processes need it.
+// A watcher may retain a generation whose switch was refused for as long as its processes need it.
 func TestARefusedGenerationIsRetained(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -146,7 +146,7 @@ func TestSwitchEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// Who begins to watch while others prepare is asked, too.
+// A watcher that is added while others prepare is asked, too.
 func TestAWatcherComesDuringASwitch(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -180,7 +180,7 @@ func TestSwitchNeedsAGenerationOfTheInstall(t *testing.T) {
 	old.Release()
 }
 
-// The last Close may come while an install is under way.
+// An install may finish after the last Close.
 func TestCloseDuringAnInstall(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -13,7 +13,8 @@ import (
 	"testing"
 )
 
-// synthetic is a wheel whose content follows from its name and version. Some are namespace packages that share a directory.
+// synthetic returns a wheel whose content depends on its name and version only. All synthetic wheels share the directory shared, as
+// namespace packages do.
 func synthetic(name string, version int) testWheel {
 	w := testWheel{file: fmt.Sprintf("%s-%d-py3-none-any.whl", name, version)}
 	for n := range 8 {
@@ -25,7 +26,7 @@ func synthetic(name string, version int) testWheel {
 	return w
 }
 
-// compile pretends to.
+// compile writes a file of the right name for each module of a site, without real bytecode, and returns their directory.
 func compile(t testing.TB, site string) string {
 	t.Helper()
 	out := t.TempDir()
@@ -53,7 +54,7 @@ func writeFile(path, content string) error {
 	return os.WriteFile(path, []byte(content), 0o644)
 }
 
-// contents are the files of a synthetic wheel once it is installed and compiled.
+// contents returns the files, by path, that a synthetic wheel has once it is installed and compiled.
 func contents(t testing.TB, p Package) map[string]string {
 	version, err := strconv.Atoi(p.Version)
 	if err != nil {
@@ -74,7 +75,7 @@ func contents(t testing.TB, p Package) map[string]string {
 	return files
 }
 
-// stored puts a wheel into the store, or finds it there.
+// stored puts a wheel into the store, unless it is there already, and returns its package.
 func stored(t testing.TB, i *Install, w testWheel) Package {
 	t.Helper()
 	u, err := i.Unpack(context.Background(), w.write(t), WheelLimits{})
@@ -94,7 +95,7 @@ func stored(t testing.TB, i *Install, w testWheel) Package {
 	return p
 }
 
-// install makes a set of wheels current.
+// install switches the store to a generation with these wheels.
 func install(t testing.TB, s *Store, wheels ...testWheel) {
 	t.Helper()
 	i := begin(t, s)
@@ -117,7 +118,8 @@ func build(t testing.TB, i *Install, wheels ...testWheel) *Generation {
 	return g
 }
 
-// checkSite compares a generation of synthetic wheels with what they must have, to the byte.
+// checkSite checks that a generation has exactly the files that its synthetic wheels must have, and that its sizes are right. The
+// content of .dist-info is not checked.
 func checkSite(t testing.TB, g *Generation) {
 	t.Helper()
 	want := map[string]string{}
@@ -166,7 +168,7 @@ func readTree(t testing.TB, dir string) map[string]string {
 	return files
 }
 
-// checkWhole checks that a directory has one generation, or none, the entries that it names, and nothing else.
+// checkWhole checks that a store's directory has one generation, or none, the entries that the generation names, and nothing else.
 func checkWhole(t testing.TB, dir string) {
 	t.Helper()
 	s := openStore(t, dir)
@@ -205,7 +207,7 @@ func list(t testing.TB, dir string) (names []string) {
 	return names
 }
 
-// checkShared checks that all can read a tree, but for one directory.
+// checkShared checks that a tree is readable for all, except for the directory private and the files of locks.
 func checkShared(t testing.TB, dir, private string) {
 	t.Helper()
 	err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {

@@ -44,10 +44,10 @@ func TestInstallsTakeTurns(t *testing.T) {
 	if _, err := s.Begin(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	begin(t, s).End() // nothing is left behind
+	begin(t, s).End() // the cancelled Begins hold no turn
 }
 
-// A turn that comes in the moment of the cancellation goes to the next one.
+// A turn that is given at the moment when its context is cancelled is not lost: later installs can begin.
 func TestATurnIsNotLost(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -81,7 +81,7 @@ func TestInstallsOfTwoProcesses(t *testing.T) {
 	if _, err := s.Begin(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatalf("got %v while another process installs", err)
 	}
-	other := openStore(t, s.dir) // waits for nobody
+	other := openStore(t, s.dir) // Open does not wait for another process's install
 	must(t, other.Close())
 	if staging := list(t, s.path("staging")); len(staging) != 1 {
 		t.Errorf("staging holds %q, want the other's", staging)
@@ -90,7 +90,7 @@ func TestInstallsOfTwoProcesses(t *testing.T) {
 	begin(t, s).End()
 }
 
-// A process that is killed leaves its lock and its staging to the next install, too.
+// When an installing process is killed, the next install gets the lock, and removes the dead one's directory in staging.
 func TestTheOtherProcessIsKilled(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -104,7 +104,7 @@ func TestTheOtherProcessIsKilled(t *testing.T) {
 	}
 }
 
-// Two processes that install in turns build on each other's sets.
+// Begin finds the generation to which another process has switched.
 func TestBaseIsWhatTheOtherProcessSwitchedTo(t *testing.T) {
 	t.Parallel()
 	s := newStore(t)
@@ -114,7 +114,7 @@ func TestBaseIsWhatTheOtherProcessSwitchedTo(t *testing.T) {
 	if g := other.Current(); g.Number != 1 {
 		t.Errorf("got generation %d, want the one that it found", g.Number)
 	} else {
-		checkSite(t, g) // which is in use
+		checkSite(t, g) // still on disk, since other retains it
 		g.Release()
 	}
 	i := begin(t, other)
@@ -135,7 +135,7 @@ func TestBaseIsWhatTheOtherProcessSwitchedTo(t *testing.T) {
 	}
 }
 
-// secondStore is a store of the same directory as another process would have it.
+// secondStore returns another Store for the same directory, as another process would have it.
 func secondStore(t *testing.T, s *Store) *Store {
 	t.Helper()
 	stores.mu.Lock()

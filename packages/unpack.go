@@ -18,11 +18,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// installer is what PEP 376's INSTALLER says of our installs.
+// installer is the content of the file INSTALLER in .dist-info, which names the tool that installed a package (PEP 376).
 const installer = "caddy-python-sandbox\n"
 
-// unpackWheel checks a wheel and unpacks it into site, a directory that is there and empty. After an error it may hold a
-// part. A WheelError is the wheel's fault; others are the context's, or the disk's.
+// unpackWheel checks a wheel and unpacks it into site, an existing empty directory. After an error, site may have a part of
+// the files. A *WheelError means that the wheel is at fault; other errors are the context's or the file system's.
 func unpackWheel(ctx context.Context, wheelPath, site string, l WheelLimits) (Package, error) {
 	l = l.withDefaults()
 	name, err := parseWheelName(filepath.Base(wheelPath))
@@ -72,8 +72,8 @@ func unpackWheel(ctx context.Context, wheelPath, site string, l WheelLimits) (Pa
 	return p, nil
 }
 
-// unpack writes the files below site. The paths are checked already; an os.Root makes that they cannot lead outside if a
-// check is wrong.
+// unpack writes the files below site. Their paths were checked by checkWheel; os.Root keeps them inside even if a check has a
+// fault.
 func (w *wheelLayout) unpack(ctx context.Context, name wheelName, record map[string]fileHash, site string) error {
 	root, err := os.OpenRoot(site)
 	if err != nil {
@@ -96,7 +96,7 @@ func (w *wheelLayout) unpack(ctx context.Context, name wheelName, record map[str
 	return nil
 }
 
-// unpackFile also reads what is left out, since it belongs to what RECORD vouches for.
+// unpackFile also reads the files that are left out: a wrong hash of any file in RECORD refuses the wheel.
 func unpackFile(ctx context.Context, name wheelName, root *os.Root, made map[string]bool, f wheelFile, record map[string]fileHash) error {
 	if f.target == "" {
 		return copyVerified(ctx, name, f, record, io.Discard)
@@ -115,10 +115,10 @@ func unpackFile(ctx context.Context, name wheelName, root *os.Root, made map[str
 	return errors.Join(copyVerified(ctx, name, f, record, file), file.Close())
 }
 
-// copyVerified writes a file's content to w, and refuses another than RECORD has the hash of.
+// copyVerified writes a file's content to w, and refuses the wheel when the content has another hash than RECORD says.
 func copyVerified(ctx context.Context, name wheelName, f wheelFile, record map[string]fileHash, w io.Writer) error {
 	want, ok := record[f.Name]
-	if !ok { // RECORD itself
+	if !ok { // RECORD itself or its signature; readRecord refuses others
 		return copyEntry(ctx, name, f.File, w)
 	}
 	sum := hashes[want.algorithm]()
@@ -131,7 +131,8 @@ func copyVerified(ctx context.Context, name wheelName, f wheelFile, record map[s
 	return nil
 }
 
-// mkdirShared makes a directory and those above it readable for all, whatever the umask. made remembers them.
+// mkdirShared makes a directory below root, and those above it, readable for all, whatever the umask. made has the directories
+// that are done already.
 func mkdirShared(root *os.Root, dir string, made map[string]bool) error {
 	if made[dir] {
 		return nil
@@ -149,7 +150,7 @@ func mkdirShared(root *os.Root, dir string, made map[string]bool) error {
 	return nil
 }
 
-// createShared makes a new file with this mode, whatever the umask.
+// createShared makes a new file with this mode, whatever the umask. A file that exists is an error.
 func createShared(root *os.Root, name string, mode fs.FileMode) (*os.File, error) {
 	file, err := root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
@@ -171,7 +172,7 @@ func writeShared(root *os.Root, name string, mode fs.FileMode, content io.Reader
 	return errors.Join(err, file.Close())
 }
 
-// patientReader ends with its context.
+// patientReader fails once its context has ended.
 type patientReader struct {
 	ctx context.Context
 	io.Reader
@@ -184,18 +185,19 @@ func (r *patientReader) Read(b []byte) (int, error) {
 	return r.Reader.Read(b)
 }
 
-// spareSignatures is how many signatures more than there are files archive/zip may meet in its search for the directory,
-// whose end it reads twice.
+// spareSignatures is how many more signatures of entries than WheelLimits.MaxFiles a directoryReader lets pass. archive/zip
+// looks for the end of the directory in the last 1 KiB and then 65 KiB of the archive, and so may read entries more than once.
 const spareSignatures = 4096
 
 var errManyFiles = errors.New("too many files")
 
-// directoryReader counts the files in what archive/zip reads of a directory, which it takes into memory whole before we
-// see any of it. A file needs 46 bytes there, and several times as much in memory.
+// directoryReader counts the signatures of entries while archive/zip reads the archive's directory, and fails after too many
+// of them. archive/zip holds the whole directory in memory before it returns, and an entry takes as little as 46 bytes in the
+// archive, but several times as much in memory.
 type directoryReader struct {
 	io.ReaderAt
-	left  int
-	whole bool // and what is read now are files
+	left  int  // how many more signatures may come
+	whole bool // the directory was read; the reads that follow are of files' contents, and are not counted
 }
 
 func (r *directoryReader) ReadAt(b []byte, offset int64) (int, error) {

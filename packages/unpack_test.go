@@ -29,7 +29,7 @@ func TestUnpackEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// What is left out of a wheel, and what is not.
+// Some files of a wheel are left out; see checkWheel.
 func TestUnpackedFiles(t *testing.T) {
 	t.Parallel()
 	w := testWheel{file: "A.b-1.0-py3-none-any.whl", distInfo: "a_b-1.dist-info", files: []wheelEntry{

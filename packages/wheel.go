@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/pep440"
 )
 
-// Bounds that WheelLimits takes for 0.
+// Defaults of WheelLimits.
 const (
 	defaultMaxBytes = 2 << 30
 	defaultMaxFiles = 100_000
@@ -17,12 +17,13 @@ const (
 
 // WheelLimits says how much a wheel may bring, and which names it may not take. The zero value is usable.
 type WheelLimits struct {
-	// MaxBytes of its files together, unpacked; and again of what is compiled from them. 0 means 2 GiB.
+	// MaxBytes bounds the unpacked files of a wheel together, and again the files that are compiled from them. 0 means 2 GiB.
 	MaxBytes int64
 	// MaxFiles counts the entries of the archive, directories included. 0 means 100,000.
 	MaxFiles int
-	// Forbidden says whether a wheel may not bring this top-level name, since the standard library has it. It is called
-	// with names such as "json", and may be called concurrently. nil forbids none; some names are refused in any case.
+	// Forbidden returns true for a top-level name that a wheel may not bring because the standard library has it, such as
+	// "json". It may be called concurrently. nil forbids none. sitecustomize, usercustomize and names that start with
+	// _sandbox_ are refused in any case.
 	Forbidden func(topLevel string) bool
 }
 
@@ -39,13 +40,13 @@ func (l WheelLimits) withDefaults() WheelLimits {
 	return l
 }
 
-// WheelError says why a wheel is refused. The fault is the wheel's: the same file is refused again.
+// WheelError says why a wheel is refused. The cause is in the file itself, so that trying again with the same file is futile.
 type WheelError struct {
-	// Wheel is the name of its file.
+	// Wheel is the name of the wheel's file.
 	Wheel string
 	// Reason is a part of a sentence, such as `it has the symbolic link "a/b"`.
 	Reason string
-	// TooLarge says that it has more than WheelLimits.MaxBytes.
+	// TooLarge says that the wheel's files have more than WheelLimits.MaxBytes.
 	TooLarge bool
 }
 
@@ -67,7 +68,8 @@ func (n wheelName) refuse(format string, args ...any) error {
 
 var (
 	distributionName = regexp.MustCompile(`^(?i:[a-z0-9]|[a-z0-9][a-z0-9._-]*[a-z0-9])$`)
-	// A version becomes part of a directory's name; what more PEP 440 asks for is the resolver's to know.
+	// distributionVersion makes sure that a version can be part of a directory's name. It does not check PEP 440, which is
+	// left to the resolver.
 	distributionVersion = regexp.MustCompile(`^(?i:[a-z0-9][a-z0-9.!+_-]*)$`)
 	wheelTag            = regexp.MustCompile(`^(?i:[a-z0-9_.]+)$`)
 	wheelBuild          = regexp.MustCompile(`^(?i:[0-9][a-z0-9_.]*)$`)
@@ -98,12 +100,13 @@ func parseWheelName(file string) (wheelName, error) {
 	return n, nil
 }
 
-// matches says whether a name and a version, however they are written, are those of the wheel.
+// matches says whether a name and a version, which need not be canonical, are those of the wheel.
 func (n wheelName) matches(name, version string) bool {
 	return canonicalWheelName(name) == n.name && pep440.Equal(dashed(version), dashed(n.version))
 }
 
-// dashed writes a version as PEP 440 does: in names of files _ stands for -, also where only - makes a post release.
+// dashed writes a version from a file's name as PEP 440 does, with - for _. This matters for 1.0-1, a post release, which PEP
+// 440 does not let be written 1.0_1.
 func dashed(version string) string { return strings.ReplaceAll(version, "_", "-") }
 
 // canonicalWheelName writes a distribution's name as PEP 503 does.
@@ -111,7 +114,7 @@ func canonicalWheelName(name string) string {
 	return strings.ToLower(nameSeparators.ReplaceAllString(name, "-"))
 }
 
-// importable returns the name by which a program imports the file or directory at the top of a site, or "".
+// importable returns the name by which a program imports a file or directory at the top of a site, or "" when it cannot.
 func importable(top string, dir bool) string {
 	name := top
 	if !dir {
@@ -130,7 +133,7 @@ func importable(top string, dir bool) string {
 	return name
 }
 
-// isIdentifier is Python's str.isidentifier, as near as Go's tables are to it.
+// isIdentifier approximates Python's str.isidentifier: the Unicode tables of Go and Python differ in a few characters.
 func isIdentifier(name string) bool {
 	for i, r := range name {
 		if r == '_' || unicode.IsLetter(r) || unicode.Is(unicode.Nl, r) {

@@ -17,9 +17,9 @@ import (
 // wheelEntry is one entry of a wheel that a test makes.
 type wheelEntry struct {
 	name, content string
-	mode          uint32                  // of Unix, with the kind of file; 0 for what Python's zipfile writes
-	stored        bool                    // instead of deflated
-	header        func(h *zip.FileHeader) // changes it to something untrue
+	mode          uint32                  // Unix mode with the kind of file; 0 stands for the one that Python's zipfile writes
+	stored        bool                    // not compressed
+	header        func(h *zip.FileHeader) // changes the header, for instance to a wrong size
 }
 
 // testWheel is a wheel that a test makes. METADATA, WHEEL and RECORD are added unless they are among the files.
@@ -27,8 +27,8 @@ type testWheel struct {
 	file     string // such as a-1-py3-none-any.whl
 	distInfo string // a-1.dist-info where it is ""
 	files    []wheelEntry
-	record   func(record string) string // changes it
-	without  string                     // one of the three that is left out
+	record   func(record string) string // changes the text of RECORD
+	without  string                     // METADATA, WHEEL or RECORD, which is then not added
 }
 
 func (w testWheel) bytes(t testing.TB) []byte {
@@ -105,7 +105,7 @@ func recordLine(name, content string) string {
 	return fmt.Sprintf("%q,sha256=%s,%d\n", name, base64.RawURLEncoding.EncodeToString(sum[:]), len(content))
 }
 
-// write puts the wheel into a directory of its own.
+// write writes the wheel into a new directory and returns its path.
 func (w testWheel) write(t testing.TB) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), w.file)
@@ -148,7 +148,7 @@ func TestParseWheelName(t *testing.T) {
 	}
 }
 
-// The name of a wheel's file and its METADATA may spell one version in different ways.
+// A wheel's file name and its METADATA may write the same version in different ways.
 func TestWheelNameMatches(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

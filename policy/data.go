@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// The lists are parsed once, when the first check needs them. data/README.md says where they come from.
+// Each list is parsed once, when it is first needed. data/README.md says where the lists come from.
 var (
 	//go:embed data/stdlib.txt
 	stdlibText string
@@ -18,10 +18,10 @@ var (
 	modulesText string
 )
 
-// stdlib maps the modules of the standard library of CPython 3.10 to 3.14 to the version that removed them, "" for none.
+// stdlib maps the modules of the standard library of CPython 3.10 to 3.14 to the version that removed them, "" when none did.
 var stdlib = sync.OnceValue(func() map[string]string { return pairs(stdlibText) })
 
-// stdlibNames maps the canonical names of stdlib to its modules: what pip would look for when asked for one.
+// stdlibNames maps the canonical form of a module's name, by which pip would look for it on the index, to the module.
 var stdlibNames = sync.OnceValue(func() map[string]string {
 	names := make(map[string]string, len(stdlib()))
 	for module := range stdlib() {
@@ -45,7 +45,8 @@ var malicious = sync.OnceValue(func() map[string]string { return pairs(malicious
 // modules maps import names to the distributions that provide them, where the two differ.
 var modules = sync.OnceValue(func() map[string]string { return pairs(modulesText) })
 
-// moduleNames maps the canonical form of top-level import names to the names themselves, for requests that confuse the two.
+// moduleNames maps the canonical form of each top-level import name in modules to the name itself. It recognizes a request for an
+// import name, such as cv2, instead of its distribution.
 var moduleNames = sync.OnceValue(func() map[string]string {
 	names := make(map[string]string, len(modules()))
 	for module := range modules() {
@@ -56,7 +57,7 @@ var moduleNames = sync.OnceValue(func() map[string]string {
 	return names
 })
 
-// pairs parses lines of a key and an optional value.
+// pairs parses lines of a key and an optional value, with a blank between them.
 func pairs(text string) map[string]string {
 	table := make(map[string]string, strings.Count(text, "\n"))
 	for line := range strings.Lines(text) {
@@ -66,7 +67,7 @@ func pairs(text string) map[string]string {
 	return table
 }
 
-// provided is the set of distributions that modules names.
+// provided is the set of distributions that modules has as values.
 var provided = sync.OnceValue(func() map[string]bool {
 	set := make(map[string]bool, len(modules()))
 	for _, distribution := range modules() {

@@ -100,11 +100,11 @@ func FuzzCheck(f *testing.F) {
 	})
 }
 
-// FuzzRate compares with a log that forgets nothing.
+// FuzzRate compares a Rate with a log of all admissions.
 func FuzzRate(f *testing.F) {
 	f.Add([]byte{0, 0, 0, 10, 200, 0, 3, 4, 5}, byte(2), byte(4))
 	f.Fuzz(func(t *testing.T, steps []byte, limit, places byte) {
-		steps = steps[:min(len(steps), 500)] // the log is searched from end to end
+		steps = steps[:min(len(steps), 500)] // each step searches the whole log
 		const window = 100 * time.Second
 		bound := 1 + int(limit%5)
 		var c clock
@@ -126,7 +126,7 @@ func FuzzRate(f *testing.F) {
 			switch {
 			case ok && retryAfter != 0, !ok && (retryAfter <= 0 || retryAfter > window):
 				t.Fatalf("%v, %v", ok, retryAfter)
-			case ok && within >= 2*bound: // its own limit, and the one it may have shared before it got its place
+			case ok && within >= 2*bound: // bound in its own place, and up to bound in the shared record before it got the place
 				t.Fatalf("%s is admitted %d times within the window", client, within+1)
 			case placed && !ok && within < bound:
 				t.Fatalf("%s is refused after %d of %d", client, within, bound)

@@ -2,20 +2,20 @@ package policy
 
 import "strings"
 
-// namespaces are import roots that many distributions share, each named after its modules: google.cloud.storage is of
-// google-cloud-storage.
+// namespaces are top-level import names that many distributions share. Each distribution is named after its modules:
+// google-cloud-storage provides google.cloud.storage.
 var namespaces = map[string]bool{
 	"azure": true, "backports": true, "flufl": true, "google": true, "jaraco": true, "keyrings": true, "llama_index": true,
 	"opentelemetry": true, "ruamel": true, "sphinxcontrib": true, "zope": true,
 }
 
-// projectNames are names of packages that code more often uses for modules of its own.
+// projectNames are import names that more often mean a module of the program itself than the package of this name.
 var projectNames = map[string]bool{
 	"common": true, "config": true, "data": true, "lib": true, "logger": true, "schema": true, "tools": true, "utils": true,
 }
 
-// IsStandardLibrary reports whether an import name, top-level or dotted, belongs to the standard library of any CPython
-// from 3.10 to 3.14: also one that later versions have removed, such as telnetlib.
+// IsStandardLibrary reports whether an import name, top-level or dotted, belongs to the standard library of any CPython from
+// 3.10 to 3.14. That includes modules that a later version has removed, such as telnetlib.
 func IsStandardLibrary(module string) bool {
 	top, _, _ := strings.Cut(module, ".")
 	_, found := stdlib()[top]
@@ -23,7 +23,7 @@ func IsStandardLibrary(module string) bool {
 }
 
 // Provider returns the canonical name of the distribution that provides an import name, top-level or dotted, where the two
-// names differ: "cv2" is of "opencv-python". "" means that the table does not have it; see Guess.
+// names differ: "opencv-python" for "cv2". "" means that the built-in list does not have the import name; see Guess.
 func Provider(module string) string {
 	for {
 		if distribution, found := modules()[module]; found {
@@ -37,8 +37,9 @@ func Provider(module string) string {
 	}
 }
 
-// Guess returns the canonical name of the distribution that an import name most likely comes from: what Provider says, else
-// the name itself when a popular package has it. "" means no idea, or that nothing needs to be installed.
+// Guess returns the canonical name of the distribution that most likely provides an import name: what Provider says, or else
+// the import name itself when a popular package has that name. "" means that there is no likely one, or that the module is in the
+// standard library.
 func Guess(module string) string {
 	if distribution := Provider(module); distribution != "" {
 		return distribution

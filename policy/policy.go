@@ -9,50 +9,54 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/pep440"
 )
 
-// Config is what an operator lets be installed. Its zero value allows wheels of any size from the whole index, less what
-// the built-in lists refuse.
+// Config says what the operator allows to be installed. The zero value allows wheels of any size from the whole index, except
+// those that the built-in lists refuse.
 type Config struct {
-	// Block names packages that are never installed, neither asked for nor as a dependency. It wins over Allow and Trust.
+	// Block names packages that are never installed, neither on request nor as a dependency. It has precedence over Allow
+	// and Trust.
 	Block []string
-	// Allow names the only packages that may be installed, dependencies among them. Empty: all may be. What it names may
-	// resemble a popular package, or be an installer such as setuptools.
+	// Allow names the only packages that may be installed, also as dependencies. Empty allows all. The typosquat and the
+	// installer rule do not apply to the packages that it names.
 	Allow []string
-	// Trust names packages that the operator vouches for: the typosquat rule leaves them alone, and no other rule does.
+	// Trust names packages to which the typosquat rule does not apply. All other rules do.
 	Trust []string
-	// SdistAllowed admits source distributions. Default: wheels only, as building an sdist runs code of its author.
+	// SdistAllowed admits source distributions. Default: wheels only, since building an sdist runs its author's code.
 	SdistAllowed bool
-	// MaxDownloadBytes bounds the files of one resolved set together. 0: no bound.
+	// MaxDownloadBytes bounds the files of one resolved set together. 0 is no bound.
 	MaxDownloadBytes int64
-	// MaxInstalledBytes bounds what CheckInstalledSize is given. 0: no bound.
+	// MaxInstalledBytes bounds the bytes that CheckInstalledSize accepts. 0 is no bound.
 	MaxInstalledBytes int64
 	// MaxPackages bounds the packages of one resolved set, the one asked for included. Default: 200.
 	MaxPackages int
 }
 
-// Policy applies a Config. Made by New; immutable, so safe for concurrent use.
+// Policy applies a Config. New makes it. It is immutable, and so safe for concurrent use.
 type Policy struct {
 	config              Config
 	block, allow, trust map[string]bool
 	squats              func() *squats
 }
 
-// seedBlock are modules by which code reaches its process and system. Packages of these names imitate them.
+// seedBlock are standard modules that give code access to its process and to the system. A package of such a name can only be an
+// imitation, so these names are on every blocklist.
 var seedBlock = []string{"os", "subprocess", "sys", "importlib", "ctypes", "multiprocessing", "threading"}
 
-// backports are packages named like a module of the standard library that others still ask for, from the time when Python
-// had no such module yet (DateTime is of Zope, and older than the module). Python looks in its own library first, so they
-// shadow nothing as long as packages come after it on sys.path; refusing them would refuse what needs them.
+// backports are packages with the name of a module of the standard library that other packages still depend on, from the time
+// when Python did not have the module yet (Zope's DateTime is older than datetime). They are allowed as dependencies, or the
+// packages that need them could not be installed. They shadow no module as long as packages come after the standard library
+// on sys.path.
 var backports = map[string]bool{
 	"argparse": true, "asyncio": true, "configparser": true, "contextvars": true, "dataclasses": true, "datetime": true,
 	"ipaddress": true, "pathlib": true, "readline": true, "statistics": true, "typing": true, "uuid": true, "wsgiref": true,
 }
 
-// installers are the tools that a generation of packages is built with.
+// installers are tools that install or build packages. A request must not replace them.
 var installers = map[string]bool{"pip": true, "setuptools": true, "wheel": true, "uv": true, "distribute": true}
 
 const defaultMaxPackages = 200
 
-// New returns the policy of a Config, or an error that names the word at fault and the remedy. Names need not be canonical.
+// New returns the Policy of a Config, or an error that names the setting at fault and the remedy. The names in the Config need not
+// be canonical.
 func New(config Config) (*Policy, error) {
 	p := &Policy{config: config, squats: popularSquats}
 	for _, list := range []struct {
@@ -91,8 +95,8 @@ func New(config Config) (*Policy, error) {
 	return p, nil
 }
 
-// Check judges a requirement by its name, before anything is looked up on the index. Safe for concurrent use; the first call
-// builds the index of popular names, which takes some 50 ms.
+// Check judges a requirement by its name alone, without the index. It is safe for concurrent use. The first call in a process
+// builds the table of popular names, which takes some 50 ms.
 func (p *Policy) Check(r Requirement) Decision {
 	name := r.Name
 	if module, found := stdlibNames()[name]; found {
@@ -102,7 +106,7 @@ func (p *Policy) Check(r Requirement) Decision {
 		return d
 	}
 	if p.allow[name] {
-		return allow(name) // by name: that answers the rules below too
+		return allow(name) // the rules below do not apply to packages on the allowlist
 	}
 	if installers[name] {
 		return refuse(RuleInstaller, name, fmt.Sprintf(
@@ -117,7 +121,8 @@ func (p *Policy) Check(r Requirement) Decision {
 	return p.checkTyposquat(name)
 }
 
-// checkName asks the rules that hold for every package. by is what needs it, "" for what was asked for itself.
+// checkName applies the rules that hold for requested packages and dependencies alike. by is the package that needs name, "" when
+// name itself was requested.
 func (p *Policy) checkName(name, by string) Decision {
 	subject := fmt.Sprintf("%q", name)
 	if by != "" {
@@ -137,7 +142,8 @@ func (p *Policy) checkName(name, by string) Decision {
 	return allow(name)
 }
 
-// checkTyposquat looks at what was asked for only: dependencies were named by an author, not typed in a request.
+// checkTyposquat is for requested packages only: the name of a dependency was chosen by a package's author, not typed in a
+// request.
 func (p *Policy) checkTyposquat(name string) Decision {
 	if p.trust[name] || isPopular(name) {
 		return allow(name)
@@ -179,24 +185,25 @@ type Resolved struct {
 	// Name need not be canonical.
 	Name    string
 	Version string
-	// DownloadBytes is the size of the file. -1: the index does not say.
+	// DownloadBytes is the size of the file; -1 when the index does not say it.
 	DownloadBytes int64
-	// Hashed says that the index gave a hash, which the download is held to.
+	// Hashed says that the index gave a hash, against which the download will be checked.
 	Hashed bool
 	// Wheel is false for a source distribution.
 	Wheel bool
 	// Yanked says that the author withdrew the release (PEP 592).
 	Yanked bool
-	// Direct says that another package names it by an address of its own instead of the index.
+	// Direct says that another package names it by a URL of its own instead of from the index (PEP 508).
 	Direct bool
 }
 
-// CheckResolved judges the set that would be installed for a requirement: the package itself, by Check, and all that it needs.
+// CheckResolved judges the set that would be installed for a requirement: the package itself, by Check, and its dependencies.
+// It is safe for concurrent use.
 //
-// Blocklist, malicious names and allowlist hold for dependencies too; so do standard-library names, save those of a few old
-// backports, and not the installers, which packages may depend on. Files of unknown size count as nothing towards
-// MaxDownloadBytes: whoever downloads them has to count. A yanked release passes only when it was asked for by exactly its
-// version, as with pip.
+// The rules about the blocklist, malicious names and the allowlist hold for dependencies, too. So does the rule about the
+// standard library, except for a few old backports. Dependencies may be installers such as setuptools. A file of unknown size
+// counts as 0 bytes towards MaxDownloadBytes, so the downloader must count the bytes that arrive. As with pip, a yanked
+// release is allowed only when the request names exactly its version.
 func (p *Policy) CheckResolved(asked Requirement, set []Resolved) Decision {
 	if d := p.Check(asked); !d.Allowed {
 		return d
@@ -219,7 +226,7 @@ func (p *Policy) CheckResolved(asked Requirement, set []Resolved) Decision {
 		if d := p.checkFile(member, asked); !d.Allowed {
 			return d
 		}
-		bytes = min(bytes+uint64(max(member.DownloadBytes, 0)), math.MaxInt64) // an index may say anything
+		bytes = min(bytes+uint64(max(member.DownloadBytes, 0)), math.MaxInt64) // must not overflow: the index may state any size
 	}
 	if bound := uint64(p.config.MaxDownloadBytes); bound > 0 && bytes > bound {
 		return refuse(RuleDownloadSize, asked.Name, fmt.Sprintf(
@@ -246,7 +253,7 @@ func (p *Policy) checkDependency(name, by string) Decision {
 	return allow(name)
 }
 
-// checkFile asks the rules about the file of one package.
+// checkFile applies the rules about the file of one package.
 func (p *Policy) checkFile(member Resolved, asked Requirement) Decision {
 	name := Canonical(member.Name)
 	subject := fmt.Sprintf("%q %s", name, quote(member.Version))
@@ -270,7 +277,7 @@ func (p *Policy) checkFile(member Resolved, asked Requirement) Decision {
 	return allow(name)
 }
 
-// CheckInstalledSize judges how many bytes the packages would take on disk, all together.
+// CheckInstalledSize judges how many bytes all installed packages together would take on disk. It is safe for concurrent use.
 func (p *Policy) CheckInstalledSize(bytes int64) Decision {
 	if bound := p.config.MaxInstalledBytes; bound > 0 && bytes > bound {
 		return refuse(RuleInstalledSize, "", fmt.Sprintf(

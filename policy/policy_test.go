@@ -26,7 +26,7 @@ func parse(t *testing.T, pkg, version string) Requirement {
 	return requirement
 }
 
-// checkDecision holds what is true of every decision.
+// checkDecision checks what must be true of every decision.
 func checkDecision(t *testing.T, d Decision) {
 	t.Helper()
 	switch {

@@ -6,36 +6,39 @@ import (
 	"time"
 )
 
-// Rate bounds how often each client may ask: at most limit times in any window, wherever the window begins. Made by NewRate
-// or Admissions.Rate; safe for concurrent use.
+// Rate bounds how often each client may ask: at most limit times in any period as long as window (a sliding window). NewRate and
+// Admissions.Rate make it. It is safe for concurrent use.
 type Rate struct {
 	limit      int
 	window     time.Duration
 	admissions *Admissions
 }
 
-// Admissions is who was admitted when. Rates of one Admissions count what any of them has admitted, so that neither a second
-// rate nor one with another limit in the place of the first begins anew. Made by NewAdmissions; safe for concurrent use.
+// Admissions records when each client was admitted. All Rates of one Admissions count the requests that any of them has admitted,
+// so that a client does not start at 0 with a second Rate, or with a Rate that replaces the first one with another limit.
+// NewAdmissions makes it. It is safe for concurrent use.
 //
-// It remembers at most maxClients clients. A client whose last admission is a window ago has nothing left to remember and
-// gives its place to a newcomer. While every place is taken by a client that was admitted within the window, newcomers share
-// one more window among them, with the limit of a single client. So no client ever loses its own window to others, and many
-// addresses together gain one client's worth; the price is that honest newcomers wait along with them until a place is free.
+// It has records of at most maxClients clients. A client that was last admitted a window ago or earlier is forgotten when a new
+// client needs its place. While all places are taken by clients that were admitted within the window, new clients share one
+// record, with the limit of a single client. So no client's record is lost to others, and an attacker with many addresses is
+// admitted as often as one more client once the places are taken. The price is that honest new clients wait together with the
+// attacker until a place is free.
 type Admissions struct {
 	maxClients int
 	now        func() time.Time
 	start      time.Time
 
 	mu      sync.Mutex
-	limit   int                      // the highest of all rates: so many admissions of a client are remembered
-	window  time.Duration            // likewise the longest
-	latest  time.Duration            // the clock never runs back, whatever now says
-	clients map[string]*list.Element // of byLast
-	byLast  *list.List               // of *clientLog, the longest without admission in front
-	shared  clientLog                // of those without a place
+	limit   int                      // the highest limit of all Rates, which is how many admissions of a client are recorded
+	window  time.Duration            // the longest window of all Rates
+	latest  time.Duration            // the time of the latest request; when now is earlier, this is used instead
+	clients map[string]*list.Element // the elements of byLast
+	byLast  *list.List               // of *clientLog, the client that was admitted the longest ago first
+	shared  clientLog                // of all clients without a place
 }
 
-// clientLog is the log of one client's admissions within the window, as a ring: times since Admissions.start, the oldest at first.
+// clientLog has the times of one client's admissions within the window, since Admissions.start, in a ring buffer: the oldest is at
+// index first.
 type clientLog struct {
 	client string
 	ring   []time.Duration
@@ -43,11 +46,11 @@ type clientLog struct {
 	count  int
 }
 
-// defaultMaxClients holds some 100 bytes for each client, and 8 for each admission.
+// defaultMaxClients bounds memory: a client takes some 100 bytes, and 8 for each admission.
 const defaultMaxClients = 10_000
 
-// NewAdmissions returns an Admissions that is empty. maxClients of 0 or less stands for 10,000. now is the clock; nil stands
-// for time.Now.
+// NewAdmissions returns an empty Admissions. maxClients of 0 or less stands for 10,000. now is the clock, which must be safe for
+// concurrent use; nil stands for time.Now.
 func NewAdmissions(maxClients int, now func() time.Time) *Admissions {
 	if now == nil {
 		now = time.Now
@@ -58,8 +61,8 @@ func NewAdmissions(maxClients int, now func() time.Time) *Admissions {
 	return &Admissions{maxClients: maxClients, now: now, start: now(), clients: map[string]*list.Element{}, byLast: list.New()}
 }
 
-// Rate returns a Rate that admits limit requests of each client in any window, those admitted by other rates of a included. A
-// limit or window of 0 or less admits all, and counts none.
+// Rate returns a Rate that admits at most limit requests of each client in any window, those that other Rates of a have admitted
+// included. A limit or window of 0 or less admits all requests, and counts none.
 func (a *Admissions) Rate(limit int, window time.Duration) *Rate {
 	if limit > 0 && window > 0 {
 		a.mu.Lock()
@@ -69,13 +72,14 @@ func (a *Admissions) Rate(limit int, window time.Duration) *Rate {
 	return &Rate{limit: limit, window: window, admissions: a}
 }
 
-// NewRate returns a Rate with admissions of its own.
+// NewRate returns a Rate with an Admissions of its own; see NewAdmissions and Admissions.Rate.
 func NewRate(limit int, window time.Duration, maxClients int, now func() time.Time) *Rate {
 	return NewAdmissions(maxClients, now).Rate(limit, window)
 }
 
-// Allow reports whether a client may ask now, and counts the request if so. If not, retryAfter is how long until it may,
-// if nothing else uses the place up; it is above 0 then. Refused requests do not count: asking early does not prolong the wait.
+// Allow reports whether a client may ask now, and counts the request if so. If not, retryAfter is how long until the client may ask
+// again, unless another request is admitted before; it is above 0 then. Refused requests do not count, so that asking early does
+// not prolong the wait.
 func (r *Rate) Allow(client string) (ok bool, retryAfter time.Duration) {
 	if r.limit <= 0 || r.window <= 0 {
 		return true, 0
@@ -103,7 +107,8 @@ func (r *Rate) Allow(client string) (ok bool, retryAfter time.Duration) {
 	return ok, retryAfter
 }
 
-// forgetLocked makes one place free, if the client in front is idle, and up to one more, so that idle ones run out.
+// forgetLocked removes up to two clients that were not admitted within the window: one to make a place for the new client, and one
+// more so that the number of such clients shrinks.
 func (a *Admissions) forgetLocked(at time.Duration) {
 	for range 2 {
 		front := a.byLast.Front()
@@ -122,20 +127,20 @@ func (a *Admissions) forgetLocked(at time.Duration) {
 // last returns the time of the newest admission.
 func (l *clientLog) last() time.Duration { return l.ring[(l.first+l.count-1)%len(l.ring)] }
 
-// admitLocked drops what the longest window has left behind and adds an admission if the rate has room for it.
+// admitLocked removes admissions that are older than the longest window, and adds one if the limit of the rate allows it.
 func (a *Admissions) admitLocked(l *clientLog, at time.Duration, r *Rate) (bool, time.Duration) {
 	for l.count > 0 && at-l.ring[l.first] >= a.window {
 		l.first = (l.first + 1) % len(l.ring)
 		l.count--
 	}
 	if l.count >= r.limit {
-		// As many as the limit are those from this one on; when it is within the window, they all are.
+		// This is the oldest of the latest r.limit admissions: when it is within the window, so are the others.
 		if since := at - l.ring[(l.first+l.count-r.limit)%len(l.ring)]; since < r.window {
 			return false, r.window - since
 		}
 	}
 	switch {
-	case l.count == a.limit: // no rate looks back further
+	case l.count == a.limit: // no Rate needs an older one
 		l.first = (l.first + 1) % len(l.ring)
 		l.count--
 	case l.count == len(l.ring):
@@ -146,7 +151,7 @@ func (a *Admissions) admitLocked(l *clientLog, at time.Duration, r *Rate) (bool,
 	return true, 0
 }
 
-// growTo moves the log to a larger ring: most clients never need their limit's worth.
+// growTo moves the log to a larger ring. Rings start small, since most clients never reach their limit.
 func (l *clientLog) growTo(size int) {
 	ring := make([]time.Duration, size)
 	for i := range l.count {

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// clock is a settable time.
+// clock is a clock that a test advances.
 type clock struct{ at atomic.Int64 }
 
 func (c *clock) now() time.Time          { return time.Unix(1_000_000, c.at.Load()) }
@@ -22,16 +22,16 @@ func TestRateIsASlidingWindow(t *testing.T) {
 		advance, retryAfter time.Duration
 	}{
 		{0, 0}, {20 * time.Second, 0}, {20 * time.Second, 0}, // at 0, 20 and 40 s
-		{time.Second, 19 * time.Second}, // 41 s: until 60
+		{time.Second, 19 * time.Second}, // 41 s: refused until 60 s
 		{18 * time.Second, time.Second}, // 59 s
-		{time.Second, 0},                // 60 s: that of 0 is gone
-		{time.Second, 19 * time.Second}, // 61 s: until 80; a fixed window would have begun anew
-		{19*time.Second - 1, 1},         // to the nanosecond
+		{time.Second, 0},                // 60 s: the admission at 0 s is out of the window
+		{time.Second, 19 * time.Second}, // 61 s: refused until 80 s; a fixed window would have begun anew
+		{19*time.Second - 1, 1},         // exact to the nanosecond
 		{1, 0},                          // 80 s
-		{time.Hour, 0}, {0, 0}, {0, 0},  // idle: all is forgotten
+		{time.Hour, 0}, {0, 0}, {0, 0},  // all earlier admissions are out of the window
 		{0, time.Minute}, {0, time.Minute}, // refused requests do not count
-		{-time.Hour, time.Minute},            // a clock that runs back stands still
-		{time.Hour + 2*time.Minute, 0},       // and goes on
+		{-time.Hour, time.Minute},            // a clock that is set back counts as stopped
+		{time.Hour + 2*time.Minute, 0},       // until it has caught up
 		{0, 0}, {0, 0}, {0, 1 * time.Minute}, //
 	} {
 		c.advance(step.advance)
@@ -56,7 +56,7 @@ func TestRateWithoutLimit(t *testing.T) {
 	}
 }
 
-// Two rates of one set of packages, or one that takes another's place at a reload, do not give a client twice as much.
+// A client is not admitted twice as often when two rates share one Admissions, or when a reload replaces one rate by another.
 func TestRatesOfOneAdmissionsCountTogether(t *testing.T) {
 	t.Parallel()
 	var c clock
@@ -68,15 +68,15 @@ func TestRatesOfOneAdmissionsCountTogether(t *testing.T) {
 		retryAfter time.Duration
 	}{
 		{0, wide, 0}, {time.Second, wide, 0}, // at 0 and 1 s
-		{time.Second, narrow, 8 * time.Second},                  // 2 s: two within 10 s
-		{0, admissions.Rate(2, time.Minute), 58 * time.Second},  // one made later knows them, too
-		{8 * time.Second, narrow, 0},                            // 10 s: that of 0 is out of its window
-		{0, narrow, time.Second},                                // until 11
-		{0, wide, 0}, {0, wide, 0}, {0, wide, 50 * time.Second}, // 5 in all, until 60
-		{0, admissions.Rate(7, time.Minute), 0},                // a higher limit has room
-		{0, wide, 51 * time.Second},                            // six: until that of 1 s is gone
+		{time.Second, narrow, 8 * time.Second},                  // 2 s: two admissions within 10 s
+		{0, admissions.Rate(2, time.Minute), 58 * time.Second},  // a rate that is made later counts them, too
+		{8 * time.Second, narrow, 0},                            // 10 s: the admission at 0 s is out of narrow's window
+		{0, narrow, time.Second},                                // refused until 11 s
+		{0, wide, 0}, {0, wide, 0}, {0, wide, 50 * time.Second}, // five admissions in all: refused until 60 s
+		{0, admissions.Rate(7, time.Minute), 0},                // admitted by a rate with a higher limit
+		{0, wide, 51 * time.Second},                            // six in all: refused until the one at 1 s is out of the window
 		{0, admissions.Rate(0, time.Minute), 0},                // no limit
-		{time.Minute, narrow, 0}, {0, narrow, 0}, {0, wide, 0}, // 70 s: all is forgotten
+		{time.Minute, narrow, 0}, {0, narrow, 0}, {0, wide, 0}, // 70 s: all admissions are out of the window
 		{0, narrow, 10 * time.Second}, {10 * time.Second, narrow, 0}, //
 		{0, wide, 0}, {0, wide, 50 * time.Second}, {time.Hour, wide, 0}, //
 	} {
@@ -109,7 +109,8 @@ func TestRateForgetsIdleClients(t *testing.T) {
 	}
 }
 
-// An attacker with many addresses gains one client's worth, and takes nobody's place or window.
+// An attacker with many addresses takes the free places, and is then admitted as often as one more client. The records of other
+// clients stay.
 func TestRateUnderManyAddresses(t *testing.T) {
 	t.Parallel()
 	var c clock

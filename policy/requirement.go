@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/pep440"
 )
 
-// Bounds of a request, in characters. The longest name on the Python Package Index has fewer than 100.
+// Bounds of a request, in characters. The longest name on the Python Package Index is shorter than 100.
 const (
 	maxPackage   = 1024
 	maxName      = 128
@@ -27,7 +27,7 @@ const (
 type InvalidError struct {
 	// Field is "package" or "version".
 	Field string
-	// Message reads after the field's name: `must be a package name such as "requests", not an option`.
+	// Message is the rest of a sentence that begins with Field: `must be a package name such as "requests", not an option`.
 	Message string
 }
 
@@ -37,8 +37,8 @@ func invalid(field, format string, args ...any) error {
 	return &InvalidError{Field: field, Message: fmt.Sprintf(format, args...)}
 }
 
-// Requirement is one package that is asked for (PEP 508), in canonical form: two requests that mean the same are equal. The
-// zero value is no requirement; ParseRequirement makes them.
+// Requirement is a request for one package (PEP 508) in canonical form: name, extras and versions are normalised. The clauses of
+// the specifier keep their order. ParseRequirement makes it; the zero value is not valid.
 type Requirement struct {
 	// Name is canonical (PEP 503): lower case, "-" as the only separator.
 	Name string
@@ -56,9 +56,9 @@ func (r Requirement) String() string {
 	return r.Name + "[" + strings.Join(r.Extras, ",") + "]" + r.Specifier
 }
 
-// Satisfied reports whether a version that is installed, or chosen by pip, fulfils the requirement (PEP 440). As PEP 440
-// says of versions that are present already, a pre-release counts like any other. A version that is not PEP 440 fulfils
-// only "" and an equal "===".
+// Satisfied reports whether a version that is installed, or that pip has chosen, fulfils the requirement (PEP 440). A
+// pre-release counts like any other version, as PEP 440 says of versions that are installed already. A version that is not
+// PEP 440 fulfils only the specifiers "" and "===" with the same text.
 func (r Requirement) Satisfied(version string) bool {
 	if r.Specifier == "" {
 		return true
@@ -70,9 +70,9 @@ func (r Requirement) Satisfied(version string) bool {
 var (
 	nameShape = regexp.MustCompile(`^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$`)
 	separator = regexp.MustCompile(`[-_.]+`)
-	// packageShape splits a name, its extras and what follows; each part is then looked at for itself.
+	// packageShape splits the field package into name, extras and the rest, which are then checked one by one.
 	packageShape = regexp.MustCompile(`^([A-Za-z0-9._-]+) *(\[[^\[\]]*\])? *(.*)$`)
-	// archiveShape is what pip takes for a file when there is one of that name.
+	// archiveShape matches names that pip takes for a local file when there is one of that name.
 	archiveShape = regexp.MustCompile(`(?i)\.(whl|egg|zip|tgz|tbz|txz|tar|tar\.(gz|bz2|xz|lzma?))$`)
 )
 
@@ -84,11 +84,11 @@ func Canonical(name string) string {
 // isName reports whether a string is a package name (PEP 508) of a length that is accepted.
 func isName(s string) bool { return len(s) <= maxName && nameShape.MatchString(s) }
 
-// ParseRequirement reads the two fields of a request. The package is a name with optional extras, "requests[socks]"; it may
-// carry a specifier, "requests==2.31.0", when version leaves the choice open. A version of "" or "latest" stands for any, a
-// plain one such as "2.31.0" for exactly that, and a specifier set such as ">=2,<3" for itself. Options, URLs, paths,
-// direct references and environment markers are refused: each could install something else than the named package from
-// the index. Every error is an *InvalidError.
+// ParseRequirement parses the two fields of a request. pkg is a name with optional extras, "requests[socks]", and with an
+// optional specifier, "requests==2.31.0", when version does not name one. A version of "" or "latest" stands for any version,
+// a plain one such as "2.31.0" for exactly that, and a specifier set such as ">=2,<3" for the versions that match it. Options,
+// URLs, paths, direct references and environment markers are refused, since they could install something else than the
+// named package from the index. Every error is an *InvalidError.
 func ParseRequirement(pkg, version string) (Requirement, error) {
 	if err := checkText(fieldPackage, pkg, maxPackage); err != nil {
 		return Requirement{}, err
@@ -154,7 +154,8 @@ func ParseRequirement(pkg, version string) (Requirement, error) {
 	return requirement, nil
 }
 
-// checkText bounds a field and keeps it to printable ASCII: names have nothing else, and what looks like one may not be one.
+// checkText refuses a field that is too long or has other characters than printable ASCII. Names of packages have no others, and
+// a letter that only looks like an ASCII one would name another package.
 func checkText(field, s string, bound int) error {
 	if len(s) > bound {
 		return invalid(field, "must be at most %d characters, and this has %d", bound, len(s))
@@ -170,7 +171,8 @@ func checkText(field, s string, bound int) error {
 	return nil
 }
 
-// checkForeign refuses what pip would take for something else than a package of the index, with the remedy for each.
+// checkForeign refuses text that pip would take for something else than the name of a package on the index. Each error has its
+// own remedy.
 func checkForeign(pkg string) error {
 	switch {
 	case pkg == "":
@@ -195,7 +197,7 @@ func checkForeign(pkg string) error {
 	return nil
 }
 
-// parseExtras reads "[a, b]"; "" has none.
+// parseExtras parses "[a, b]", or "" for no extras.
 func parseExtras(s string) ([]string, error) {
 	if s == "" {
 		return nil, nil

@@ -145,7 +145,7 @@ func TestParseRequirementRefuses(t *testing.T) {
 	}
 }
 
-// A requirement equals another that means the same, and survives the way to pip and back.
+// The text of a requirement, as pip gets it, is parsed to the same requirement again.
 func TestRequirementIsCanonical(t *testing.T) {
 	t.Parallel()
 	a, err := ParseRequirement("Zope.Interface[ B , a ]", "1.0-1")

@@ -13,7 +13,7 @@ func TestSatisfied(t *testing.T) {
 		{"latest", "2.0rc1", true},
 		{"2.0rc1", "2.0rc1", true},
 		{"2.0rc1", "2.0.RC.1", true},
-		{">=1", "2.0rc1", true}, // present already
+		{">=1", "2.0rc1", true}, // a pre-release counts when it is installed already
 		{"2.0", "2.0rc1", false},
 		{"2.31.0", "2.31", true},
 		{"2.31.0", "2.31.0+local", true},

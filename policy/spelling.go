@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// compact is a canonical name without separators: people forget them, add them and move them.
+// compact returns a canonical name without separators, which people often forget, add or misplace.
 func compact(name string) string { return strings.ReplaceAll(name, "-", "") }
 
-// lookAlikes folds what fonts hardly tell apart.
+// lookAlikes replaces characters that many fonts hardly distinguish by one of them, and removes separators.
 var lookAlikes = strings.NewReplacer("-", "", "rn", "m", "vv", "w", "0", "o", "1", "l", "i", "l")
 
 func shapeOf(name string) string { return lookAlikes.Replace(name) }
@@ -20,7 +20,8 @@ func sortWords(name string) string {
 	return strings.Join(words, "-")
 }
 
-// oneWordDiffers returns the word of the target that is another in the name, if all the other words are equal.
+// oneWordDiffers returns the word of target that differs from the word at the same place in name, and true if it is the only one
+// that differs.
 func oneWordDiffers(name, target string) (string, bool) {
 	have, want := strings.Split(name, "-"), strings.Split(target, "-")
 	if len(have) != len(want) || len(want) == 1 {
@@ -43,10 +44,10 @@ var (
 	gluedSuffixes = []string{"python3", "python", "py3", "py", "lib"}
 )
 
-// withoutAffix returns what is left of a name without each of the affixes that it has.
+// withoutAffix returns, for each affix that a name has, the name without it.
 func withoutAffix(name string) []string { return cut(name, prefixes, suffixes) }
 
-// withoutGluedAffix is the same for affixes that no separator sets off.
+// withoutGluedAffix is withoutAffix for affixes without a separator, as in "pyflask".
 func withoutGluedAffix(name string) []string { return cut(name, gluedPrefixes, gluedSuffixes) }
 
 func cut(name string, prefixes, suffixes []string) []string {
@@ -64,8 +65,8 @@ func cut(name string, prefixes, suffixes []string) []string {
 	return bases
 }
 
-// withoutVersion returns a name without the one digit, or "v" and digit, that it ends in: "requests3", "requests-v2". None
-// for other names; more digits are seldom a version of Python or of a package.
+// withoutVersion returns a name without the digit, or "v" and digit, at its end: "requests" for "requests3" and "requests-v2". It
+// returns none for other names: two or more digits are seldom a version of Python or of a package.
 func withoutVersion(name string) []string {
 	last := len(name) - 1
 	if last < 1 || !isDigit(name[last]) || isDigit(name[last-1]) {
@@ -82,7 +83,7 @@ func isVowel(c byte) bool { return c != 0 && strings.IndexByte("aeiouy", c) >= 0
 // keyRows are a QWERTY keyboard, each row half a key to the right of the one above.
 var keyRows = []string{"1234567890", "qwertyuiop", "asdfghjkl", "zxcvbnm"}
 
-// isNeighbour reports whether two keys touch.
+// isNeighbour reports whether the keys of two characters are next to each other.
 func isNeighbour(a, b byte) bool {
 	aRow, aColumn := keyAt(a)
 	bRow, bColumn := keyAt(b)

@@ -8,50 +8,50 @@ import (
 	"sync"
 )
 
-// How far down the list of popular packages each comparison reaches. What many people type is worth imitating; further
-// down, two names that are close to each other are more often two honest packages.
+// How many of the most popular packages each comparison covers. Names that many people type are worth imitating; further down
+// the list, two similar names more often belong to two honest packages.
 const (
 	shapeTargets = 6000 // the same letters, with other separators or look-alikes
 	slipTargets  = 3000 // one slip of the finger
-	affixTargets = 800  // "python-", "-py", a version digit and the like
-	gluedTargets = 300  // the same without a separator: "pyflask"
+	affixTargets = 800  // "python-", "-py", a version digit and the like added
+	gluedTargets = 300  // such an affix without a separator: "pyflask"
 	twiceTargets = 500  // two slips in a long name
 )
 
-// squats finds the popular name that another name imitates. It looks for what TypoGard looks for (Taylor, Vaidya, Davidson,
-// De Carli, Rastogi: "Defending against package typosquatting", NSS 2020): repeated, omitted and swapped characters, swapped
-// words, substitutions by keyboard neighbours and look-alikes, version suffixes; and for added affixes. Candidates for slips
-// come from a table of the targets with characters deleted, as in SymSpell (Garbe, 2012), so a check costs a few look-ups
-// and no scan. Read-only once built.
+// squats finds the popular name, called the target, that another name imitates. It looks for what TypoGard looks for (Taylor,
+// Vaidya, Davidson, De Carli, Rastogi: "Defending against package typosquatting", NSS 2020): repeated, omitted and swapped
+// characters, swapped words, substitutions by keyboard neighbours and look-alikes, version suffixes; and also for added affixes.
+// Candidates for slips come from a table of the targets with characters deleted, as in SymSpell (Garbe, 2012), so that a check
+// costs a few look-ups and no scan. It is read-only once built.
 type squats struct {
-	ranks map[string]int    // the popular names, none of which imitates another
-	names []string          // the same, by rank
-	forms []form            // the spellings that a target goes by
-	exact map[string]int32  // the text of each form to its index
-	shape map[string]string // shapes to names
-	words map[string]string // sorted words to names
+	ranks map[string]int    // popular names to ranks; find reports none of them as an imitation
+	names []string          // popular names by rank
+	forms []form            // the spellings of targets with which names are compared
+	exact map[string]int32  // the text of each form to its index in forms
+	shape map[string]string // shapeOf of each target to the target
+	words map[string]string // sortWords of each target to the target
 	slips []deletion        // sorted by key
 }
 
-// form is one spelling of a target, without separators: its name, or that without a version digit or affix of its own.
+// form is one spelling of a target, without separators: its name, or its name without an affix or version digit.
 type form struct {
 	text  string
-	rank  int
-	whole bool // the name itself
+	rank  int  // of the target
+	whole bool // text is the whole name
 }
 
-// deletion points from a form with characters deleted to the form.
+// deletion maps the text of a form with characters deleted to the form.
 type deletion struct {
-	key  uint64
-	form int32
+	key  uint64 // hash of the text
+	form int32  // index in forms
 }
 
 var deletionSeed = maphash.MakeSeed()
 
-// popularSquats is built at the first check.
+// popularSquats is built when it is first needed.
 var popularSquats = sync.OnceValue(func() *squats { return newSquats(popular()) })
 
-// newSquats indexes names by their ranks, from 0.
+// newSquats builds the tables for names, whose ranks must be 0 to len(ranks)-1.
 func newSquats(ranks map[string]int) *squats {
 	s := &squats{
 		ranks: ranks,
@@ -99,7 +99,7 @@ func (s *squats) addForm(f form) {
 	}
 }
 
-// depth is how many slips in a form are looked for.
+// depth returns how many slips in a form are looked for: two in long and very popular names, else one.
 func (f form) depth() int {
 	if f.rank < twiceTargets && len(f.text) >= 10 {
 		return 2
@@ -146,7 +146,7 @@ func (s *squats) find(name string) string {
 	return ""
 }
 
-// lookUp finds the target of a form that is spelled like a name.
+// lookUp returns the target that has name as a form, if its rank is below targets and the form has at least shortest characters.
 func (s *squats) lookUp(name string, targets, shortest int) string {
 	index, found := s.exact[compact(name)]
 	if !found {
@@ -158,7 +158,8 @@ func (s *squats) lookUp(name string, targets, shortest int) string {
 	return ""
 }
 
-// slipped finds the target that the fewest slips turn into a name, the most popular of several.
+// slipped returns the target that the fewest slips turn into name, the most popular of several. targets and shortest are as for
+// lookUp.
 func (s *squats) slipped(name string, targets, shortest int) string {
 	text := compact(name)
 	best, fewest := targets, 3
@@ -185,15 +186,15 @@ func (s *squats) slipped(name string, targets, shortest int) string {
 	return s.names[best]
 }
 
-// plausible returns how many slips tell a name from a target, 1 or 2, or 0 when it takes more or the difference is rather one
-// of meaning. The thresholds are such that few of the packages that are on the index, but not on the list, are taken for
-// squats: typosquat_test.go has the numbers.
+// plausible returns how many slips, 1 or 2, turn target into name. It returns 0 when more are needed, or when the difference is
+// more likely intended. The thresholds are chosen so that few real packages outside the list of popular ones are reported:
+// TestFalseAlarms has the numbers.
 func plausible(name, target string, f form) int {
 	text := compact(name)
 	length := len(f.text)
 	if word, found := oneWordDiffers(name, target); found {
 		if length = len(word); length < 4 {
-			return 0 // mypy-boto3-rds and mypy-boto3-ds: the short word is what the name is about
+			return 0 // as in mypy-boto3-rds and mypy-boto3-ds: the short word is what distinguishes the packages
 		}
 		length = max(length, 6)
 	}
@@ -213,7 +214,7 @@ func plausible(name, target string, f form) int {
 		likely = true
 	case kind == dropped, kind == added:
 		likely = length >= 6 && (!digit || f.rank < affixTargets)
-	case digit: // another version, unless a finger went astray from a letter
+	case digit: // a replaced digit is another version, unless the finger has hit a digit beside a letter
 		likely = length >= 6 && isDigit(wrong) != isDigit(right) && isNeighbour(wrong, right)
 	case isNeighbour(wrong, right), isVowel(wrong) && isVowel(right):
 		likely = length >= 6
@@ -226,19 +227,20 @@ func plausible(name, target string, f form) int {
 	return 1
 }
 
-// slip is what went wrong in typing a name.
+// slip is a kind of typing mistake.
 type slip int
 
 const (
-	several  slip = iota // or none
+	several  slip = iota // more than one slip, or none
 	repeated             // requuests
 	dropped              // requets
-	added                // requestss is repeated; requesfts
+	added                // requesfts; but requestss is repeated
 	swapped              // reqeusts
 	replaced             // requezts
 )
 
-// slipOf names the one slip that turns a target into a name, with the characters that are wrong and right, 0 for none.
+// slipOf returns the kind of the one slip that turns target into name, and the wrong character in name and the right one in
+// target, each 0 when there is none.
 func slipOf(name, target string) (kind slip, wrong, right byte) {
 	start := 0
 	for start < len(name) && start < len(target) && name[start] == target[start] {
@@ -253,7 +255,7 @@ func slipOf(name, target string) (kind slip, wrong, right byte) {
 	case len(have) == 0 && len(want) == 1:
 		return dropped, 0, want[0]
 	case len(have) == 1 && len(want) == 0:
-		if start > 0 && name[start-1] == have[0] { // the equal prefix takes the first of two
+		if start > 0 && name[start-1] == have[0] { // of two equal characters the first is part of the common prefix
 			return repeated, have[0], 0
 		}
 		return added, have[0], 0
@@ -265,7 +267,7 @@ func slipOf(name, target string) (kind slip, wrong, right byte) {
 	return several, 0, 0
 }
 
-// distanceAtMost2 reports whether two slips of any kind suffice (optimal string alignment), for texts of similar length.
+// distanceAtMost2 reports whether at most two slips of any kind turn a into b (optimal string alignment distance).
 func distanceAtMost2(a, b string) bool {
 	rows := [3][]int{make([]int, len(b)+1), make([]int, len(b)+1), make([]int, len(b)+1)}
 	for j := range rows[1] {
@@ -289,8 +291,8 @@ func distanceAtMost2(a, b string) bool {
 	return rows[1][len(b)] <= 2
 }
 
-// deletions returns the keys of a text and of all that is left of it with up to depth characters deleted. Long names have
-// one deleted at most: two would be thousands.
+// deletions returns the keys (hashes) of a text, and of all texts that it becomes when up to depth characters are deleted. In a
+// text of more than 24 characters at most one is deleted, since two would make hundreds or thousands of keys.
 func deletions(text string, depth int) []uint64 {
 	keys := []uint64{maphash.String(deletionSeed, text)}
 	if depth == 0 {

@@ -13,7 +13,7 @@ import (
 //go:embed testdata/squats.txt
 var squatsText string
 
-// byRank returns the popular names in order.
+// byRank returns the popular names, the most popular first.
 func byRank() []string {
 	names := make([]string, len(popular()))
 	for name, rank := range popular() {
@@ -22,7 +22,7 @@ func byRank() []string {
 	return names
 }
 
-// indexOf builds an index of the first names only.
+// indexOf builds the tables for names, which are in the order of their ranks.
 func indexOf(names []string) *squats {
 	ranks := make(map[string]int, len(names))
 	for rank, name := range names {
@@ -45,8 +45,8 @@ func TestPopularNamesPass(t *testing.T) {
 	}
 }
 
-// Real packages that the index does not know are seldom taken for squats of those that it knows. Most of those that are do
-// resemble one: "beautifulsoup" and "beautifulsoup4". Once the whole list is known, those are exempt.
+// When the tables have only the most popular names, few of the real packages further down the list are reported as squats. Most
+// of these do resemble a popular one, as "beautifulsoup" does "beautifulsoup4". With the whole list, they are exempt.
 func TestFalseAlarms(t *testing.T) {
 	t.Parallel()
 	names := byRank()
@@ -85,7 +85,7 @@ func TestKnownSquats(t *testing.T) {
 		}
 		count++
 		words := strings.Fields(line)
-		// By itself, without the help of the list of malicious names.
+		// The spelling alone must suffice, without the list of malicious names.
 		if got := popularSquats().find(words[0]); got != words[1] {
 			t.Errorf("%s resembles %q, want %q", words[0], got, words[1])
 		}
@@ -95,16 +95,16 @@ func TestKnownSquats(t *testing.T) {
 			t.Errorf("%s: %+v", words[0], d)
 		}
 	}
-	if count < 70 { // TestConstructedSquats has ten times as many
+	if count < 70 { // TestConstructedSquats tries many more
 		t.Errorf("%d squats, want 70 or more", count)
 	}
 }
 
-// Each way of imitation, tried on the 100 most popular names that are long enough for it.
+// Each way of imitation is tried on those of the 100 most popular names that are long enough for it.
 func TestConstructedSquats(t *testing.T) {
 	t.Parallel()
 	random := rand.New(rand.NewPCG(1, 2))
-	// at picks a place in a name where a letter is, not the first.
+	// at picks an index in a name, not 0, with a character other than "-".
 	at := func(name string) int {
 		for {
 			if i := 1 + random.IntN(len(name)-1); name[i] != '-' {
@@ -131,7 +131,7 @@ func TestConstructedSquats(t *testing.T) {
 				}
 			}
 			return nil
-		}, 0.8}, // a mistyped digit is left alone, and so is a word of two or three letters
+		}, 0.8}, // some replaced digits, and slips in words of two or three letters, are not reported
 		"added letter":      {6, func(n string) []string { i := at(n); return []string{n[:i] + "x" + n[i:]} }, 0.85},
 		"separator added":   {5, func(n string) []string { i := at(n); return []string{n[:i] + "-" + n[i:]} }, 1},
 		"separator dropped": {5, func(n string) []string { return without(n, strings.ReplaceAll(n, "-", "")) }, 1},
@@ -182,7 +182,7 @@ func TestConstructedSquats(t *testing.T) {
 					continue
 				}
 				tried++
-				// It need not be the name that it was made from: awscli and aws-cli are one letter apart.
+				// The name found may be another than the one that the squat was made from: awscli and aws-cli are that close.
 				if popularSquats().find(squat) != "" {
 					caught++
 				} else {
@@ -205,7 +205,7 @@ func without(name string, squats ...string) []string {
 	return slices.DeleteFunc(squats, func(s string) bool { return s == name })
 }
 
-// Names that are near a popular one, and honest or too short to tell.
+// These names are close to a popular one, but honest, or too short to tell.
 func TestNotSquats(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{

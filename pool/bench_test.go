@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// BenchmarkExecute measures a saturated pool without HTTP: 4 callers a core, as bench/ does over HTTP.
+// BenchmarkExecute measures a saturated pool without HTTP, with 4 callers for each core, as bench/ does over HTTP.
 func BenchmarkExecute(b *testing.B) {
 	p, err := New(context.Background(), Config{})
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A closed channel has no descriptor: what is asked of it fails, and reaches neither the standard input of this process, which
-// has the number 0, nor whoever was given the channel's number since.
+// Operations on a closed channel fail. They affect neither descriptor 0, the standard input of this process, nor a file that was opened
+// later and got the number of the channel's descriptor.
 func TestAClosedChannelHasNoDescriptor(t *testing.T) {
 	t.Parallel()
 	bare, theirs, err := newChannel()
@@ -39,16 +39,16 @@ func TestAClosedChannelHasNoDescriptor(t *testing.T) {
 		if err := c.closeWrite(); err == nil {
 			t.Errorf("%s: it can be shut down", name)
 		}
-		c.close() // once more does nothing
+		c.close() // a second close does nothing
 	}
 }
 
-// Where standard input is closed, a channel may get its number, and gives it back as any other.
+// In a process whose standard input is closed, a channel may get descriptor 0, and closes it like any other.
 func TestAChannelMayHaveDescriptor0(t *testing.T) {
 	if os.Getenv("SANDBOX_TEST_DESCRIPTOR_0") == "" {
 		t.Parallel()
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
-		cmd.Env = append(os.Environ(), "SANDBOX_TEST_DESCRIPTOR_0=1") // in a process of its own, which loses its standard input
+		cmd.Env = append(os.Environ(), "SANDBOX_TEST_DESCRIPTOR_0=1") // in another process, whose standard input it closes
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// What a preloaded module wants done at a fork is done for each worker, as by os.fork.
+// Functions that a preloaded module gives to os.register_at_fork run when a worker is forked, as for os.fork.
 func TestPreloadedModulesSeeForks(t *testing.T) {
 	t.Parallel()
 	dir := moduleDir(t, "watches_forks", `import os

@@ -17,15 +17,15 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// scriptedLane is the other side of a lane's control socket.
+// scriptedLane is a lane played by the test: it has the other end of the lane's control socket.
 type scriptedLane struct {
 	t       *testing.T
 	control int
-	held    []int // of the worker booted last: stdin, stdout, stderr, channel
+	held    []int // descriptors of the last booted worker: stdin, stdout, stderr, channel
 }
 
-// noParent is no process: what plays a worker here has this process's id, and must never pass for a lane's child that may
-// be killed.
+// noParent is the pid of no process. A scripted lane has it, so that the pool does not take this process, whose pid its workers seem to
+// have, for a child of that lane and kill it.
 const noParent = math.MaxInt32
 
 func newBarePool(t *testing.T) *Pool {
@@ -38,7 +38,7 @@ func newBarePool(t *testing.T) *Pool {
 	return p
 }
 
-// newScriptedLane adds a lane to a pool, as grow does, and returns the other side of it.
+// newScriptedLane adds a lane to a pool, as grow does, and returns its other side.
 func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	ours, theirs, err := process.NewControl()
 	if err != nil {
@@ -49,7 +49,7 @@ func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// In the place of a handle: it is readable, as one of a process that has ended, and no signal can be sent to it.
+	// A pipe instead of a pidfd: it is readable, like the pidfd of a process that has ended, and cannot be used to send signals.
 	handle, write, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	return &scriptedLane{t: t, control: fd}
 }
 
-// play does what the bytes say and closes everything at the end.
+// play acts as the bytes of the script say, and then closes all its descriptors.
 func (l *scriptedLane) play(script []byte) {
 	for tape := tape(script); len(tape) > 0; {
 		switch tape.next() % 14 {
@@ -132,7 +132,7 @@ func (l *scriptedLane) channel(text string) {
 	}
 }
 
-// work does what a worker would if its code were to print itself.
+// work plays a worker whose code prints itself: it writes the code of the request to standard output.
 func (l *scriptedLane) work() {
 	if len(l.held) != 4 {
 		return
@@ -158,7 +158,7 @@ func (l *scriptedLane) drop() {
 	l.held = nil
 }
 
-// receiveBoot takes the descriptors of a boot message, or nil when none comes soon.
+// receiveBoot returns the descriptors of a boot message, or nil when none comes within 20 ms.
 func receiveBoot(control int) []int {
 	oob := make([]byte, 64)
 	_, oobn, err := receiveSoon(control, make([]byte, 64), oob)
@@ -176,7 +176,7 @@ func receiveBoot(control int) []int {
 	return fds
 }
 
-// receiveSoon waits 20 ms at most.
+// receiveSoon receives a packet, and waits at most 20 ms for it.
 func receiveSoon(fd int, into, oob []byte) (n, oobn int, err error) {
 	for {
 		ready, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 20)
@@ -191,7 +191,7 @@ func receiveSoon(fd int, into, oob []byte) (n, oobn int, err error) {
 	}
 }
 
-// sendPacket sends bytes, or none, with a control message beside them. unix.Sendmsg would not send none.
+// sendPacket sends a packet, which may be empty, with a control message. unix.Sendmsg sends a byte in place of an empty packet.
 func sendPacket(fd int, packet, rights []byte) error {
 	var message unix.Msghdr
 	if len(rights) > 0 {
@@ -211,7 +211,7 @@ func sendPacket(fd int, packet, rights []byte) error {
 	return nil
 }
 
-// tape is a script that is read byte by byte.
+// tape is a script that is read byte by byte; next returns 0 after its end.
 type tape []byte
 
 func (t *tape) next() byte {
@@ -243,7 +243,7 @@ func newMark(t *testing.T) mark {
 	return mark{fd, about.Ino}
 }
 
-// rights is a control message with so many descriptors of it.
+// rights returns a control message with count descriptors of the file.
 func (m mark) rights(count int) []byte {
 	if count == 0 {
 		return nil
@@ -251,7 +251,7 @@ func (m mark) rights(count int) []byte {
 	return unix.UnixRights(slices.Repeat([]int{m.fd}, count)...)
 }
 
-// expectClosed checks that every descriptor but its own is closed, and closes those that are not.
+// expectClosed checks that this process has no descriptor of the file except m's own, and closes any others.
 func (m mark) expectClosed(t *testing.T) {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")

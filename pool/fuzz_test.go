@@ -21,10 +21,10 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// Whatever the other side of a process boundary says, Go neither panics nor keeps a descriptor nor mixes up requests. The
-// other side is played here, over the sockets and pipes that it would have. `make fuzz` goes on from these seeds.
+// Whatever a template, lane or worker sends, Go must neither panic, nor leave a descriptor open, nor mix up requests. The tests play these
+// processes, over the sockets and pipes that they would have. `make fuzz` goes on from these seeds.
 
-// exitWord is what a lane says of a worker's end: wait4's status, and its usage with a user time in microseconds and a peak in KiB.
+// exitWord returns a lane's packet about the end of a worker: the status of wait4(2), the CPU time in microseconds and the peak in KiB.
 func exitWord(status uint32, cpu, peak int64) string {
 	word := binary.NativeEndian.AppendUint32([]byte("exit"), status)
 	usage := [18]int64{1: cpu, 4: peak}
@@ -88,7 +88,7 @@ func FuzzParseFailure(f *testing.F) {
 }
 
 func FuzzControlRead(f *testing.F) {
-	// Each packet: how many descriptors, its size in units of 64 bytes less one, its first byte.
+	// Three bytes for each packet: how many descriptors it carries, its size (64 times this byte, less one), and the byte that fills it.
 	for _, script := range []string{"\x01\x00e", "\x00\x01x\x02\x01y", "\x03\x01z", "\x04\x01z", "\x01\x00x", "\x02\x00x", "\x01\x80x", "\x01\x81x", "\x02\xffx", "\x00\x00x",
 		"\x01\x01a\x01\x01b\x01\x01c\x01\x00d"} {
 		f.Add([]byte(script))
@@ -170,7 +170,7 @@ func FuzzWorkerBoot(f *testing.F) {
 					n = min(n, int(cuts[i]))
 				}
 				if sendPacket(held[3], rest[:n], mark.rights(int(rights%4))) != nil {
-					return // Go has heard enough
+					return // Go has closed its end
 				}
 				rest = rest[n:]
 			}
@@ -191,7 +191,8 @@ func FuzzWorkerBoot(f *testing.F) {
 	})
 }
 
-// maxOutputRoom is what a capture may hold at most for each character of its limit: UTF-8, twice, and append's reserve.
+// maxOutputRoom bounds the bytes that a capture holds for each character of its limit: 4 bytes of UTF-8, twice for head and tail, and twice
+// for the capacity that append reserves.
 const maxOutputRoom = 4 * utf8.UTFMax
 
 func FuzzOutput(f *testing.F) {
@@ -242,7 +243,7 @@ func FuzzOutput(f *testing.F) {
 	})
 }
 
-// What a template or an interpreter says on its way out becomes a line of an error.
+// The last line that a process writes to standard error before it ends becomes a part of an error message.
 func FuzzStandardError(f *testing.F) {
 	f.Add([]byte("Traceback\nImportError: x\n"), byte(3))
 	f.Add([]byte("\xff\xfe\n\n\n"), byte(1))
@@ -267,10 +268,10 @@ func FuzzStandardError(f *testing.F) {
 	})
 }
 
-// A template that answers what nobody asked, twice, without a handle, or not at all: who has asked is answered once, and no
-// handle is kept.
+// A template may answer a request that was not made, answer twice or without a pidfd, or not answer. Each caller still gets exactly one
+// answer, and no pidfd stays open.
 func FuzzTemplate(f *testing.F) {
-	// Each packet: how many descriptors, what it says.
+	// Two bytes for each packet: how many descriptors it carries, and which text.
 	for _, script := range []string{"\x01\x00", "\x01\x01\x01\x00", "\x00\x00", "\x02\x00", "\x01\x00\x01\x00", "\x01\x02", "\x01\x03\x01\x00", "\x01\x04", "\x01\x05", "\x01\x06", "\x02\x07\x01\x01", "\x03\x08", "\x01\x09", ""} {
 		f.Add([]byte(script))
 	}
@@ -297,7 +298,7 @@ func FuzzTemplate(f *testing.F) {
 			count := int(tape.next() % 4)
 			say := [...]string{"lane 0", "lane 1", "lane 7", "lane", "lane ", "lane -1", "lane 99999999999999999999", "", "lane 0 0", strings.Repeat("x", process.MaxMessage+1)}[tape.next()%10]
 			if sendPacket(int(theirs.Fd()), []byte(say), mark.rights(count)) != nil {
-				break // Go has heard enough
+				break // Go has closed its end
 			}
 		}
 		_ = theirs.Close()
@@ -322,7 +323,7 @@ func FuzzTemplate(f *testing.F) {
 	})
 }
 
-// Two lanes say what they like, when they like. Each request is answered, and with nothing of another's.
+// Two lanes send anything at any time. Each request still ends, and never with the output of another one.
 func FuzzLanes(f *testing.F) {
 	const honest = "\x00\x01\x02\x03"
 	for _, script := range []string{

@@ -33,7 +33,7 @@ func (l *logged) Write(p []byte) (int, error) {
 
 func (l *logged) logger() *slog.Logger { return slog.New(slog.NewTextHandler(l, nil)) }
 
-// with returns the lines that have a text.
+// with returns the lines that contain a text.
 func (l *logged) with(text string) (found []string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -45,7 +45,7 @@ func (l *logged) with(text string) (found []string) {
 	return found
 }
 
-// newFailingTemplate plays a template whose lanes fail at a step of their confinement. It counts them.
+// newFailingTemplate plays a template whose lanes all fail at a step of their confinement. The number counts the requests for lanes.
 func newFailingTemplate(t *testing.T, growth backoff) (*template, *atomic.Int64) {
 	t.Helper()
 	ours, theirs, err := process.NewControl()
@@ -81,7 +81,7 @@ func newFailingTemplate(t *testing.T, growth backoff) (*template, *atomic.Int64)
 			asked.Add(1)
 			messages, _ := unix.ParseSocketControlMessage(oob[:oobn])
 			fds, _ := unix.ParseUnixRights(&messages[0])
-			lane := exec.Command("sleep", "60") // whoever starts a lane that fails kills it
+			lane := exec.Command("sleep", "60") // startLane kills it, as a lane that has failed
 			if err := lane.Start(); err != nil {
 				t.Error(err)
 				return
@@ -113,7 +113,7 @@ func sleeper(t *testing.T) *exec.Cmd {
 	return cmd
 }
 
-// isParked says whether a pool has so many parked workers, and nothing more is on its way.
+// isParked says whether a pool has this many parked workers, and starts no lanes.
 func isParked(p *Pool, workers int) func() bool {
 	return func() bool {
 		p.mu.Lock()
@@ -122,7 +122,8 @@ func isParked(p *Pool, workers int) func() bool {
 	}
 }
 
-// takePlace puts t in the place of the only template of a pool, which it returns, and ends a lane with a parked worker.
+// takePlace makes t the only template of a pool in place of the real one, which it returns. It kills a lane with a parked worker, so that
+// the pool asks t for another lane.
 func (t *template) takePlace(p *Pool) (real *template) {
 	p.mu.Lock()
 	real = p.current.templates[0]
@@ -134,12 +135,12 @@ func (t *template) takePlace(p *Pool) (real *template) {
 	return real
 }
 
-// While lanes cannot be started, those that are there serve as before, one request after the other, and whoever asks is told that
-// the pool is ready. Before, one failed start held back every fork of the pool.
+// While no lane can be started, the existing lanes serve requests without delay, and the pool counts as ready. Once, one failed start held
+// back every fork of the pool.
 func TestLanesThatCannotBeStartedSlowNothing(t *testing.T) {
 	t.Parallel()
 	log := &logged{}
-	never := backoff{first: time.Hour, longest: time.Hour} // what waits for that is late
+	never := backoff{first: time.Hour, longest: time.Hour} // a request that waited for the next try would time out
 	failing, asked := newFailingTemplate(t, never)
 	p := newTestPool(t, Config{Templates: 1, Idle: 2, Max: 2, AcquireTimeout: 20 * time.Second, Logger: log.logger()})
 	eventually(t, 10*time.Second, "the pool is whole", isParked(p, 2))
@@ -156,7 +157,7 @@ func TestLanesThatCannotBeStartedSlowNothing(t *testing.T) {
 			})
 		}
 		all.Wait()
-		if r, err := p.Execute(t.Context(), Request{Code: "print(1)", Timeout: 10 * time.Second}); err != nil || r.Stdout != "1\n" { // and one alone
+		if r, err := p.Execute(t.Context(), Request{Code: "print(1)", Timeout: 10 * time.Second}); err != nil || r.Stdout != "1\n" { // alone
 			t.Errorf("round %d: got %+v, %v", round, r, err)
 		}
 		if s := p.Stat(); !s.Ready {
@@ -167,7 +168,7 @@ func TestLanesThatCannotBeStartedSlowNothing(t *testing.T) {
 		t.Errorf("%d lanes were started in an hour", n)
 	}
 
-	// Where tries are allowed they come again and again, and the log does not grow with them.
+	// With a short backoff the pool tries again and again to start a lane, but does not log each failure.
 	p.mu.Lock()
 	failing.growth = backoff{first: time.Millisecond, longest: 2 * time.Millisecond}
 	p.refillLocked(p.current)
@@ -191,7 +192,7 @@ func TestLanesThatCannotBeStartedSlowNothing(t *testing.T) {
 	eventually(t, 10*time.Second, "the pool is whole again", isParked(p, 2))
 }
 
-// A pool none of whose lanes can be started is not ready, and becomes so with the first that can.
+// A pool without lanes that cannot start one is not ready. It is ready again with its first lane.
 func TestAPoolWithoutLanesIsNotReady(t *testing.T) {
 	t.Parallel()
 	log := &logged{}
@@ -209,7 +210,7 @@ func TestAPoolWithoutLanesIsNotReady(t *testing.T) {
 	eventually(t, 10*time.Second, "it is ready", func() bool { return p.Stat().Ready && isParked(p, 1)() })
 }
 
-// A lane start has a deadline, at every stage; what comes later ends by itself.
+// startLane returns at its deadline, at whatever stage the start is. A lane that is forked later ends by itself.
 func TestALaneStartHasADeadline(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1})
@@ -223,7 +224,7 @@ func TestALaneStartHasADeadline(t *testing.T) {
 	}
 	resume := sync.OnceFunc(func() { _ = unix.Kill(pid, unix.SIGCONT) })
 	defer resume()
-	for n := 0; ; n++ { // the first ones lie in the socket's buffer, until that is full
+	for n := 0; ; n++ { // requests stay in the socket's buffer until it is full; then writing one fails at its deadline
 		_, err := startLane(real, time.Millisecond)
 		if errors.Is(err, errLaneTimeout) && n < 5000 {
 			continue
@@ -245,7 +246,7 @@ func TestALaneStartHasADeadline(t *testing.T) {
 	}
 }
 
-// A template that does not answer and has no lanes is of no use to anybody: another takes its place.
+// A template that does not answer is replaced once it has no lanes.
 func TestATemplateThatDoesNotAnswerIsReplaced(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 1})
@@ -262,7 +263,7 @@ func TestATemplateThatDoesNotAnswerIsReplaced(t *testing.T) {
 		p.growthFailedLocked(real, errLaneTimeout)
 	}
 	fail()
-	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" { // the lane that it has serves on
+	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" { // its lane still serves requests
 		t.Errorf("got %+v", r)
 	}
 	select {

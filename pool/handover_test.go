@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// waits is a Metrics that keeps how long requests waited.
+// waits is a Metrics that records how long requests waited for a worker.
 type waits struct {
 	nopMetrics
 
@@ -29,7 +29,7 @@ func (w *waits) Acquired(wait time.Duration) {
 	w.given = append(w.given, wait)
 }
 
-// park has a scripted lane make a worker that is parked.
+// park makes the pool ask the scripted lane for a worker, and plays that worker until it is parked.
 func (l *scriptedLane) park(p *Pool) {
 	l.t.Helper()
 	p.mu.Lock()
@@ -38,7 +38,7 @@ func (l *scriptedLane) park(p *Pool) {
 	l.boot(p)
 }
 
-// boot makes the worker that a scripted lane is asked for, or about to be, and waits until it is parked.
+// boot waits until the scripted lane is asked for a worker, and plays that worker until it is parked or has a request.
 func (l *scriptedLane) boot(p *Pool) {
 	l.t.Helper()
 	eventually(l.t, 10*time.Second, "the lane is asked for a worker", func() bool {
@@ -52,7 +52,7 @@ func (l *scriptedLane) boot(p *Pool) {
 	})
 }
 
-// A request whose first worker had died while it was parked waits once: until it has the one that runs it.
+// A request whose first worker turns out to have died while parked counts as one wait, which ends with the worker that runs it.
 func TestAHandedOverRequestWaitsOnce(t *testing.T) {
 	t.Parallel()
 	p := newBarePool(t)
@@ -60,7 +60,7 @@ func TestAHandedOverRequestWaitsOnce(t *testing.T) {
 	p.cfg.Idle, p.cfg.Max, p.cfg.Metrics = 1, 1, seen
 	l := newScriptedLane(t, p)
 	l.park(p)
-	l.drop() // it is gone, and its lane has not said so yet
+	l.drop() // the worker has died, and its lane has not reported it yet
 	type answer struct {
 		result Result
 		err    error
@@ -91,8 +91,8 @@ func TestAHandedOverRequestWaitsOnce(t *testing.T) {
 	}
 }
 
-// What a process said before it went is read, although it had been sent something meanwhile: a lane that leaves is not taken for one
-// that failed.
+// A process's last message is read although it ended without reading a message that it had been sent. So a lane that says "leave" and ends
+// does not count as failed.
 func TestLastWordsAreRead(t *testing.T) {
 	t.Parallel()
 	c, theirs, err := process.NewControl()
@@ -115,7 +115,7 @@ func TestLastWordsAreRead(t *testing.T) {
 	}
 }
 
-// Execution begins before the worker has the code: it may run while we still write.
+// The execution time begins before the worker has all the code, since it may run the code before Caddy's last write has returned.
 func TestExecutionTimeBeginsBeforeTheCodeIsThere(t *testing.T) {
 	t.Parallel()
 	const least = 50 * time.Millisecond
@@ -138,7 +138,7 @@ func TestExecutionTimeBeginsBeforeTheCodeIsThere(t *testing.T) {
 	eventually(t, 10*time.Second, "code comes", func() bool { return read() > 0 })
 	begun := time.Now()
 	var took time.Duration
-	for { // more of it than the socket's buffer holds comes only when this has been read
+	for { // the code is larger than the socket's buffer, so Caddy goes on writing only as this reads
 		took = time.Since(begun)
 		if took < least {
 			continue
@@ -158,13 +158,13 @@ func TestExecutionTimeBeginsBeforeTheCodeIsThere(t *testing.T) {
 	}
 }
 
-// Where Caddy has no descriptors left, requests that need a worker are told so, and that nothing of their code ran; with
-// descriptors everything is as before. Before, they were told that their code was lost while it ran.
+// When Caddy has no descriptors left, a request that needs a new worker fails with ErrNotStarted, which says so and that its code did not
+// run. Once, it failed with ErrWorkerLost. When there are descriptors again, requests succeed.
 func TestRequestsThatCannotBeStartedAreToldWhy(t *testing.T) {
 	if os.Getenv("SANDBOX_TEST_NO_DESCRIPTORS") == "" {
 		t.Parallel()
 		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+t.Name()+"$", "-test.v")
-		cmd.Env = append(os.Environ(), "SANDBOX_TEST_NO_DESCRIPTORS=1") // in a process of its own, whose limit it is
+		cmd.Env = append(os.Environ(), "SANDBOX_TEST_NO_DESCRIPTORS=1") // in another process, whose limit it lowers
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Errorf("%v: %s", err, out)
 		}
@@ -178,11 +178,11 @@ func TestRequestsThatCannotBeStartedAreToldWhy(t *testing.T) {
 		t.Fatal(err)
 	}
 	none := limit
-	none.Cur = 3 // those that are open stay so
+	none.Cur = 3 // open descriptors stay open
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
-	execute(t, p, "print(1)", 10*time.Second) // the worker that is parked is enough for one
+	execute(t, p, "print(1)", 10*time.Second) // the parked worker has its descriptors already
 	for range 5 {
 		r, err := p.Execute(t.Context(), Request{Code: "print(2)", Timeout: 10 * time.Second})
 		if !errors.Is(err, ErrNotStarted) || !errors.Is(err, unix.EMFILE) || errors.Is(err, ErrWorkerLost) || r.Stdout != "" {
@@ -207,7 +207,7 @@ func TestRequestsThatCannotBeStartedAreToldWhy(t *testing.T) {
 	eventually(t, 10*time.Second, "the pool is whole again", isParked(p, 1))
 }
 
-// Neither a time limit nor a caller who leaves waits for a lane that hangs while it is to fork the request's worker.
+// When a lane hangs and does not fork the request's worker, neither the time limit nor a caller who leaves has to wait for that lane.
 func TestNobodyWaitsForALaneThatHangs(t *testing.T) {
 	t.Parallel()
 	const rush = 6
@@ -224,7 +224,7 @@ func TestNobodyWaitsForALaneThatHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	startSession(t, p, "print('.', flush=True)\ninput()").await(".\n") // has whatever was parked
+	startSession(t, p, "print('.', flush=True)\ninput()").await(".\n") // it takes the parked worker
 	p.mu.Lock()
 	var stopped []*lane
 	for l := range p.lanes {

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
 )
 
-// newTestIndex serves wheels, and returns how to ask for what it has.
+// newTestIndex starts an index with wheels. The function makes requests for its packages; version "" means any.
 func newTestIndex(t *testing.T, wheels ...index.Wheel) (*index.Server, func(name, version string) install.Request) {
 	t.Helper()
 	server := index.New()
@@ -51,10 +51,10 @@ func (brokenRules) CheckResolved(policy.Requirement, []policy.Resolved) policy.D
 	panic("a bug")
 }
 
-// testInstalls are those of the pools of tests.
+// testInstalls maps each test's pool to its installs.
 var testInstalls sync.Map
 
-// installsOf returns the installs of a pool, which end before it does.
+// installsOf returns the installs of a pool. The test closes them before the pool.
 func installsOf(t *testing.T, p *Pool) *install.Installs {
 	t.Helper()
 	if made, ok := testInstalls.Load(p); ok {
@@ -93,7 +93,7 @@ func TestNextExecutionHasWhatWasInstalled(t *testing.T) {
 	if r := execute(t, p, version, 10*time.Second); !strings.Contains(r.Stderr, "No module named 'sandbox_one'") {
 		t.Fatalf("got %+v", r)
 	}
-	// One that runs already goes on with what there was.
+	// A program that runs during the install keeps the old set of packages.
 	running := make(chan Result, 1)
 	go func() {
 		r, _ := p.Execute(context.Background(), Request{Code: "print('here', flush=True)\nimport time, importlib.util\ntime.sleep(2)\nprint(importlib.util.find_spec('sandbox_one'))", Timeout: 30 * time.Second})
@@ -117,7 +117,7 @@ func TestNextExecutionHasWhatWasInstalled(t *testing.T) {
 	if r := execute(t, p, version, 10*time.Second); r.Stdout != "2.0\n" {
 		t.Errorf("got %+v", r)
 	}
-	// A Python that a program starts has it, too.
+	// A Python that a program starts can import the package, too.
 	if r := execute(t, p, "import subprocess, sys\nprint(subprocess.run([sys.executable, '-c', "+fmt.Sprintf("%q", version)+"], capture_output=True, text=True).stdout)", 10*time.Second); r.Stdout != "2.0\n\n" {
 		t.Errorf("got %+v", r)
 	}
@@ -135,7 +135,7 @@ func TestSetSurvivesItsPool(t *testing.T) {
 	first := newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1})
 	beside := newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1, Max: 1})
 	installPackage(t, first, ask("sandbox-kept", ""), install.Installed)
-	// Another pool of the same directory, as of the next configuration, has it at the same moment.
+	// Other pools with the same directory, such as that of the next configuration, have the package too.
 	for _, p := range []*Pool{first, beside, newTestPool(t, Config{PackagesDir: dir, Idle: 1, Templates: 1, Max: 2})} {
 		if r := execute(t, p, "import sandbox_kept; print(sandbox_kept.VERSION)", 10*time.Second); r.Stdout != "1.0\n" {
 			t.Errorf("got %+v", r)
@@ -206,7 +206,7 @@ func TestAnInstallThatNobodyWaitsForIsGivenUp(t *testing.T) {
 	if _, err := installsOf(t, p).Install(ctx, req); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
-	installPackage(t, p, ask("sandbox-quick", ""), install.Installed) // it does not stand behind the other one
+	installPackage(t, p, ask("sandbox-quick", ""), install.Installed) // the abandoned install does not hold this one up
 	if generation, set, _, err := installsOf(t, p).InstalledPackages(t.Context()); err != nil || generation == 0 || len(set) != 1 {
 		t.Errorf("got %d %+v %v", generation, set, err)
 	}
@@ -226,7 +226,7 @@ func TestInstallTakesItsTimeOnly(t *testing.T) {
 	}
 }
 
-// What was installed is data for an installer: its modules are not imported there, and its .pth files do not run.
+// Neither an installer nor a template imports modules of installed packages or runs their .pth files.
 func TestInstalledCodeRunsInNoInstallerAndNoTemplate(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
@@ -242,7 +242,7 @@ func TestInstalledCodeRunsInNoInstallerAndNoTemplate(t *testing.T) {
 	}
 }
 
-// A bug in an install is an error of that install, and the next one works.
+// A panic during an install becomes its error, and the next install works.
 func TestAPanicInAnInstallIsItsOwn(t *testing.T) {
 	t.Parallel()
 	_, ask := newTestIndex(t, module("sandbox-one", "1.0"))

@@ -10,13 +10,13 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/tests/index"
 )
 
-// What the caller reads is the package of which nothing will do, however pip's search for another way ends: it finds a version
-// without the extra, it would go on for ever, it has fetched more than it may, or it finds nothing.
+// A package needs one that has no wheel. The message names that dependency, however pip's search for another version ends: with a version
+// that lacks the extra, with too many versions to try, with too many bytes downloaded, or without a result.
 func TestPackageThatNeedsOneWithoutWheel(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})
 	server, ask := newTestIndex(t)
-	// Without metadata of its own, a wheel has to be fetched whole to be known.
+	// The index serves no metadata files, so pip must download each wheel that it looks at.
 	server.Add(index.Project{Name: "sbx-source", Files: []index.File{index.Sdist{Name: "sbx-source", Version: "1.5"}.File()}})
 	project := func(name string, versions int, wheel func(n int) index.Wheel) {
 		var files []index.File
@@ -60,7 +60,7 @@ func TestPackageThatNeedsOneWithoutWheel(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		extras []string
-		looks  int // at so many wheels at most
+		looks  int // how many wheels pip may download at most
 		words  []string
 	}{
 		{"sbx-few", []string{"more"}, 2, []string{"sbx-few[more] 1.0 needs sbx-source>=1", "source only", "Ask for sbx-few alone"}},
@@ -83,7 +83,7 @@ func TestPackageThatNeedsOneWithoutWheel(t *testing.T) {
 			t.Errorf("%s: %d wheels were fetched", c.name, looked)
 		}
 	}
-	// An older version that needs nothing of the kind is taken, as pip does.
+	// If an older version does not have the requirement, pip's choice of that version is installed.
 	if r := installPackage(t, p, ask("sbx-old", ""), install.Installed); r.Version != "0.0" {
 		t.Errorf("got %+v", r)
 	}
@@ -92,7 +92,7 @@ func TestPackageThatNeedsOneWithoutWheel(t *testing.T) {
 	}
 }
 
-// Two packages that never go together are not tried in all their versions for as long as an install may take.
+// For two packages of which all versions conflict, the search for versions ends long before the install's timeout.
 func TestEndlessConflictEnds(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1})

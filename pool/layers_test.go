@@ -16,7 +16,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
 )
 
-// layered is a program of ../tests/cases that prints BLOCKED.
+// layered is an escape attempt of ../tests/cases, with the guarantee that it tries to break.
 type layered struct {
 	ID        string `json:"id"`
 	Guarantee string `json:"guarantee"`
@@ -27,7 +27,8 @@ type layered struct {
 	Repeat int            `json:"repeat"`
 }
 
-// What the table says without a layer holds without it. Alone, since bombs and floods would be felt by the tests beside it.
+// Without Landlock or seccomp, the guarantees that the table still calls held are held. It is not parallel, since fork bombs and floods of
+// output would disturb other tests.
 func TestGuaranteesHoldWithOneLayerLess(t *testing.T) {
 	var cases []layered
 	for _, name := range []string{"escape", "escape-more"} {
@@ -85,10 +86,10 @@ func TestGuaranteesHoldWithOneLayerLess(t *testing.T) {
 	}
 }
 
-// seccompAlone are attempts that nothing but the filter refuses, though they break none of the guarantees by themselves.
+// seccompAlone are attempts that only the seccomp filter refuses, although their success would break no guarantee.
 var seccompAlone = map[string]bool{
-	"keys-left-over": true, // it asks whether keys can be made; none is found by the next run
+	"keys-left-over": true, // it tries to make a key; the next run would not find it
 }
 
-// testPython is the interpreter behind shims.
+// testPython returns the interpreter that python3 on PATH starts.
 var testPython = sync.OnceValues(func() (process.Interpreter, error) { return process.FindInterpreter(context.Background(), "python3") })

@@ -13,7 +13,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
-// The end of a program that runs alone is known before the kernel has taken its memory apart, which then is the lane's to see to.
+// When processors are free, a worker ends before the kernel has freed its memory: one memory holder still holds that, and the lane reaps
+// it.
 func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 	t.Parallel()
 	const held = 64 << 20
@@ -33,7 +34,7 @@ func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 			}
 		}
 		p.mu.Unlock()
-		if err := unix.Kill(lane, unix.SIGSTOP); err != nil { // it sees nothing of the end, and clears nothing up
+		if err := unix.Kill(lane, unix.SIGSTOP); err != nil { // so that the lane does not kill the memory holder
 			t.Fatal(err)
 		}
 		defer func() { _ = unix.Kill(lane, unix.SIGCONT) }()
@@ -79,7 +80,7 @@ func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 			if n := holdersOf(t, p); n != 1 {
 				t.Errorf("alone: %d processes are left, not one", n)
 			}
-			for range runtime.NumCPU() { // no processor is free for what follows
+			for range runtime.NumCPU() { // so that no processor counts as free
 				startSession(t, p, "print('.', flush=True)\ninput()").await(".\n")
 			}
 			if n := holdersOf(t, p); n != 0 {
@@ -89,15 +90,15 @@ func TestEndsAreKnownBeforeTheMemoryIsGone(t *testing.T) {
 	}
 }
 
-// An answer waits neither for output of what the program has left running, nor for all that this could write.
+// When a program has left a child that writes output without end, the answer waits neither for the child nor for all of its output.
 func TestLeftWritersHoldNobodyUp(t *testing.T) {
 	t.Parallel()
 	for name, isolation := range map[string]Isolation{"namespaces": IsolationStrict, "process": IsolationNone} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			// On a busy machine much is written before the program comes to its end.
+			// OutputKill is high, since on a busy machine the child writes much before the program ends.
 			p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: isolation, OutputKill: 8 << 30})
-			for _, wait := range []string{"", "import time; time.sleep(0.02)"} { // the output is read at the end, or all the time
+			for _, wait := range []string{"", "import time; time.sleep(0.02)"} { // Caddy reads the output at the end, or all the time
 				r := execute(t, p, `import os, sys
 print('first', flush=True)
 if os.fork() == 0:

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The monitor tells of how many processes a program was, which explains its memory.
+// Usage.Processes is the highest number of processes that the monitor saw, which explains the memory that a program used.
 func TestUsageHasThePeakOfProcesses(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Memory: 128 * mib})

@@ -42,7 +42,7 @@ func captured(limit int, in string, step int) (string, bool) {
 	return c.text()
 }
 
-// A slow and plain capture is the model: decode all, then cut.
+// model returns what a capture should keep: it decodes the whole input and then cuts it.
 func model(limit int, in string) string {
 	all := []rune(in)
 	if len(all) <= limit {

@@ -19,7 +19,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// newTestPool starts a pool that the test ends.
+// newTestPool starts a pool, which is closed at the end of the test.
 func newTestPool(t *testing.T, cfg Config) *Pool {
 	t.Helper()
 	p, err := New(context.Background(), cfg)
@@ -69,7 +69,7 @@ func TestEachRunIsFresh(t *testing.T) {
 	}
 }
 
-// Whoever asks for all of standard output gets it, of short runs and of long ones, past the limit of what is kept.
+// Request.Stdout gets all of standard output, even beyond the limit for what the result keeps.
 func TestStdoutIsHandedOn(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Output: 10})
@@ -82,10 +82,10 @@ func TestStdoutIsHandedOn(t *testing.T) {
 	}
 }
 
-// Programs find the signals that Python ignores, and no others, whatever Caddy was started with: nohup ignores SIGHUP.
+// In programs only those signals are ignored that Python itself ignores, even if Caddy was started with others ignored, as by nohup.
 func TestIgnoredSignalsAreNotInherited(t *testing.T) {
 	t.Parallel()
-	signal.Ignore(syscall.SIGHUP) // and go on: everything that is started from here inherits it
+	signal.Ignore(syscall.SIGHUP) // every process that is started from here on inherits this
 	defer signal.Reset(syscall.SIGHUP)
 	for name, isolation := range map[string]Isolation{"namespaces": IsolationStrict, "process": IsolationNone} {
 		r := execute(t, newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: isolation}), `import signal
@@ -219,7 +219,7 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 	var served [8]int64
 	for i := range served {
 		all.Go(func() {
-			// The program says when it was served: who hears of it first is up to Go's scheduler.
+			// The program prints when it began, since the order in which Go's scheduler wakes the callers proves nothing.
 			r := execute(t, p, "import time; print(time.monotonic_ns())", 10*time.Second)
 			served[i], _ = strconv.ParseInt(strings.TrimSpace(r.Stdout), 10, 64)
 		})
@@ -278,7 +278,7 @@ func TestNewRefusesWithASentence(t *testing.T) {
 
 func TestPreloadThatStartsAThreadIsRefused(t *testing.T) {
 	t.Parallel()
-	// Below /tmp itself, which scratch hides, whatever TMPDIR says.
+	// Below /tmp, whatever TMPDIR says: with namespaces scratch hides it.
 	dir, err := os.MkdirTemp("/tmp", "sandbox-preload-")
 	if err != nil {
 		t.Fatal(err)
@@ -336,7 +336,7 @@ func TestManyRunsAtOnceLeaveNothing(t *testing.T) {
 	})
 }
 
-// What a rush has had a use for goes when it is over, and comes again with the next.
+// Lanes that were started for a rush of requests end when it is over, and are started again for the next rush.
 func TestLanesOfARushGo(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Idle: 1, Max: 5})
@@ -346,7 +346,7 @@ func TestLanesOfARushGo(t *testing.T) {
 		return len(p.lanes)
 	}
 	for range 2 {
-		// All five run at once: none ends before the last one has begun.
+		// All five run at once, since each waits for the end of its input.
 		begun, last := make(chan struct{}, 5), make(chan struct{})
 		var rush sync.WaitGroup
 		for range 5 {
@@ -371,11 +371,11 @@ func TestLanesOfARushGo(t *testing.T) {
 	}
 }
 
-// The next request should not wait for the few that compute for long, nor give way itself because one did.
+// A program that computes for long gets a lower priority when others run. The programs after it begin with the normal priority.
 func TestALongRunGivesWay(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Idle: 1, Max: 2})
-	other := startSession(t, p, "input()") // somebody to give way to
+	other := startSession(t, p, "input()") // another run: without one the priority stays
 	r := execute(t, p, `
 import os, time
 first, child, end = os.getpriority(os.PRIO_PROCESS, 0), os.fork(), time.monotonic() + 10

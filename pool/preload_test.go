@@ -7,8 +7,8 @@ import (
 	"time"
 )
 
-// Modules that keep a cache, or look where to put temporary files, find a place when they are preloaded; programs find nothing
-// of it, and have a place of their own.
+// While modules are preloaded, HOME and TMPDIR are writable, for modules that write a cache or temporary files when they are imported.
+// Programs find none of these files, and have their own HOME and TMPDIR.
 func TestPreloadHasAPlaceToWriteTo(t *testing.T) {
 	t.Parallel()
 	dir := moduleDir(t, "keeps_a_cache", "import os, tempfile\nos.makedirs(os.path.expanduser('~/.cache/one'))\npath = tempfile.mkstemp()[1]\n")
@@ -31,10 +31,10 @@ tempfile.TemporaryFile().close()`, 10*time.Second)
 	}
 }
 
-// moduleDir makes a directory with one module in it that templates of any world can import.
+// moduleDir makes a directory with one module that templates can import with and without namespaces.
 func moduleDir(t *testing.T, name, source string) string {
 	t.Helper()
-	// Not below /tmp, which scratch hides; as root where every id may pass.
+	// Not below /tmp, which scratch hides. As root the unprivileged ids of lanes must be able to enter the parent directory.
 	home, _ := os.UserHomeDir()
 	var dir string
 	var err error

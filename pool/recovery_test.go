@@ -14,7 +14,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
-// tree lists the Python processes below this test that belong to p.
+// tree lists the pids of p's templates and of all processes below them.
 func tree(p *Pool) []int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -126,7 +126,7 @@ func TestWithoutNamespacesTreesAreEndedToo(t *testing.T) {
 	})
 }
 
-// A lane that ends before it had a worker has nothing to remove, least of all what belongs to the others.
+// A lane that ends without having had a worker leaves the scratch directories of other lanes alone.
 func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone, Templates: 1, Idle: 1, Max: 1})
@@ -145,7 +145,7 @@ func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 	}
 }
 
-// Without a namespace to end with its first process, what a killed lane had started ends all the same.
+// Without a pid namespace, which would end with its first process, the processes below a killed lane end too.
 func TestWithoutNamespacesAKilledLaneLeavesNothing(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Python: "/usr/bin/python3", Isolation: IsolationNone, Templates: 1, Idle: 1, Max: 1})

@@ -13,12 +13,12 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
-// testSession is an execution that takes input.
+// testSession is an execution that gets input while it runs.
 type testSession struct {
 	*testing.T
 	input     chan []byte
 	interrupt chan func(bool)
-	output    chan string // pieces of both streams
+	output    chan string // pieces of stdout and stderr
 	cancel    context.CancelFunc
 	done      chan struct{}
 	result    Result
@@ -61,7 +61,7 @@ func (s *testSession) stop() {
 	}
 }
 
-// await reads until what came ends with a text.
+// await reads output until all that it has read ends with a text.
 func (s *testSession) await(end string) {
 	s.Helper()
 	got := ""
@@ -94,7 +94,7 @@ func TestSessionsTakeInputAsItComes(t *testing.T) {
 		s.send(line)
 		s.await("err " + line)
 	}
-	close(s.interrupt) // no more of these
+	close(s.interrupt) // a closed channel means that no more interrupts come
 	close(s.input)
 	if r, err := s.wait(); err != nil || r.Status != StatusOK || r.Stdout != "out a\nout b\nover\n" || r.Stderr != "err a\nerr b\n" || r.OutputBytes != 29 {
 		t.Errorf("got %+v, %v", r, err)
@@ -158,7 +158,7 @@ for line in sys.stdin:
 	s.await("7\n")
 }
 
-// What user code does to its end of the pipe holds nobody up, and neither does a piece that nobody reads.
+// Sending input and ending a session do not hang when the program closes its standard input, or does not read it.
 func TestSessionsThatDoNotReadEnd(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{})
@@ -185,11 +185,11 @@ func TestSessionsThatDoNotReadEnd(t *testing.T) {
 	}
 }
 
-// A session that waits does not count as one that computes.
+// A session's priority is lowered when it has computed for long. The time that it waits does not count.
 func TestSessionsGiveWayWhenTheyHaveComputed(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{})
-	other := startSession(t, p, "input()") // somebody to give way to
+	other := startSession(t, p, "input()") // another run: without one the priority stays
 	s := startSession(t, p, `
 import os, sys, time
 first = os.getpriority(os.PRIO_PROCESS, 0)
@@ -208,7 +208,7 @@ print(os.getpriority(os.PRIO_PROCESS, 0) - first, flush=True)
 	}
 }
 
-// A session goes on with the packages that there were, and holds up neither an install nor the end of the pool.
+// A session keeps the set of packages with which it began. It delays neither later installs nor the programs after them.
 func TestSessionsKeepTheirPackages(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{PackagesDir: t.TempDir(), Idle: 1, Templates: 1, Max: 2})
@@ -224,7 +224,7 @@ func TestSessionsKeepTheirPackages(t *testing.T) {
 			t.Errorf("got %+v", r)
 		}
 		s.send("\n")
-		s.await("1.0\n") // its directory is still there
+		s.await("1.0\n") // the old set's directory still exists
 	}
 	var leased int
 	if _, err := p.Execute(t.Context(), Request{Code: "0", Timeout: time.Second, Leased: func(generation int) { leased = generation }}); err != nil || leased != p.Generation() || leased <= first {

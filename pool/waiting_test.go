@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// Requests that wait get workers that are made for them, and those are workers like any other.
+// A waiting request gets a worker that is forked for it, and runs there as in a prewarmed one.
 func TestRequestsThatWait(t *testing.T) {
 	t.Parallel()
 	for name, cfg := range map[string]Config{
@@ -53,7 +53,7 @@ func TestRequestsThatWait(t *testing.T) {
 	}
 }
 
-// A lane that goes since its last worker left too much costs no request that had it next.
+// When a lane leaves, since its last worker left too many files, the request that was to use it next still succeeds.
 func TestRequestsThatWaitWhileLanesLeave(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Idle: 1, Max: 2})
@@ -73,7 +73,7 @@ func TestRequestsThatWaitWhileLanesLeave(t *testing.T) {
 	}
 }
 
-// Callers who give up while their worker is made get it ended, and nobody else loses anything.
+// When callers give up while their worker is forked, that worker is ended, and other requests still succeed.
 func TestCallersGiveUpWhileTheyWait(t *testing.T) {
 	t.Parallel()
 	p := newTestPool(t, Config{Idle: 1, Max: 2})
@@ -99,7 +99,7 @@ func TestCallersGiveUpWhileTheyWait(t *testing.T) {
 	eventually(t, 5*time.Second, "nobody has a worker", func() bool { return p.Stat().Workers[StateLeased] == 0 })
 }
 
-// Who waited already when its lane left is the first to get the next worker, however full the queue is by then.
+// A request whose lane leaves waits again at the head of the queue, even if the queue is full by then.
 func TestALaneThatLeavesCostsNoPlace(t *testing.T) {
 	t.Parallel()
 	p := newBarePool(t)
@@ -118,7 +118,7 @@ func TestALaneThatLeavesCostsNoPlace(t *testing.T) {
 			return len(l.held) == 4
 		})
 	}
-	// lane adds one, and returns it when it has been asked for a worker.
+	// lane adds a scripted lane, and returns it once it has been asked for a worker.
 	lane := func() *scriptedLane {
 		l := newScriptedLane(t, p)
 		p.mu.Lock()

@@ -1,5 +1,5 @@
-// Package mcphook lets the test build of tests/conformance serve more over MCP than the product does: what the official
-// conformance suite asks for. In the product its variable is nil.
+// Package mcphook lets tests/conformance, a build for tests, add to the MCP server the tools, resources and prompts that the
+// official conformance suite calls. In the product its variable is nil.
 package mcphook
 
 import (
@@ -8,5 +8,7 @@ import (
 	"github.com/mark3labs/mcp-go/server"
 )
 
-// Extend adds to a tool server before it serves. A tool calls sent for each notification that it has handed to the server.
+// Extend, when not nil, adds to an MCP server before that serves. A tool must call sent, with the context of its call, for each
+// notification that it has handed to the server, so that the notification is counted. Extend must be set before Caddy loads a
+// config.
 var Extend func(tools *server.MCPServer, sent func(ctx context.Context))

@@ -24,7 +24,7 @@ func FuzzMatch(f *testing.F) {
 			return
 		}
 		if _, err := parse(version); err != nil {
-			return // a specifier of its own
+			return // the text is a specifier with an operator, not a version
 		}
 		if !exact.Match(version) {
 			t.Fatalf("%q does not satisfy %q", version, exact)

@@ -10,25 +10,27 @@ import (
 	pep440 "github.com/aquasecurity/go-pep440-version"
 )
 
-// clause is one comparison of a specifier set. The library parses and orders versions; its own specifiers are not used, as
-// they misread valid ones (upper case, epochs, "==1.0.*" for 1) and take "||" and a missing comma.
+// clause is one comparison of a specifier set. Only the parsing and order of versions are go-pep440-version's. Its specifiers are
+// not used: they misread valid ones (upper case, epochs, "==1.0.*" for the version 1) and accept "||" and a missing comma.
 type clause struct {
 	operator string
 	version  pep440.Version // unset for "==="
-	prefix   bool           // "==1.*": only the version's release counts
-	text     string         // the normalised version, as it is written
+	prefix   bool           // of "==1.*", which compares the first numbers of the release only
+	text     string         // the normalised version as String writes it
 }
 
-// Specifier is a set of clauses, all of which a version must match.
+// Specifier is a set of clauses, all of which a version must match. The zero value matches every version. It may be used
+// concurrently.
 type Specifier []clause
 
 var (
 	clauseShape = regexp.MustCompile(`^(~=|===|==|!=|<=|>=|<|>) *([^ ]+)$`)
-	// arbitraryShape is what "===" compares: any text without the signs that end a clause in PEP 508.
+	// arbitraryShape matches the text after "===": any without the characters that end a clause in PEP 508.
 	arbitraryShape = regexp.MustCompile(`^[A-Za-z0-9._+!*-]+$`)
 )
 
-// ParseSpecifier reads a version, which stands for exactly that, or a specifier set. Its errors read after a field's name.
+// ParseSpecifier parses a specifier set, or a version, which stands for "==" and that version. The text of an error is the rest of a
+// sentence that begins with the name of the field at fault.
 func ParseSpecifier(s string) (Specifier, error) {
 	if s != "" && !strings.ContainsAny(s, "<>=~^,") && !strings.HasPrefix(s, "!") {
 		s = "==" + s
@@ -112,7 +114,8 @@ func (s Specifier) String() string {
 	return strings.Join(texts, ",")
 }
 
-// Match reports whether a version, as somebody wrote it, is one of the set.
+// Match reports whether a version, which need not be normalised, matches all clauses. A version that is not PEP 440 matches only
+// "===" with the same text.
 func (s Specifier) Match(version string) bool {
 	parsed, err := parse(version)
 	for _, c := range s {
@@ -132,7 +135,8 @@ func (s Specifier) Pinned() bool {
 	return slices.ContainsFunc(s, func(c clause) bool { return c.operator == "===" || c.operator == "==" && !c.prefix })
 }
 
-// match follows PEP 440, "Version specifiers". Pre-releases are not excluded here, save where an operator says so.
+// match follows PEP 440, "Version specifiers". Pre-releases are excluded only where the definition of an operator does so; whether
+// to install them is not decided here.
 func (c clause) match(v pep440.Version) bool {
 	switch c.operator {
 	case "==":
@@ -147,11 +151,11 @@ func (c clause) match(v pep440.Version) bool {
 		release := c.version.BaseVersion()
 		return public(v).GreaterThanOrEqual(c.version) && hasPrefix(v, release[:strings.LastIndexByte(release, '.')])
 	case "<":
-		// 3.1rc1 is not "<3.1", though it comes before.
+		// 3.1rc1 does not match "<3.1", although it is before 3.1.
 		return v.LessThan(c.version) && (c.version.IsPreRelease() || !v.IsPreRelease() ||
 			v.LessThan(pep440.MustParse(c.text+".dev0")))
 	case ">":
-		// Nor are 3.1.post1 and 3.1+local ">3.1", though they come after.
+		// 3.1.post1 and 3.1+local do not match ">3.1", although they are after 3.1.
 		return v.GreaterThan(c.version) && !public(v).Equal(c.version) &&
 			(c.version.IsPostRelease() || !withoutPost(v).Equal(c.version))
 	}
@@ -176,7 +180,7 @@ func public(v pep440.Version) pep440.Version {
 	return pep440.MustParse(v.Public())
 }
 
-// withoutPost returns the version that a post-release follows; a version that is none, as it is.
+// withoutPost returns the version to which v is a post-release, or v itself when it is none.
 func withoutPost(v pep440.Version) pep440.Version {
 	before, _, found := strings.Cut(v.Public(), ".post")
 	if !found {
@@ -185,7 +189,8 @@ func withoutPost(v pep440.Version) pep440.Version {
 	return pep440.MustParse(before)
 }
 
-// hasPrefix reports whether the release of a version begins with the given one, where missing numbers count as 0.
+// hasPrefix reports whether the release of a version begins with the numbers of release and has the same epoch. Numbers that the
+// version lacks count as 0.
 func hasPrefix(v pep440.Version, release string) bool {
 	haveEpoch, have := splitRelease(v.BaseVersion())
 	wantEpoch, want := splitRelease(release)
@@ -195,7 +200,7 @@ func hasPrefix(v pep440.Version, release string) bool {
 	return haveEpoch == wantEpoch && slices.Equal(have[:len(want)], want)
 }
 
-// splitRelease splits a normalised "1!2.3" in its epoch, "0" when it has none, and its numbers.
+// splitRelease splits a normalised "1!2.3" into its epoch, "0" when it has none, and its numbers.
 func splitRelease(s string) (epoch string, numbers []string) {
 	epoch, release, found := strings.Cut(s, "!")
 	if !found {

@@ -9,7 +9,7 @@ import (
 //go:embed testdata/pep440.txt
 var pep440Cases string
 
-// The reference is Python's packaging library, which pip uses.
+// The expected results are those of Python's packaging library, which pip uses.
 func TestSpecifiersAgreeWithPackaging(t *testing.T) {
 	t.Parallel()
 	cases := 0

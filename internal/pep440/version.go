@@ -1,5 +1,6 @@
-// Package pep440 reads, orders and matches versions of Python packages (PEP 440). Its reference is Python's packaging library,
-// which pip uses: testdata/pep440.txt is what that says of a thousand pairs.
+// Package pep440 compares versions of Python packages and matches them with specifiers (PEP 440). Its reference is Python's
+// packaging library, which pip uses: testdata/pep440.txt has the results of that library for more than a thousand pairs of a
+// specifier and a version.
 package pep440
 
 import (
@@ -12,7 +13,7 @@ import (
 
 var localSeparator = regexp.MustCompile(`[-_.]`)
 
-// parse parses a PEP 440 version. The library keeps a local part as it is written, so that is normalised before.
+// parse parses a PEP 440 version. It normalises the local part first, which go-pep440-version would keep as it is written.
 func parse(s string) (pep440.Version, error) {
 	public, local, found := strings.Cut(s, "+")
 	if found {
@@ -27,8 +28,8 @@ func parse(s string) (pep440.Version, error) {
 	return pep440.Parse(s) //nolint:wrapcheck // it names the version
 }
 
-// Equal reports whether two texts are spellings of one version. What is not PEP 440 is equal to the same letters only, in
-// upper or lower case and with any separators.
+// Equal reports whether two texts are spellings of one version. Two texts that are not PEP 440 are equal when they differ only in
+// case and separators.
 func Equal(a, b string) bool {
 	left, leftErr := parse(a)
 	right, rightErr := parse(b)
@@ -38,5 +39,5 @@ func Equal(a, b string) bool {
 	return left.Compare(right) == 0
 }
 
-// plain writes separators as ".".
+// plain returns s with "." for each separator, and without white space around it.
 func plain(s string) string { return localSeparator.ReplaceAllString(strings.TrimSpace(s), ".") }

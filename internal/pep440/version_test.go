@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// PEP 440, "Summary of permitted suffixes and relative ordering".
+// The order is that of PEP 440, "Summary of permitted suffixes and relative ordering".
 func TestOrder(t *testing.T) {
 	t.Parallel()
 	ascending := []string{

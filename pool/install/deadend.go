@@ -25,8 +25,8 @@ type search struct {
 type deadEnd struct {
 	Name          string `json:"name"` // canonical
 	Specifier     string `json:"specifier"`
-	Needs         string `json:"needs"`  // as it is written
-	Parent        string `json:"parent"` // with its extras; "" for what was asked for
+	Needs         string `json:"needs"`  // the requirement as pip shows it
+	Parent        string `json:"parent"` // the package that has the requirement, with its extras; "" for the request
 	ParentVersion string `json:"parent_version"`
 	// Missing says that no file fits this requirement even by itself, so the cause is not a conflict with another one.
 	Missing bool `json:"missing"`
@@ -58,7 +58,7 @@ func (i *ongoing) deadEnd(ctx context.Context, answers installerAnswers, err err
 		return i.nothingFor(ctx, ends[missing])
 	}
 	if err == nil && answers.Status != 0 && !answers.GaveUp {
-		return nil // a conflict, of which pip names all sides
+		return nil // a conflict: pip's own message names all requirements of it
 	}
 	var reasons []string
 	told := map[string]bool{}
@@ -72,13 +72,13 @@ func (i *ongoing) deadEnd(ctx context.Context, answers installerAnswers, err err
 		requirement(i.req.Name, i.req.Extras, i.req.Specifier), strings.Join(reasons, "; "))
 }
 
-// of says whether what was asked for has the requirement itself.
+// of says whether the requested package itself has the requirement, not one of its dependencies.
 func (d deadEnd) of(req Request) bool {
 	name, _, _ := strings.Cut(d.Parent, "[")
 	return name == req.Name
 }
 
-// String is a part of a sentence. It comes from a package's metadata, so it is kept short.
+// String describes the dead end as a part of a sentence. The requirement comes from a package's metadata, so it is cut to 200 bytes.
 func (d deadEnd) String() string {
 	needs := strings.Join(strings.Fields(d.Needs), " ")
 	if len(needs) > 200 {

@@ -88,8 +88,8 @@ func pipFailure(req Request, page packages.Page, python, log string) error {
 	return refuse(Failed, "pip could not resolve %s%s. Nothing has changed.", asked, lastError(log))
 }
 
-// directReference returns the package that another one names by an address on one of these hosts (PEP 508), as pip says when it
-// collects it, or "".
+// directReference returns the name of a package that another package requires by a URL on one of hosts (a direct reference, PEP 508), or
+// "". It finds it in the line that pip logs when it collects the package.
 func directReference(log string, hosts []string) string {
 	for line := range strings.Lines(log) {
 		name, address, ok := strings.Cut(strings.TrimPrefix(strings.TrimSpace(line), "Collecting "), "@ ")
@@ -110,7 +110,7 @@ func leadingName(requirement string) string {
 	return requirement[:end]
 }
 
-// noneMatches says why no file of the index's page will do.
+// noneMatches returns the refusal that says why no file on the index's page fits the request.
 func noneMatches(req Request, page packages.Page, python, log string) error {
 	var wheels, sources, withdrawn int
 	var versions []string
@@ -163,7 +163,7 @@ func noneMatches(req Request, page packages.Page, python, log string) error {
 	return refuse(NotFound, "The index has no version of %s that matches %q. It has: %s.", req.Name, cmp.Or(req.Specifier, "any release"), known)
 }
 
-// pageVersions lists the last versions of a page that can be used.
+// pageVersions lists the last 15 versions on a page that are not yanked.
 func pageVersions(page packages.Page) string {
 	var versions []string
 	for _, f := range page.Files {
@@ -181,7 +181,7 @@ func pageVersions(page packages.Page) string {
 func lastError(log string) string {
 	lines := strings.Split(strings.TrimSpace(log), "\n")
 	for _, line := range slices.Backward(lines) {
-		if text, ok := strings.CutPrefix(line, "ERROR: "); ok && text != "Exception:" { // a traceback follows, and its last line tells
+		if text, ok := strings.CutPrefix(line, "ERROR: "); ok && text != "Exception:" { // a traceback follows, whose last line is the error
 			return process.LastLine(text)
 		}
 	}

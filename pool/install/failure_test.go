@@ -9,7 +9,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 )
 
-// What pip says (versions 22 to 26) when it cannot resolve, and what the caller is told.
+// Messages of pip (versions 22 to 26) when it cannot resolve, and what the caller is told for each.
 func TestPipFailures(t *testing.T) {
 	t.Parallel()
 	wheel := func(version, python string) packages.File {

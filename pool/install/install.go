@@ -18,7 +18,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// Status says how an install ended, as the caller is told.
+// Status says how an install ended. Callers see it.
 type Status string
 
 // The ways in which an install ends.
@@ -38,9 +38,9 @@ const (
 var Statuses = []Status{Installed, Already, Blocked, NotFound, TooLarge,
 	Conflict, NoWheel, TimedOut, Failed}
 
-// Rules decide about what an install would bring. *policy.Policy has them.
+// Rules decide what an install may add. *policy.Policy implements them.
 type Rules interface {
-	// CheckResolved decides about the whole resolved set before anything of it is fetched.
+	// CheckResolved decides about the whole resolved set before its files are downloaded.
 	CheckResolved(asked policy.Requirement, set []policy.Resolved) policy.Decision
 	// CheckInstalledSize decides, before the store is switched, about the size of all installed packages on disk, in bytes.
 	CheckInstalledSize(bytes int64) policy.Decision
@@ -56,13 +56,13 @@ type Request struct {
 	Index *packages.Index
 	// BuildSource lets source distributions be built, which runs their code in the installer.
 	BuildSource bool
-	// MaxDownload bounds what one install fetches, MaxInstalled what its wheels unpack to, in bytes.
+	// MaxDownload bounds what one install downloads, MaxInstalled what its wheels unpack to, both in bytes.
 	MaxDownload, MaxInstalled int64
-	// Timeout bounds the work, not the wait for installs before it.
+	// Timeout bounds the install itself, without its wait for earlier installs.
 	Timeout time.Duration
-	// Client is who asks, for the log.
+	// Client names the client in the log.
 	Client string
-	// Progress, when not nil, is told what goes on. It must not block.
+	// Progress, when not nil, is called with each change of progress. It must not block.
 	Progress func(Progress)
 }
 
@@ -78,14 +78,14 @@ const (
 	PhaseWarming     Phase = "warming"
 )
 
-// Progress is where an install stands.
+// Progress says how far an install is.
 type Progress struct {
 	Phase Phase
 	// Done and Total are bytes; Total is 0 when it is not known.
 	Done, Total int64
 }
 
-// Result is how an install ended.
+// Result says how an install ended.
 type Result struct {
 	Status Status
 	// Message says what happened and what to do about it, in sentences for the caller.
@@ -156,7 +156,7 @@ func StatusOf(d policy.Decision) Status {
 	}
 }
 
-// run resolves, fetches, unpacks and switches, or returns why not.
+// run resolves, downloads and unpacks the packages, and switches to the new set.
 func (i *ongoing) run(ctx context.Context) (Result, error) {
 	req, base := i.req, i.work.Base()
 	if version, ok, err := i.installs.provides(ctx, base, req.Requirement); err != nil {
@@ -164,7 +164,7 @@ func (i *ongoing) run(ctx context.Context) (Result, error) {
 	} else if ok {
 		return already(req.Name, version), i.follow(ctx)
 	}
-	if old, ok := base.Find(req.Name); ok { // another version has the extras that this one had
+	if old, ok := base.Find(req.Name); ok { // the extras of the installed version are kept
 		req.Extras = slices.Compact(slices.Sorted(slices.Values(slices.Concat(old.Extras, req.Extras))))
 		i.req = req
 	}
@@ -204,7 +204,7 @@ func (i *ongoing) run(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	result := report(req.Name, added)
-	if result.Version == "" { // only what its extras need was missing
+	if result.Version == "" { // the package itself was there, and only packages for its extras were added
 		if result.Version, _, err = i.installs.provides(ctx, base, policy.Requirement{Name: req.Name, Specifier: req.Specifier}); err != nil {
 			return Result{}, err
 		}
@@ -224,12 +224,12 @@ func (i *ongoing) follow(ctx context.Context) error {
 	return nil
 }
 
-// switchTo makes a set of the base and the added packages, and makes it the current one.
+// switchTo builds the set of the base with the added packages, and makes it the current one.
 func (i *ongoing) switchTo(ctx context.Context, added []packages.Package) error {
 	set := slices.Clone(added)
 	var bytes int64
 	for _, old := range i.work.Base().Packages {
-		if old.Name == i.req.Name { // it stays, and gets more extras
+		if old.Name == i.req.Name { // the package itself does not change, but has more extras now
 			old.Requested, old.Extras = true, union(old.Extras, i.req.Extras)
 		}
 		if !slices.ContainsFunc(added, func(p packages.Package) bool { return p.Name == old.Name }) {
@@ -276,7 +276,7 @@ func report(name string, added []packages.Package) Result {
 		}
 	}
 	r.Message = fmt.Sprintf("Installed %s %s", name, r.Version)
-	if r.Version == "" { // only what an extra needs
+	if r.Version == "" { // only packages for its extras were added
 		r.Message = "Installed what the extras of " + name + " need"
 	}
 	if len(others) > 0 {
@@ -290,7 +290,7 @@ func mebibytes(bytes int64) string {
 	return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
 }
 
-// unpack checks and unpacks wheels, compiles them and puts them into the store.
+// unpack checks, unpacks and compiles the wheels, and puts them into the store. It returns the packages, sorted by name.
 func (i *ongoing) unpack(ctx context.Context, wheels []wheel) ([]packages.Package, error) {
 	i.req.Progress(Progress{Phase: PhaseUnpacking})
 	limits := packages.WheelLimits{MaxBytes: i.req.MaxInstalled, Forbidden: func(name string) bool {
@@ -331,7 +331,7 @@ func (i *ongoing) unpack(ctx context.Context, wheels []wheel) ([]packages.Packag
 	return added, nil
 }
 
-// compile writes the bytecode of unpacked wheels and returns the directory of each.
+// compile writes the bytecode of unpacked wheels in an installer. It returns the directory with each one's bytecode, "" for none.
 func (i *ongoing) compile(ctx context.Context, fresh []*packages.Unpacked) ([]string, error) {
 	if len(fresh) == 0 {
 		return nil, nil
@@ -359,7 +359,7 @@ func (i *ongoing) compile(ctx context.Context, fresh []*packages.Unpacked) ([]st
 		return nil, fmt.Errorf("compiling failed: %s", process.LastLine(answers.Log))
 	}
 	for n, out := range compiled {
-		if _, err := os.Stat(out); err != nil { // there was nothing to compile
+		if _, err := os.Stat(out); err != nil { // nothing of the wheel was compiled
 			compiled[n] = ""
 		}
 	}

@@ -41,26 +41,26 @@ const (
 	diskInterval = 200 * time.Millisecond
 )
 
-// installerTask is what one installer is to do, as python/installer.py reads it.
+// installerTask tells an installer what to do. python/installer.py reads it as JSON.
 type installerTask struct {
 	Kind      string   `json:"kind"` // resolve, build or compile
 	Network   bool     `json:"network"`
-	Port      int      `json:"port"` // of Caddy's proxy on loopback; 0 when the installer has a network of its own
+	Port      int      `json:"port"` // of Caddy's proxy on loopback; 0 with namespaces, where the installer itself listens for Caddy
 	Work      string   `json:"work"`
 	Packages  string   `json:"packages"`
 	PipWheel  string   `json:"pip_wheel"` // see pipFacts
 	Arguments []string `json:"arguments"`
-	// SearchSeconds and SearchBytes bound what pip looks at once it has come to a dead end.
+	// SearchSeconds and SearchBytes bound pip's search after its first dead end: the time, and the bytes of the installer's files.
 	SearchSeconds float64           `json:"search_seconds"`
 	SearchBytes   int64             `json:"search_bytes"`
 	Trees         [][2]string       `json:"trees"`
 	Env           map[string]string `json:"env"`
 }
 
-// installerPlan is a plan with the task that is confined by it.
+// installerPlan is what an installer gets: its confinement and its task.
 type installerPlan struct {
 	confine.Plan
-	Number int           `json:"number"` // picks its id, as for a lane
+	Number int           `json:"number"` // picks its uid, as a lane's number does
 	Task   installerTask `json:"task"`
 }
 
@@ -88,14 +88,15 @@ type chosen struct {
 	Extras []string `json:"extras"`
 }
 
-// installerRun is one task with what it may reach.
+// installerRun is one task with the files and hosts that it may reach.
 type installerRun struct {
 	task     installerTask
 	dir      string // the installer's own directory on the host, which runInstaller makes
 	readable []readable
 	hosts    []string // the hosts that it may reach
 	upstream string   // the operator's proxy; "" for that of Caddy's environment
-	maxBytes int64    // limit of the bytes from the network, and the same for its files
+	maxBytes int64    // bounds the bytes from the network and, separately, those of its files
+	// received, if not nil, is called from time to time with the bytes from the network so far.
 	received func(bytes int64)
 }
 
@@ -115,7 +116,7 @@ func (e *hostsRefusedError) Error() string {
 	return "not allowed to reach " + strings.Join(e.hosts, ", ")
 }
 
-// runInstaller runs a task in a confined process of its own and returns when that, and all that it started, is gone.
+// runInstaller runs a task in a new installer, and returns when this process and all that it started have ended.
 func (s *Installs) runInstaller(ctx context.Context, run installerRun) (answers installerAnswers, err error) {
 	number := int(process.Numbers.Add(1))
 	if err := os.Mkdir(run.dir, 0o700); err != nil {
@@ -234,8 +235,8 @@ func treeBytes(dir string, limit int64) int64 {
 	return held
 }
 
-// planInstaller decides the confinement of an installer: that of a worker, with a directory that it may write to, a
-// little more that it may read, and the way to the proxy.
+// planInstaller decides the confinement of an installer. It is that of a worker, but the installer may also write to run.dir, read
+// run.readable, and reach Caddy's proxy if the task needs the network.
 func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, error) {
 	whole := installerPlan{Plan: s.host.Plan, Number: number, Task: run.task}
 	base, task := &whole.Plan, &whole.Task
@@ -280,7 +281,7 @@ func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, e
 		}
 		return whole, nil
 	}
-	task.Work = run.dir // in the place of a worker's scratch
+	task.Work = run.dir // instead of a worker's scratch directory
 	for _, r := range run.readable {
 		kind, access := confine.LandlockDir, uint64(confine.LandlockRead)
 		if info, err := os.Stat(r.path); err != nil {
@@ -294,7 +295,7 @@ func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, e
 	}
 	if task.Network {
 		if base.Landlock.ABI > 0 {
-			// pip tells an index which system it is on, and fails where a file is there that it may not read.
+			// pip names the system in its User-Agent, and fails if this file exists and cannot be read.
 			base.Landlock.Rules = append(base.Landlock.Rules, confine.LandlockRule{Path: "/etc/debian_version", Access: confine.LandlockReadFile & base.Landlock.HandledFS, Kind: confine.LandlockFile})
 		}
 		if base.Landlock.HandledNet != 0 {

@@ -18,19 +18,19 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// pipFactsAge is how long the facts are used before the interpreter is asked again: the operator may have installed something.
+// pipFactsAge is how long the facts are cached. After that the interpreter is asked again, since the operator may have installed packages.
 const pipFactsAge = time.Minute
 
 // pipFacts describes the operator's interpreter and its pip, as python/pipconfig.py prints it.
 type pipFacts struct {
 	Version       string            // of pip; "" for none
-	Wheel         string            // where pip is imported from when it is not installed; "" when it is
+	Wheel         string            // the wheel from which pip is imported if it is not installed; "" if it is
 	DefaultIndex  string            `json:"default_index"` // pip's own
 	List          string            // of `pip config list`
 	Distributions map[string]string // name to version, names canonical
 }
 
-// pipLook keeps the facts. Callers that ask while the interpreter is being asked wait for the same answer.
+// pipLook caches the facts. Concurrent callers share one run of the interpreter.
 type pipLook struct {
 	asking singleflight.Group
 
@@ -73,8 +73,8 @@ func (s *Installs) pip(ctx context.Context) (pipFacts, error) {
 	}
 }
 
-// askPip runs the interpreter with Caddy's own rights and environment: it is the operator's configuration that counts. Close ends
-// the process and waits for it.
+// askPip asks the interpreter. It runs unconfined, with Caddy's own environment, so that pip finds the operator's configuration. Close
+// ends the process and waits for it.
 func (s *Installs) askPip() (pipFacts, error) {
 	s.mu.Lock()
 	if s.closed {
@@ -131,7 +131,7 @@ func (s *Installs) PipConfig(ctx context.Context) (packages.PipConfig, error) {
 	return config, nil
 }
 
-// provides says whether programs that run with base have the requirement already, and in which version.
+// provides says whether the packages of base, or else of the interpreter, satisfy req. version is the one that is there, "" for none.
 func (s *Installs) provides(ctx context.Context, base *packages.Generation, req policy.Requirement) (version string, ok bool, err error) {
 	if found, ok := base.Find(req.Name); ok {
 		for _, extra := range req.Extras {

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// slowInterpreter is one that answers about pip once open is called, and a function that counts how often it was asked.
+// slowInterpreter makes an interpreter that answers about pip only once open is called. asked returns how often it was asked.
 func slowInterpreter(t *testing.T) (executable string, open func(), asked func() int) {
 	t.Helper()
 	dir := t.TempDir()
@@ -48,7 +48,7 @@ func waitUntil(t *testing.T, condition func() bool) {
 	}
 }
 
-// An interpreter that takes its time to say what it has is asked once for all who want to know, and keeps nobody who has given up.
+// While the interpreter is slow to answer about pip, concurrent callers share one question, and a caller who gives up returns at once.
 func TestSlowInterpreterIsAskedOnce(t *testing.T) {
 	t.Parallel()
 	executable, open, asked := slowInterpreter(t)
@@ -101,7 +101,7 @@ func TestSlowInterpreterIsAskedOnce(t *testing.T) {
 	}
 }
 
-// A pool that closes does not wait for an interpreter that does not answer.
+// Close ends a question to an interpreter that does not answer, and does not wait for the answer.
 func TestCloseEndsTheQuestion(t *testing.T) {
 	t.Parallel()
 	executable, _, asked := slowInterpreter(t)

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
-// runTask runs one task of the install in the confined process.
+// runTask runs one task of the install in an installer. Errors that the caller can act on are refusals.
 func (i *ongoing) runTask(ctx context.Context, run installerRun) (installerAnswers, error) {
 	if i.installs.host.Plan.World == confine.WorldProcess && i.installs.host.Plan.Order == confine.OrderRoot {
 		// The installer runs as another user, who must pass through this directory. What is below belongs to that user or to Caddy.
@@ -54,7 +54,7 @@ func (i *ongoing) runTask(ctx context.Context, run installerRun) (installerAnswe
 	return answers, err
 }
 
-// environment is the environment of the installer's pip.
+// environment returns the environment of an installer's task.
 func (i *ongoing) environment() map[string]string {
 	env := map[string]string{
 		"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8",
@@ -71,7 +71,7 @@ func (i *ongoing) environment() map[string]string {
 	return env
 }
 
-// networked is a task for pip.
+// networked returns a run of pip that may reach hosts.
 func (i *ongoing) networked(kind string, hosts []string, arguments ...string) installerRun {
 	run := installerRun{
 		dir: filepath.Join(i.work.Dir(), kind), hosts: hosts, upstream: i.req.Index.Upstream(), maxBytes: i.req.MaxDownload,
@@ -92,7 +92,7 @@ func (i *ongoing) networked(kind string, hosts []string, arguments ...string) in
 	return run
 }
 
-// resolve lets pip choose, and has the choice approved.
+// resolve lets pip choose versions, and returns what pip would install. Rules have not checked it yet.
 func (i *ongoing) resolve(ctx context.Context, page packages.Page, hosts []string) ([]chosen, error) {
 	arguments := []string{"--only-binary", ":all:"}
 	if i.req.BuildSource {
@@ -128,6 +128,7 @@ func (i *ongoing) resolve(ctx context.Context, page packages.Page, hosts []strin
 	return answers.Chosen, nil
 }
 
+// requirement returns a requirement in the form of PEP 508.
 func requirement(name string, extras []string, specifier string) string {
 	if len(extras) > 0 {
 		name += "[" + strings.Join(extras, ",") + "]"
@@ -142,19 +143,19 @@ func tailOf(text string, limit int) string {
 	return strings.ToValidUTF8(text, "?")
 }
 
-// wheel is a file to be unpacked, or an entry that the store has already.
+// wheel is a file that must be unpacked, or a package that the store has already.
 type wheel struct {
 	path   string
 	stored *packages.Package
 }
 
-// fetch has the resolved set approved, and downloads what the store does not have.
+// fetch checks the resolved set by the rules, and then downloads or builds the wheels that the store does not have.
 func (i *ongoing) fetch(ctx context.Context, resolved []chosen, hosts []string) ([]wheel, error) {
 	var wheels []wheel
 	var wanted []packages.Wanted
 	var built []string
 	set := make([]policy.Resolved, len(resolved))
-	var missing []int // of set, in the order of wanted
+	var missing []int // indices of set, in the order of wanted
 	for n, c := range resolved {
 		isWheel := strings.HasSuffix(strings.SplitN(c.URL, "#", 2)[0], ".whl")
 		set[n] = policy.Resolved{Name: c.Name, Version: c.Version, Hashed: c.SHA256 != "", Wheel: isWheel, Yanked: c.Yanked, Direct: c.Direct, DownloadBytes: -1}
@@ -203,7 +204,7 @@ func (i *ongoing) fetch(ctx context.Context, resolved []chosen, hosts []string) 
 	return wheels, nil
 }
 
-// build makes wheels of source distributions, by their own code.
+// build makes wheels of source distributions in an installer, which runs the distributions' own code.
 func (i *ongoing) build(ctx context.Context, urls, hosts []string) ([]string, error) {
 	run := i.networked("build", hosts, append([]string{"--"}, urls...)...)
 	run.task.Packages = "" // a build gets its build requirements, not the installed packages

@@ -13,9 +13,9 @@ import (
 // maxShared bounds the installs that wait or run.
 const maxShared = 64
 
-// sharedInstall is one install that all callers share who ask for the same at the same time. The mutex of Installs guards waiting.
+// sharedInstall is one install for all callers that request the same at the same time. The mutex of Installs guards waiting.
 type sharedInstall struct {
-	waiting int
+	waiting int // how many callers wait
 	cancel  context.CancelFunc
 	done    chan struct{} // closed once result and err are set
 	result  Result
@@ -26,7 +26,7 @@ type sharedInstall struct {
 	listeners []*func(Progress)
 }
 
-// tell passes progress on to all callers that wait.
+// tell passes progress on to all waiting callers.
 func (f *sharedInstall) tell(progress Progress) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -146,7 +146,7 @@ func (s *Installs) startLocked(key string, req Request) *sharedInstall {
 			cancel()
 		case <-s.graceOver:
 			cancel()
-		case <-ctx.Done(): // it is over, or given up
+		case <-ctx.Done(): // the install has ended, or all its callers have given up
 		}
 	}()
 	return f

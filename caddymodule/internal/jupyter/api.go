@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 )
 
-// apiVersion is the release of Jupyter Server whose API is spoken; clients may look at it.
+// apiVersion is the release of Jupyter Server whose API the front follows; clients may look at it.
 const apiVersion = "2.17.0"
 
 const kernelName = "python3"
@@ -36,7 +36,7 @@ func allowed(methods methodTable) string {
 	return strings.Join(names, ", ")
 }
 
-// methods returns what the path of r takes, nil when there is nothing at it.
+// methods returns the handler for each HTTP method that the path of r takes, nil when nothing is at the path.
 func (f *Front) methods(r *http.Request) methodTable {
 	rest, found := strings.CutPrefix(r.URL.Path, "/jupyter/api")
 	if !found {
@@ -88,7 +88,7 @@ func (f *Front) methods(r *http.Request) methodTable {
 	return nil
 }
 
-// notFound says what is not there.
+// notFound returns the problem for a path at which methods finds nothing.
 func (f *Front) notFound(r *http.Request) *edge.Problem {
 	detail := "no part of the Jupyter Server API has this path here: there are api, api/status, api/kernelspecs and api/kernels"
 	switch {
@@ -137,7 +137,7 @@ func (f *Front) serveList(w http.ResponseWriter, _ *http.Request) {
 	writeJSON(w, http.StatusOK, models)
 }
 
-// serveStart makes a kernel. Open WebUI sends no body.
+// serveStart makes a kernel. The body may be empty, as Open WebUI sends it.
 func (f *Front) serveStart(w http.ResponseWriter, r *http.Request) {
 	body, refused := f.o.Bodies.Read(w, r)
 	if refused != nil {
@@ -165,7 +165,7 @@ func (f *Front) serveStart(w http.ResponseWriter, r *http.Request) {
 	writeJSON(w, http.StatusCreated, k.model())
 }
 
-// start makes a kernel, which costs nothing until a cell runs.
+// start makes a kernel. It has no process until its first cell runs.
 func (f *Front) start() (*kernel, *edge.Problem) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -191,7 +191,7 @@ func (f *Front) kernel(id string) *kernel {
 	return f.kernels[id]
 }
 
-// remove ends a kernel, what runs in it and its sockets, which hear why.
+// remove ends a kernel with its cells, its process and its sockets. Their close frames say why.
 func (f *Front) remove(k *kernel, why string) {
 	f.mu.Lock()
 	delete(f.kernels, k.id)

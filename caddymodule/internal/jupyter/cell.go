@@ -14,12 +14,12 @@ import (
 
 // cell is one execute_request.
 type cell struct {
-	ctx        context.Context // ends when the kernel does, or is restarted
+	ctx        context.Context // ends when the kernel ends or is restarted
 	cancel     context.CancelFunc
-	interrupts chan struct{} // buffered(1)
-	over       chan struct{} // closed when the kernel has gone on to the next
-	parent     json.RawMessage
-	from       *socket
+	interrupts chan struct{}   // buffered(1)
+	over       chan struct{}   // closed when the cell is answered and the kernel has taken the next one from its queue
+	parent     json.RawMessage // the header of the request
+	from       *socket         // gets the reply
 	executeContent
 }
 
@@ -32,18 +32,19 @@ type executeContent struct {
 	StopOnError  *bool             `json:"stop_on_error"`
 }
 
-// interrupt asks the cell to end. It does not block.
+// interrupt asks the cell to end. It does not block, and may be called before the cell runs.
 func (c *cell) interrupt() {
 	select {
 	case c.interrupts <- struct{}{}:
-	default: // it has been asked
+	default: // an interrupt is waiting already
 	}
 }
 
 // namesGone ends the sentences about a process that has ended.
 const namesGone = "the names, imports and files of earlier cells are gone"
 
-// run runs one cell and returns those that are to be aborted since it failed: that waited before its client knew.
+// run runs one cell and answers it. When the cell has failed, run returns the queued cells, which its caller must abort: clients sent
+// them before they knew of the failure.
 func (k *kernel) run(c *cell) (aborted []*cell) {
 	k.front.o.InFlight.Add(1)
 	defer k.front.o.InFlight.Add(-1)
@@ -68,7 +69,7 @@ func (k *kernel) run(c *cell) (aborted []*cell) {
 	return aborted
 }
 
-// runIn runs a cell in the kernel's process and returns what ended it, nil when nothing did.
+// runIn runs a cell in the kernel's process, logs and counts it, and returns its failure, nil for none.
 func (k *kernel) runIn(c *cell, count int) *cellFailure {
 	id := operation.NewID()
 	source := cellSource{code: c.Code}
@@ -94,7 +95,7 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 			byUs := end.interrupted || end.timedOut
 			switch {
 			case c.ctx.Err() == nil && !fresh && !end.begun && !byUs:
-				continue // it ended while nobody used it
+				continue // the process ended before the cell began: run the cell in a fresh one
 			case p.err != nil && (c.ctx.Err() != nil || !p.hasWorker() || !byUs):
 				return k.refused(c, id, p.err)
 			}
@@ -110,7 +111,7 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 				k.publish(c.parent, "stream", streamText{"stderr", "[" + hint.Unfenced + "]\n"})
 			}
 		}
-		if !end.died { // else the failure is in our own words, which say what there is to say
+		if !end.died { // when it died, the failure is a sentence of ours, which needs no hint
 			k.addHint(c, p, failure)
 		}
 		if fresh {
@@ -121,14 +122,14 @@ func (k *kernel) runIn(c *cell, count int) *cellFailure {
 	}
 }
 
-// refused tells of a cell that has not run, or not to an end that is its own.
+// refused logs and counts a cell that err has kept from running or has ended, and returns its failure.
 func (k *kernel) refused(c *cell, id string, err error) *cellFailure {
 	switch {
 	case c.ctx.Err() != nil || errors.Is(err, context.Canceled):
-		_ = k.front.ex.Failed(id, c.Code, context.Canceled) // the client hears it in the words of its protocol
+		_ = k.front.ex.Failed(id, c.Code, context.Canceled) // only logs and counts: the client gets a KeyboardInterrupt
 		return newFailure("KeyboardInterrupt", "the execution was interrupted")
 	case errors.Is(err, errNoSlot):
-		_ = k.front.ex.Failed(id, c.Code, pool.ErrQueueFull) // likewise
+		_ = k.front.ex.Failed(id, c.Code, pool.ErrQueueFull) // only logs and counts: the client gets the sentence below
 		return newFailure("SandboxError", fmt.Sprintf("%d kernels have a process already, the most at a time, and all are in use: delete a kernel, or ask the operator to raise workers max", cap(k.front.o.Slots.taken)))
 	}
 	return newFailure("SandboxError", strings.ReplaceAll(k.front.ex.Failed(id, c.Code, err).Detail, "body.", ""))
@@ -138,7 +139,8 @@ func newFailure(name, words string) *cellFailure {
 	return &cellFailure{name, words, []string{name + ": " + words}}
 }
 
-// lease returns the kernel's process; when it has none, a fresh one, and then c hears what has been lost.
+// lease returns the kernel's process, or starts a fresh one when there is none. If an earlier process was lost, the output of c then
+// begins with a line that says so.
 func (k *kernel) lease(c *cell) (p *process, fresh bool, err error) {
 	k.mu.Lock()
 	p = k.process
@@ -169,7 +171,7 @@ func (k *kernel) lease(c *cell) (p *process, fresh bool, err error) {
 	return p, true, nil
 }
 
-// forget gives up a process that has ended.
+// forget detaches a process that has ended from the kernel, and keeps why it ended for the next cell.
 func (k *kernel) forget(p *process) {
 	fate := ""
 	if p.hasWorker() {
@@ -182,7 +184,7 @@ func (k *kernel) forget(p *process) {
 	}
 }
 
-// next counts an execution.
+// next returns the execution count of c. Cells that are silent or not stored in the history do not raise it.
 func (k *kernel) next(c *cell) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -192,7 +194,7 @@ func (k *kernel) next(c *cell) int {
 	return k.count
 }
 
-// outcome says what a cell that has run is to its client, nil when all went well, and to logs and metrics.
+// outcome returns how a cell that has run ended: the failure for its client, nil for none, and the result for logs and metrics.
 func (k *kernel) outcome(p *process, end cellEnd) (*cellFailure, pool.Result) {
 	said := end.said
 	result := pool.Result{Status: pool.StatusOK, ExecutionTime: end.took, OutputBytes: int64(end.stdoutBytes + end.stderrBytes)}
@@ -233,7 +235,7 @@ func (k *kernel) outcome(p *process, end cellEnd) (*cellFailure, pool.Result) {
 	return said, result
 }
 
-// addHint adds to the traceback of a cell that has failed what to do about it.
+// addHint appends a hint about what to do to the traceback of a failure.
 func (k *kernel) addHint(c *cell, p *process, failure *cellFailure) {
 	if failure == nil || k.front.o.Hint == nil {
 		return
@@ -243,7 +245,7 @@ func (k *kernel) addHint(c *cell, p *process, failure *cellFailure) {
 	}
 }
 
-// refuseExpressions answers user_expressions, which no client that runs code has been seen to send.
+// refuseExpressions answers user_expressions. They are not supported, since no known client that runs code sends them.
 func refuseExpressions(expressions map[string]string) map[string]any {
 	answers := map[string]any{}
 	for name := range expressions {

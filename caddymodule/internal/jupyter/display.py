@@ -1,4 +1,4 @@
-"""What there is to show of values, as in a notebook. This runs in one module with driver.py, whose names it uses."""
+"""Shows values as a notebook does: as text, images or HTML. This runs in one module with driver.py, whose names it uses."""
 import sys
 from binascii import a2b_base64
 
@@ -16,7 +16,7 @@ def cut(text):
 
 
 def bundle(value):
-    """What there is to show of a value: MIME types, each with its data."""
+    """Yield the forms in which a value can be shown: each MIME type, followed by its data."""
     yield "text/plain"
     yield cut(repr(value))
     found = {}
@@ -32,7 +32,7 @@ def bundle(value):
             try:
                 data = getattr(value, method)()
             except Exception:
-                continue   # there are others
+                continue   # the value may have other forms
             if isinstance(data, tuple):
                 data = data[0]   # metadata comes second
             if mime is not None:
@@ -79,11 +79,11 @@ def display(*values, **_):
 
 def shown(value):
     if is_figure(value) and "matplotlib.pyplot" in modules:
-        modules["matplotlib.pyplot"].close(value)   # else it would be shown again at the end
+        modules["matplotlib.pyplot"].close(value)   # else show would show it again at the end of the cell
 
 
 def show(*_, **__):
-    """matplotlib.pyplot.show, which with Agg would do nothing."""
+    """Display all open figures. It replaces matplotlib.pyplot.show, which does nothing with the Agg backend."""
     plt = modules.get("matplotlib.pyplot")
     for number in plt.get_fignums() if plt else ():
         display(plt.figure(number))

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 )
 
-// displaySource and driverSource run cells and show what a notebook would; the latter says how it frames that.
+// displaySource and driverSource are the program of a kernel's process. The docstring of driver.py describes its protocol.
 var (
 	//go:embed display.py
 	displaySource string
@@ -23,18 +23,18 @@ var (
 	driverSource string
 )
 
-// driverLiteral is the source of both as a Python literal: Go's escapes are Python's, too.
+// driverLiteral is the source of both as a Python string literal. The escapes of QuoteToASCII mean the same in Python.
 var driverLiteral = strconv.QuoteToASCII(displaySource + driverSource)
 
-// driver is the program of every kernel's process: its source until one process has compiled it for the others, whose
-// first cells then wait some milliseconds less. It is safe for concurrent use.
+// driver is the program of every kernel's process. Processes compile its source themselves until a worker has compiled it for all;
+// after that, first cells start some milliseconds sooner. It is safe for concurrent use.
 type driver struct {
-	limit    int // of the text that a cell shows, in characters
+	limit    int // characters of a text that the driver sends before it cuts the middle out
 	compile  sync.Once
-	compiled atomic.Pointer[string] // a Python expression, nil for none yet
+	compiled atomic.Pointer[string] // a Python expression for the code object, or for false in another Python; nil for none yet
 }
 
-// program returns what a process runs. The names of cells are not in its way.
+// program returns the code that a process runs. The driver gets a namespace of its own, apart from the __main__ of cells.
 func (d *driver) program() string {
 	code := "compile(" + driverLiteral + ", '<kernel>', 'exec')"
 	if compiled := d.compiled.Load(); compiled != nil {
@@ -43,12 +43,12 @@ func (d *driver) program() string {
 	return fmt.Sprintf("exec(%s, {'__name__': '<kernel>', '__file__': '<kernel>', 'limit': %d})", code, d.limit)
 }
 
-// compileProgram says which Python it is, and what that makes of the driver.
+// compileProgram prints the version of the Python that runs it, and the driver as that Python compiles it (marshal, in base64).
 var compileProgram = "import sys, marshal, binascii\nprint(sys.hexversion, binascii.b2a_base64(marshal.dumps(compile(" + driverLiteral +
 	", '<kernel>', 'exec')), newline=False).decode())"
 
-// compileDriver has the driver compiled, once. What comes of it is run where it came from, in workers, and never by another
-// Python. Without it processes begin with the source.
+// compileDriver lets a worker compile the driver, in a goroutine and once only. What the worker answers is not trusted: it is run in
+// workers only, and only by the same version of Python. If compiling fails, processes go on compiling the source.
 func (f *Front) compileDriver() {
 	if isClosed(f.stop) {
 		return
@@ -74,7 +74,7 @@ func (f *Front) compileDriver() {
 	})
 }
 
-// cellFrame is what the driver takes as a cell.
+// cellFrame encodes a cell as the driver reads it.
 func cellFrame(mark string, count int, code string) []byte {
 	return fmt.Appendf(nil, "%s %d %d\n%s", mark, count, len(code), code)
 }

@@ -1,13 +1,15 @@
-"""The process of a kernel: runs the cells that come on standard input in one __main__, and shows what a notebook would: the
-value of the last expression, figures, the exception. A cell comes as a line, "MARK COUNT BYTES", and that many bytes of
-source. What it shows goes to standard output as records,
+"""The program of a kernel's process. It runs the cells that come on standard input in one __main__, and shows what a notebook
+would: the value of the last expression, figures, the exception. A cell is a line, "MARK COUNT BYTES", followed by that many
+bytes of source. What the cell shows goes to standard output as records,
 
     0x1E, MARK, and for each field a space and base64, then 0x1D
 
-which jupyterstream.go takes out again; "begin" comes when the cell can be interrupted, and "end" last, on standard error as
-well, since the two have no order in common. The cell could write such records, too; they would be its own output, like all
-that it prints. This file runs as one with display.py before it, beside the cells' names, and both import little, since each
-kernel pays for it: `limit` is given."""
+which stream.go separates from the text that the cell prints. The record "begin" means that the cell can be interrupted from
+now on. The record "end" comes last, and on standard error as well, since nothing orders the two streams. Code in a cell can
+write such records, too: they count as output of that cell, like all that it prints.
+
+display.py stands before this file, and the two run as one module, in a namespace apart from the cells' __main__. Both import
+little, since each kernel pays for it. Go sets `limit`, the characters of a text that are sent before its middle is cut out."""
 import _ast
 import _signal
 import _thread
@@ -16,23 +18,24 @@ import os
 import sys
 from binascii import b2a_base64
 
-ONLY_AST, AWAIT, COROUTINE = 0x400, 0x2000, 0x80   # of ast and inspect
-MOST_SOURCES, MOST_SOURCE = 500, 2_000_000   # of cells that tracebacks can still show, and characters of all
+ONLY_AST, AWAIT, COROUTINE = 0x400, 0x2000, 0x80   # ast.PyCF_ONLY_AST, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, inspect.CO_COROUTINE
+MOST_SOURCES, MOST_SOURCE = 500, 2_000_000   # of how many cells the source is kept for tracebacks, and its characters in all
 SIGINT = int(_signal.SIGINT)
 
 main, modules, stdout, main_file = sys.modules["__main__"], sys.modules, sys.stdout, sys.modules["__main__"].__file__
-# Looked up once: what a cell puts in place of these is for cells.
+# Bound here once, so that a cell which replaces one of these functions does not change the driver.
 read, write, dup2, fstat, pipe, close, getpid, _exit = os.read, os.write, os.dup2, os.fstat, os.pipe, os.close, os.getpid, os._exit
-set_handler, pid, sending = _signal.signal, os.getpid(), _thread.allocate_lock()   # threads show things, too
+set_handler, pid, sending = _signal.signal, os.getpid(), _thread.allocate_lock()   # threads of cells may show values, too
 mark = b""
-armed = False   # an interrupt may be raised
-cancelled = False   # it was, or rather what was awaited
-loop = None     # of asyncio, once a cell has awaited
-sources = {}    # of cells, by the name of their file
+armed = False   # on_interrupt acts; else it ignores the signal
+cancelled = False   # on_interrupt has cancelled what the cell awaits, instead of raising KeyboardInterrupt
+loop = None     # the asyncio event loop of cells, None before a cell has used await at top level
+sources = {}    # the source of cells by the name of their file
 
 
 def on_interrupt(_, frame):
-    """Once a cell at most: Go ends what has not ended soon after, and nothing here need expect a second."""
+    """The handler of SIGINT. It interrupts what attempt runs, once only: when the cell goes on, Go ends the process soon, so the
+    code here need not expect a second interrupt."""
     global armed, cancelled
     if armed:
         armed = False
@@ -44,8 +47,8 @@ def on_interrupt(_, frame):
 
 
 def awaited_in(frame):
-    """What an event loop runs for, when it is the loop's own code that is interrupted: an exception there could lose a step
-    of a task, which would then never end. None elsewhere."""
+    """Return the future that run_until_complete waits for, when the interrupted code is the event loop's own: an exception raised
+    there could lose a step of a task, which would then never end. None when other code is interrupted."""
     ours = [modules[n].__file__.removesuffix("__init__.py") for n in ("asyncio", "selectors") if n in modules]
     if frame is None or not frame.f_code.co_filename.startswith(tuple(ours)):
         return None
@@ -55,7 +58,7 @@ def awaited_in(frame):
 
 
 def attempt(do, *arguments):
-    """What came of it: a value and None, or None and the exception. Interrupts come while it runs and at no other time."""
+    """Call do. Return its value and None, or None and its exception. Interrupts are taken while it runs and at no other time."""
     global armed
     try:
         try:
@@ -68,8 +71,8 @@ def attempt(do, *arguments):
 
 
 def claim():
-    """Keep the descriptors to ourselves, where cells that close what they see do not find them, and leave cells an empty
-    standard input."""
+    """Copy descriptors 0, 1 and 2 to high numbers for the driver, where cells that close descriptors seldom hit them, and give
+    cells an empty standard input. Return the copies."""
     top = min(os.sysconf("SC_OPEN_MAX"), 256)
     own = (top - 3, top - 2, top - 1)
     for fd in (0, 1, 2):
@@ -102,12 +105,13 @@ def more():
     except OSError:
         give_up()
     if not part:
-        _exit(0)   # the kernel has ended
+        _exit(0)   # Go has closed its end: the kernel has ended
     return part
 
 
 def receive():
-    """The next cell: its mark, its count and its source. It comes alone: another is sent when this one has ended."""
+    """Wait for the next cell and return its mark, count and source. Go sends a cell only after the last one has ended, so nothing
+    of another cell follows."""
     have = b""
     while b"\n" not in have:
         have += more()
@@ -121,7 +125,7 @@ def receive():
 
 
 def listen():
-    """Take interrupts, whatever handler a cell has left."""
+    """Set the handler of SIGINT, since a cell may have set another one. An interrupt may come meanwhile, so try until it is set."""
     while attempt(set_handler, SIGINT, on_interrupt)[1] is not None:
         pass
 
@@ -149,13 +153,13 @@ def flush():
 
 
 def emit(*fields):
-    if getpid() == pid:   # else a child that has left the cell at its end
+    if getpid() == pid:   # not in a child that the cell has forked
         flush()
         send(out, record(*fields))
 
 
 class OnImport:
-    """Does what is to follow when a cell imports a module."""
+    """A finder for sys.meta_path that calls the function in `afterwards` when a cell has imported its module."""
 
     def find_spec(self, name, path=None, target=None):
         follow = afterwards.pop(name, None)
@@ -174,7 +178,7 @@ class OnImport:
             try:
                 load(module)
             except BaseException:
-                afterwards[name] = follow   # there may be another try
+                afterwards[name] = follow   # the import may be tried again
                 raise
             follow(module)
 
@@ -199,7 +203,7 @@ afterwards = {"matplotlib.pyplot": add_show, "linecache": add_sources}
 def keep(count, source):
     """Keep the source of a cell and return the name of its file."""
     name, number = f"<cell {count}>", 1
-    while name in sources:   # cells without a count of their own
+    while name in sources:   # cells that are not counted have the count of the cell before
         number += 1
         name = f"<cell {count}, {number}>"
     sources[name] = source
@@ -230,7 +234,7 @@ def run(code):
         try:
             value = loop.run_until_complete(task)
         except BaseException:
-            if not task.done():   # interrupted, and else it would go on in the next cell that awaits
+            if not task.done():   # interrupted: it would go on in the next cell that awaits
                 task.cancel()
                 loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
             raise
@@ -242,7 +246,7 @@ def parse(source, file):
         return compile(source.decode(), file, "exec", ONLY_AST | AWAIT, True)
     except SyntaxError as e:
         word = (e.text or "").lstrip()
-        if word.startswith("%matplotlib"):   # what it asks for is so anyway
+        if word.startswith("%matplotlib"):   # ignore it: figures are shown as it asks anyway
             return parse(b"\n".join(b"" if line.lstrip().startswith(b"%matplotlib") else line for line in source.split(b"\n")), file)
         if word[:1] in ("%", "!"):
             e.msg += " (this is no IPython: lines that begin with % or ! do not work)"
@@ -253,16 +257,16 @@ def run_cell(source, count):
     send(out, record("begin"))
     source = source.removeprefix(b"\xef\xbb\xbf")
     try:
-        with open(main_file, "wb") as script:   # where multiprocessing's spawn looks
+        with open(main_file, "wb") as script:   # multiprocessing's spawn runs this file
             script.write(source)
     except OSError:
-        pass   # it is the cells' own, to lock or to fill
+        pass   # a cell has made it read-only or filled the disk; only spawn needs it
     file = keep(count, source.decode())
-    main.__dict__.pop("__warningregistry__", None)   # a cell that warns does so each time
+    main.__dict__.pop("__warningregistry__", None)   # a warning is shown in each cell, not once
     try:
         tree = parse(source, file)
     except SyntaxError:
-        del sources[file]   # nothing of it runs, and the number may be for what is sent in its place
+        del sources[file]   # nothing of it runs, and Go may send other source with the same count
         raise
     last = tree.body.pop() if tree.body and isinstance(tree.body[-1], _ast.Expr) else None
     code = compile(tree, file, "exec", AWAIT, True)
@@ -281,7 +285,7 @@ def run_cell(source, count):
 
 
 def explain(e):
-    """What there is to say of an exception: its name, its words and its traceback; None of the end that a program chose."""
+    """Return the name, the message and the traceback of an exception; None for a SystemExit that means success."""
     if isinstance(e, SystemExit) and (e.code is None or isinstance(e.code, int) and e.code == 0):
         return None
     import linecache
@@ -303,7 +307,7 @@ def describe(e):
 
 
 def leave(e):
-    """End a child that has come to the end of the cell, or to an exception that nobody took."""
+    """End a child that the cell has forked, and which has come to the end of the cell or to an exception that it did not catch."""
     if e is None or isinstance(e, SystemExit):
         raise e or SystemExit
     sys.stderr.write(explain(e)[2] + "\n")
@@ -323,7 +327,7 @@ def report(e):
 
 
 def mend():
-    """Open again what the cell has closed, so that the next can print."""
+    """Open the standard streams again that the cell has closed, so that the next cell can print."""
     for fd, own, name in ((0, None, "stdin"), (1, out, "stdout"), (2, err, "stderr")):
         try:
             fstat(fd)

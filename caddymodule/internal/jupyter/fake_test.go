@@ -15,14 +15,14 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// fakeCells stands for the pool: a session has one variable, and a cell is what it does.
+// fakeCells stands for the pool. The code of a cell is a command to fakeProcess.cell, such as "set NAME" or "block".
 type fakeCells struct {
 	runs, ended               atomic.Int64 // of cells
 	processes, processesEnded atomic.Int64
 	generation                atomic.Int64
 
 	mu   sync.Mutex
-	told []string
+	told []string // statuses and kinds of errors for logs and metrics, and interrupts
 }
 
 func (f *fakeCells) Executed(x operation.Record) { f.tell(string(x.Result.Status)) }
@@ -50,7 +50,7 @@ type fakeProcess struct {
 
 func (f *fakeCells) Session(ctx context.Context, in operation.SessionInput) (pool.Result, error) {
 	if in.Input == nil {
-		return pool.Result{}, nil // compiles, or so
+		return pool.Result{}, nil // the session that compiles the driver
 	}
 	f.processes.Add(1)
 	defer f.processesEnded.Add(1)
@@ -77,7 +77,7 @@ func (f *fakeCells) Session(ctx context.Context, in operation.SessionInput) (poo
 	}
 }
 
-// say writes a record in pieces.
+// say writes a record to standard output, in pieces.
 func (p *fakeProcess) say(fields ...string) {
 	out := "\x1e" + p.mark
 	for _, field := range fields {
@@ -95,7 +95,7 @@ func (p *fakeProcess) end() {
 	p.in.Stderr([]byte("\x1e" + p.mark + " " + base64.StdEncoding.EncodeToString([]byte("end")) + "\x1d"))
 }
 
-// cell runs one cell; over says that the process has ended with it.
+// cell runs one cell; over means that the process has ended with it.
 func (p *fakeProcess) cell(frame []byte) (result pool.Result, over bool) {
 	p.runs.Add(1)
 	defer p.ended.Add(1)
@@ -154,7 +154,7 @@ func (p *fakeProcess) cell(frame []byte) (result pool.Result, over bool) {
 		p.in.Stdout([]byte("late\nunfinished"))
 		p.say("display", "text/plain", "late, too")
 		return result, false
-	case "dies": // "before" or "after" the cell, which is when nobody looks
+	case "dies": // "before" the driver has begun the cell, or "after" the cell has ended
 		if name == "after" {
 			p.end()
 		}

@@ -19,47 +19,49 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 )
 
-// Bounds of the Jupyter front.
+// Bounds of the Jupyter front. They cannot be configured; tests replace some of them through unexported fields of Options.
 const (
 	maxKernels = 64
-	// maxSockets and maxQueue are of one kernel.
+	// maxSockets bounds the connections to one kernel, and maxQueue the cells that wait in it.
 	maxSockets = 8
 	maxQueue   = 8
-	// maxUnsent is what may wait to be sent, to all clients together and to one.
+	// maxUnsent bounds the bytes of the frames that wait to be sent to all clients together, and maxUnsentSocket those to one.
 	maxUnsent       = 128 << 20
 	maxUnsentSocket = 32 << 20
-	// defaultIdle is how long a kernel lives that nobody uses.
+	// defaultIdle is how long a kernel that nobody uses is kept.
 	defaultIdle = 10 * time.Minute
-	// defaultKeepAlive stays below the idle minute of common proxies.
+	// defaultKeepAlive is the interval of pings. Common proxies close a connection that is silent for a minute.
 	defaultKeepAlive = 20 * time.Second
-	// defaultWriteTimeout is how long a client may take to read one message.
+	// defaultWriteTimeout is how long sending one message, or the answer to a ping, may take.
 	defaultWriteTimeout = 30 * time.Second
-	// defaultInterruptGrace is how long a cell may take to end once it has been interrupted.
+	// defaultInterruptGrace is how long a cell may run on after an interrupt before its process is ended.
 	defaultInterruptGrace = 2 * time.Second
-	// closeGrace is how long Close waits for clients to read what they are told last.
+	// closeGrace is how long Close waits for the last frames to be sent to clients.
 	closeGrace = 2 * time.Second
 )
 
 // Options is what the front needs to know about the sandbox.
 type Options struct {
+	// Logger is for faults of the server; nil logs nothing.
 	Logger *zap.Logger
-	// Token is what clients must send; "" asks for none.
+	// Token is the token that clients must send; "" asks for none.
 	Token string
-	// Bodies reads what clients send, bodies of requests and messages.
+	// Bodies reads request bodies and WebSocket messages, and bounds their size. It must not be nil.
 	Bodies *edge.Bodies
-	// Output bounds what a cell prints, in characters.
+	// Output bounds what a cell prints to each of its streams, and each text that it shows besides, in characters.
 	Output int
-	// Python is the version that clients are told; empty when unknown.
+	// Python is the version that clients are told, such as "3.12.4"; empty when unknown.
 	Python string
-	// Timeout is how long a cell may run, for the sentence about it.
+	// Timeout is how long a cell may run, once its process has a worker, before it is interrupted.
 	Timeout time.Duration
-	// Slots bounds the processes, for all fronts of a pool together. AcquireTimeout is how long a cell waits for one.
+	// Slots bounds the processes of all fronts of a pool together; it must not be nil. AcquireTimeout is how long a cell whose kernel
+	// has no process waits for a slot.
 	Slots          *Slots
 	AcquireTimeout time.Duration
-	// Hint says what to do about a cell that has failed with a traceback, in a process with a generation of packages; nil gives no
-	// hints.
+	// Hint returns what to do about a cell that has failed with a traceback, "" when there is nothing to say. generation is that of
+	// the packages in the cell's process. Nil gives no hints.
 	Hint func(code, traceback string, generation int) string
-	// InFlight counts cells that run, for the owner, who may wait for them before Close; nil for nobody.
+	// InFlight counts the cells that run, so that the owner can wait for them before Close. It may be nil.
 	InFlight *atomic.Int64
 
 	idle, keepAlive, writeTimeout, interruptGrace time.Duration
@@ -74,12 +76,12 @@ type Front struct {
 	token   [sha256.Size]byte
 	started time.Time
 
-	ctx    context.Context // of the sockets, which outlive closing until they have said why
+	ctx    context.Context // of sockets, cells and processes; Close cancels it last, so that sockets can still say why they end
 	cancel context.CancelFunc
-	stop   chan struct{} // closed when closing begins
+	stop   chan struct{} // closed by Close when all kernels are removed
 	closed sync.Once
-	work   sync.WaitGroup // sockets, cells, processes, and the sweeper
-	unsent atomic.Int64   // bytes that wait in all sockets
+	work   sync.WaitGroup // sockets, cells, processes, compiling the driver, and the sweeper
+	unsent atomic.Int64   // bytes of the frames that wait in all sockets
 
 	mu      sync.Mutex
 	closing bool
@@ -87,6 +89,7 @@ type Front struct {
 	last    time.Time // of any activity
 }
 
+// New makes a front whose kernels run their cells in sessions of ex. Its owner must Close it.
 func New(ex operation.Sessions, o Options) *Front {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -109,8 +112,8 @@ func New(ex operation.Sessions, o Options) *Front {
 	return f
 }
 
-// Close ends every kernel, with what runs in it, and every socket. It returns when all have ended; a second call waits for
-// the first. A nil front is closed.
+// Close ends every kernel with its cells, its process and its sockets. It returns when all have ended; clients get up to 2 s to read
+// why. A second call waits for the first. On a nil front it does nothing.
 func (f *Front) Close() {
 	if f == nil {
 		return
@@ -130,7 +133,7 @@ func (f *Front) Close() {
 	})
 }
 
-// sweep ends kernels that nobody uses. Clients that fail leave theirs behind.
+// sweep ends kernels that nobody uses, until the front is closed. Clients that crash do not delete theirs.
 func (f *Front) sweep() {
 	tick := time.NewTicker(min(f.o.idle/4, time.Minute))
 	defer tick.Stop()
@@ -158,14 +161,14 @@ func (f *Front) list() []*kernel {
 	return kernels
 }
 
-// AddTo gives the front all below its path. Which methods a path there takes, the front knows.
+// AddTo registers all paths below /jupyter/ in rs. ServeHTTP decides which methods a path takes.
 func (f *Front) AddTo(rs edge.Routes) {
 	for _, method := range []string{http.MethodDelete, http.MethodGet, http.MethodHead, http.MethodPost} {
 		rs.AddSensitive(method, "/jupyter/", f.ServeHTTP)
 	}
 }
 
-// ServeHTTP serves what is below /jupyter. Requests of foreign origins have been refused before.
+// ServeHTTP serves the paths below /jupyter. edge.Routes has refused requests of other origins before.
 func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !f.authorized(r) {
 		w.Header().Set("WWW-Authenticate", "Bearer")
@@ -192,7 +195,7 @@ func (f *Front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	serve(w, r)
 }
 
-// authorized compares in a time that does not depend on where the tokens differ.
+// authorized reports whether r carries the token. The comparison takes a time that does not depend on where the tokens differ.
 func (f *Front) authorized(r *http.Request) bool {
 	if f.o.Token == "" {
 		return true

@@ -19,7 +19,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge/edgetest"
 )
 
-// site serves a front on a loopback listener.
+// testSite serves a front on a loopback listener.
 type testSite struct {
 	*testing.T
 	url   string
@@ -70,7 +70,7 @@ func (s *testSite) start() string {
 	return model.ID
 }
 
-// testClient is one socket.
+// testClient is a client with one WebSocket.
 type testClient struct {
 	*testSite
 	conn *websocket.Conn
@@ -134,7 +134,7 @@ func (c *testClient) read() (*message, error) {
 	return m, nil
 }
 
-// answer returns what comes for a request, until the kernel is idle again and has replied.
+// answer returns the messages that answer a request, until the kernel has replied and is idle again.
 func (c *testClient) answer(request string) []string {
 	c.Helper()
 	var lines []string
@@ -154,7 +154,7 @@ func (c *testClient) answer(request string) []string {
 	return lines
 }
 
-// closed returns how the server ended the connection.
+// closed waits until the server closes the connection, and returns the code and the reason of its close frame.
 func (c *testClient) closed() (websocket.StatusCode, string) {
 	c.Helper()
 	for {
@@ -225,7 +225,7 @@ func TestJupyterToken(t *testing.T) {
 		{"", "Bearer wrong", 401},
 		{"", "Basic s3cret", 401},
 		{"?token=s3cret", "", 200},
-		{"?token=s3cret", "Basic x", 200}, // which was for the proxy in front
+		{"?token=s3cret", "Basic x", 200}, // that header was for a proxy in front
 		{"", "token s3cret", 200},
 		{"", "bearer s3cret", 200},
 	} {

@@ -17,22 +17,22 @@ func tooManyKernels(most int, idle time.Duration) string {
 	return fmt.Sprintf("%d kernels exist already, the most that this server keeps: delete one, or wait; those that nobody uses end after %s", most, idle)
 }
 
-// kernel is a name under which clients run cells, one after the other, and the sockets that hear of them. The first
-// cell gets it a process, which the others share. It is safe for concurrent use.
+// kernel runs the cells that clients send, one after the other, and publishes their output to all its sockets. Its first cell starts
+// a process, in which later cells run as well. It is safe for concurrent use.
 type kernel struct {
 	front   *Front
 	id      string
-	session string // of the messages that it sends
+	session string // the session ID in the headers of its messages
 
 	mu      sync.Mutex
 	ended   bool
 	sockets []*socket
 	running *cell // nil for none
 	queue   []*cell
-	count   int      // of executions
-	process *process // nil for none yet, or none any more
-	lost    string   // what became of the process whose names the next cell may look for; "" for nothing
-	last    time.Time
+	count   int       // the execution count of the last cell
+	process *process  // nil before the first cell, and after the process has ended
+	lost    string    // why the last process ended, for the next cell, which misses its names; "" for nothing to tell
+	last    time.Time // when somebody used the kernel
 }
 
 func newKernel(f *Front) *kernel {
@@ -49,7 +49,7 @@ func (k *kernel) model() kernelModel {
 	return m
 }
 
-// used marks that somebody uses the kernel.
+// used records that somebody uses the kernel now.
 func (k *kernel) used() {
 	now := time.Now()
 	k.mu.Lock()
@@ -66,7 +66,7 @@ func (k *kernel) idleSince(then time.Time) bool {
 	return k.running == nil && k.last.Before(then)
 }
 
-// join adds a socket, or says why not.
+// join adds a socket. refused is a sentence for the client when it cannot be added.
 func (k *kernel) join(s *socket) (refused string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -80,7 +80,8 @@ func (k *kernel) join(s *socket) (refused string) {
 	return ""
 }
 
-// leave removes a socket. What runs is interrupted with the last one; the process stays for whoever connects again.
+// leave removes a socket and the cells that it has queued. When it was the last socket, the running cell is interrupted, but the
+// process is kept for a client that connects again.
 func (k *kernel) leave(s *socket) {
 	k.used()
 	k.mu.Lock()
@@ -93,7 +94,7 @@ func (k *kernel) leave(s *socket) {
 	k.front.o.Slots.makeRoom()
 }
 
-// interrupt interrupts the cell that runs; those that wait behind it are aborted when it fails.
+// interrupt interrupts the running cell, if there is one. When that makes the cell fail, the queued cells are aborted.
 func (k *kernel) interrupt() {
 	k.used()
 	k.mu.Lock()
@@ -103,14 +104,14 @@ func (k *kernel) interrupt() {
 	}
 }
 
-// restart ends the process with what runs in it, waits for that, and counts from one again. Cells that wait are aborted.
+// restart aborts the queued cells, ends the process and the running cell, waits for their end, and resets the execution count.
 func (k *kernel) restart() {
 	k.used()
 	k.abort(k.waiting())
 	k.mu.Lock()
 	p, c := k.process, k.running
 	if c != nil {
-		c.cancel() // one that has no process yet gets none
+		c.cancel() // if it still waits for a process, it gets none
 	}
 	k.mu.Unlock()
 	if p != nil {
@@ -118,7 +119,7 @@ func (k *kernel) restart() {
 		<-p.done
 	}
 	if c != nil {
-		<-c.over // what comes now is not aborted with it
+		<-c.over // a cell that is sent after this is not aborted with it
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -128,7 +129,8 @@ func (k *kernel) restart() {
 	k.count, k.lost = 0, ""
 }
 
-// end ends the process, with what runs in it, and tells the sockets why. Called by front.remove.
+// end ends the running cell and the process, and closes the sockets with why as the reason. It does not wait. It is called by
+// Front.remove only.
 func (k *kernel) end(why string) {
 	k.mu.Lock()
 	k.ended = true
@@ -147,7 +149,7 @@ func (k *kernel) end(why string) {
 	}
 }
 
-// enqueue runs c after those that came before it, or says why not.
+// enqueue lets c run after the cells before it. refused is a sentence for the client when it cannot run.
 func (k *kernel) enqueue(c *cell) (refused string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -168,7 +170,7 @@ func (k *kernel) enqueue(c *cell) (refused string) {
 	return ""
 }
 
-// runFrom runs c, and then what waits.
+// runFrom runs c and then the queued cells, until none is left.
 func (k *kernel) runFrom(c *cell) {
 	defer func() {
 		if panicked := recover(); panicked != nil {
@@ -189,7 +191,7 @@ func (k *kernel) runFrom(c *cell) {
 	k.front.o.Slots.makeRoom()
 }
 
-// advance makes the cell that has waited longest the one that runs.
+// advance makes the first queued cell the running one and returns it, nil for none.
 func (k *kernel) advance() *cell {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -201,7 +203,7 @@ func (k *kernel) advance() *cell {
 	return k.running
 }
 
-// waiting takes all cells that wait, for abort.
+// waiting takes all cells out of the queue, for abort.
 func (k *kernel) waiting() []*cell {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -210,7 +212,7 @@ func (k *kernel) waiting() []*cell {
 	return waiting
 }
 
-// abort answers cells without running them: their client meant them to follow one that failed.
+// abort answers cells without running them, since the cell before them has failed or the kernel was restarted.
 func (k *kernel) abort(waiting []*cell) {
 	for _, c := range waiting {
 		k.publish(c.parent, "status", state("busy"))
@@ -221,7 +223,7 @@ func (k *kernel) abort(waiting []*cell) {
 
 func state(state string) any { return map[string]string{"execution_state": state} }
 
-// publish sends to all sockets.
+// publish sends a message on the iopub channel to all sockets.
 func (k *kernel) publish(parent json.RawMessage, kind string, content any) {
 	m := newMessage(k.session, channelIOPub, kind, parent, content)
 	k.mu.Lock()
@@ -233,13 +235,13 @@ func (k *kernel) publish(parent json.RawMessage, kind string, content any) {
 	}
 }
 
-// reply sends to the socket that asked.
+// reply sends a message to the socket whose request it answers.
 func (k *kernel) reply(to *socket, channel string, parent json.RawMessage, kind string, content any) {
 	frames := frames{message: newMessage(k.session, channel, kind, parent, content)}
 	to.send(frames.of(to.v1))
 }
 
-// frames encodes a message once for each framing that somebody has asked for.
+// frames encodes a message at most once for each framing.
 type frames struct {
 	message  *message
 	text, v1 []byte

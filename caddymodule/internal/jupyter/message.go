@@ -32,7 +32,7 @@ type message struct {
 	Content  json.RawMessage `json:"content"`
 	Channel  string          `json:"channel"`
 
-	// ID and Type are the header's; clients look for them beside it, too.
+	// ID and Type repeat fields of the header, since some clients look for them here.
 	ID   string `json:"msg_id"`
 	Type string `json:"msg_type"`
 }
@@ -46,7 +46,7 @@ type header struct {
 	Version  string `json:"version"`
 }
 
-// newMessage makes an answer to parent. content must be something that JSON can hold.
+// newMessage makes a message that answers the request with the header parent, which may be nil. content must be encodable as JSON.
 func newMessage(session, channel, kind string, parent json.RawMessage, content any) *message {
 	m := &message{Channel: channel, ID: newUUID(), Type: kind, Parent: parent, Metadata: json.RawMessage("{}")}
 	if len(parent) == 0 {
@@ -57,8 +57,8 @@ func newMessage(session, channel, kind string, parent json.RawMessage, content a
 	return m
 }
 
-// mustJSON encodes what is ours, or was decoded before: nothing in it cannot be encoded. Not encode, which is stricter about
-// headers that clients sent than the decoder was.
+// mustJSON encodes values of ours and JSON that was decoded before, so it cannot fail. edge.Encode would refuse some headers of
+// clients that encoding/json has accepted when it decoded them.
 func mustJSON(v any) json.RawMessage {
 	var out bytes.Buffer
 	enc := json.NewEncoder(&out)
@@ -69,10 +69,10 @@ func mustJSON(v any) json.RawMessage {
 	return bytes.TrimRight(out.Bytes(), "\n")
 }
 
-// timeText is the form in which clients expect times.
+// timeText formats a time as clients expect it.
 func timeText(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000000Z") }
 
-// newUUID is a random identifier that nobody can guess.
+// newUUID returns a random UUID (version 4), which nobody can guess.
 func newUUID() string {
 	var b [16]byte
 	_, _ = rand.Read(b[:])
@@ -104,7 +104,7 @@ func (m *message) encodeV1() []byte {
 	return out
 }
 
-// decodeJupyter reads a message that a client sent. Its error is a sentence for whoever writes the client.
+// decodeJupyter decodes a message of a client. Its error is a sentence for the developer of the client.
 func decodeJupyter(frame []byte, v1, binaryFrame bool) (*message, error) {
 	m := new(message)
 	switch {
@@ -137,7 +137,7 @@ func decodeJupyter(frame []byte, v1, binaryFrame bool) (*message, error) {
 	return m, nil
 }
 
-// splitV1 returns the channel and the four parts; buffers, which may follow, are left out.
+// splitV1 returns the channel and the four parts of a frame, without the buffers that may follow them.
 func splitV1(frame []byte) ([][]byte, error) {
 	wrong := errors.New("the message is not framed as " + jupyterV1 + " says")
 	if len(frame) < 8 {
@@ -162,7 +162,8 @@ func splitV1(frame []byte) ([][]byte, error) {
 	return parts, nil
 }
 
-// firstBuffer returns the JSON of a message with buffers: a number of buffers and their offsets, big-endian, come first.
+// firstBuffer returns the JSON of a binary frame in the default framing: the number of buffers and their offsets come first, in
+// big-endian 32-bit numbers, and the first buffer is the JSON.
 func firstBuffer(frame []byte) ([]byte, error) {
 	wrong := errors.New("the binary message has no offsets of buffers: send JSON as text")
 	if len(frame) < 8 {

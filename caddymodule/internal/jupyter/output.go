@@ -8,24 +8,25 @@ import (
 	"unicode/utf8"
 )
 
-// maxRecords bounds what one execution shows besides text.
+// maxRecords bounds the records of one cell.
 const maxRecords = 64
 
-// cellMIMETypes is the closed set of what can be shown.
+// cellMIMETypes lists the MIME types that are passed on to clients. Data of other types is dropped.
 var cellMIMETypes = []string{"text/plain", "image/png", "image/jpeg", "image/svg+xml", "text/html", "text/markdown", "text/latex"}
 
-// cellOutput takes the records out of a cell's streams and shows them and the text, in their order. The text is cut as that of
-// every execution: its first half is shown as it comes, the rest at the end. What is in a record is what the cell says, and
-// is checked. Not safe for concurrent use, but for the channels.
+// cellOutput separates the driver's records from the text in a cell's two streams, and shows both in the order in which they come.
+// Text beyond limit characters is cut as in every execution: the first half is shown as it comes, the last half at the end. Code in
+// the cell can forge records, so they are checked. Not safe for concurrent use, except for receiving from begun and ended.
 type cellOutput struct {
 	stdout, stderr *cellStream
-	limit          int
-	show           func(kind string, content any)
+	limit          int                            // characters of one text
+	show           func(kind string, content any) // publishes a message of type kind
 
 	records int
-	bytes   int
-	left    int // records that were left out, and not said so yet
-	// begun is closed when an interrupt will reach the cell, ended when both streams have come to its end.
+	bytes   int // of all records, in base64
+	left    int // records that were left out, of which the client has not been told yet
+	// begun is closed by the record "begin": an interrupt reaches the cell from then on. ended is closed when both streams have
+	// carried the record "end".
 	begun, ended chan struct{}
 	// failure is the exception that ended the cell, nil for none.
 	failure *cellFailure
@@ -38,7 +39,7 @@ type cellFailure struct {
 	Traceback []string `json:"traceback"`
 }
 
-// cellBundle is a value in each form that it has.
+// cellBundle is the content of a display_data or execute_result message: a value in each MIME type that it has.
 type cellBundle struct {
 	Data           map[string]string `json:"data"`
 	Metadata       struct{}          `json:"metadata"`
@@ -81,7 +82,7 @@ func newCellOutput(mark string, limit int, show func(kind string, content any)) 
 	return o
 }
 
-// maxStream keeps a message small enough for clients that bound it.
+// maxStream is the most bytes of text in one stream message, since some clients bound the size of a message.
 const maxStream = 64 << 10
 
 func (o *cellOutput) showText(name, text string) {
@@ -139,25 +140,26 @@ func (o *cellOutput) record(fields []string, bytes int) {
 			o.show("display_data", bundle)
 		}
 	default:
-		o.left++ // another process wrote in between, or the cell made it up
+		o.left++ // another process wrote in between, or the cell forged it
 	}
 }
 
-// finish shows what is left when nothing more will come, or nobody waits for it any more.
+// finish shows the output that is held back, when the process has ended and no more will come.
 func (o *cellOutput) finish() {
 	o.stdout.finish()
 	o.stderr.finish()
 	o.settle()
 }
 
-// follow makes o what is heard after last.
+// follow makes o the successor of last, the output of the cell before, and shows what last holds back. A record that last has in
+// part is still completed there.
 func (o *cellOutput) follow(last *cellOutput) {
 	o.stdout.follow(last.stdout)
 	o.stderr.follow(last.stderr)
 	last.settle()
 }
 
-// settle shows what is left at the end of the cell. Threads and processes that it has left may say more.
+// settle shows the output that is held back at the end of the cell. Threads and processes of the cell may write more after that.
 func (o *cellOutput) settle() {
 	o.stdout.settle()
 	o.stderr.settle()

@@ -12,29 +12,30 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// process is the worker in which the cells of a kernel run, one at a time: it has their names, their files and their
-// figures. It holds a slot until it has ended. Its methods are safe for concurrent use, but for run.
+// process is the session, in one worker, in which the cells of a kernel run one at a time. It keeps their names, files and figures,
+// and holds a slot until it has ended. Its methods are safe for concurrent use, except run, which runs one cell at a time.
 type process struct {
 	front      *Front
 	cancel     context.CancelFunc
 	input      chan []byte
 	interrupt  chan func(sent bool)
-	asked      time.Time
-	generation atomic.Int64  // of its packages
+	asked      time.Time     // when a worker was asked for
+	generation atomic.Int64  // of the packages in its worker
 	leased     chan struct{} // closed when it has a worker
-	waited     time.Duration // for that; set before leased is closed
+	waited     time.Duration // how long it waited for the worker; set before leased is closed
 	done       chan struct{} // closed when it has ended; result and err are set before
 	result     pool.Result
 	err        error
-	ending     sync.Once // its end is about to come
+	ending     sync.Once // the first call of end
 
-	// mu guards out, which both streams write to.
+	// mu guards out, which both streams write to, and why.
 	mu  sync.Mutex
 	out *cellOutput // of the cell that runs, or ran last; nil before the first
-	why string      // it was ended by us; "" when it was not
+	why string      // the reason that end was called with
 }
 
-// startProcess asks for a worker, whose slot the caller has taken. The process ends by itself, or by end.
+// startProcess starts a process, which then waits for a worker. The caller must have taken a slot, which the process gives back when
+// it has ended: by itself, by end, or when the front is closed.
 func (f *Front) startProcess() *process {
 	ctx, cancel := context.WithCancel(f.ctx)
 	p := &process{front: f, cancel: cancel, input: make(chan []byte), interrupt: make(chan func(bool)), asked: time.Now(),
@@ -53,10 +54,10 @@ func (f *Front) startProcess() *process {
 		},
 	}
 	f.work.Go(func() {
-		defer f.compileDriver() // while nobody waits for a process
+		defer f.compileDriver() // after the first process has ended, so that no cell waits for it
 		p.result, p.err = f.ex.Session(ctx, in)
 		p.finish()
-		p.end("") // or it has counted as one that will
+		p.end("") // counts it in Slots.ending if it was not yet, for the subtraction below
 		f.o.Slots.ending.Add(-1)
 		f.o.Slots.give()
 		close(p.done)
@@ -64,8 +65,8 @@ func (f *Front) startProcess() *process {
 	return p
 }
 
-// write passes what the process says to the cell that it belongs to. What comes between cells is the last one's: of a
-// thread, or of another process.
+// write passes output of the process to the running cell. Output between cells, of a thread or a child process, goes to the cell
+// that ran last.
 func (p *process) write(stream func(*cellOutput) *cellStream, b []byte) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -74,7 +75,7 @@ func (p *process) write(stream func(*cellOutput) *cellStream, b []byte) {
 	}
 }
 
-// hear shows the rest of what the last cell has said, and makes next the one that is heard.
+// hear shows the rest of the last cell's output, and makes next the output that write writes to.
 func (p *process) hear(next *cellOutput) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -84,7 +85,7 @@ func (p *process) hear(next *cellOutput) {
 	p.out = next
 }
 
-// finish shows the rest of what the last cell has said. Nothing more will come.
+// finish shows the rest of the last cell's output, when the process has ended.
 func (p *process) finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,7 +94,8 @@ func (p *process) finish() {
 	}
 }
 
-// end ends the process at once, and returns before it is gone. why completes "the process …"; the first one counts.
+// end kills the process, and returns before it has ended. why completes the sentence "the process …" for clients. Only the first
+// call counts.
 func (p *process) end(why string) {
 	p.ending.Do(func() {
 		p.mu.Lock()
@@ -104,10 +106,10 @@ func (p *process) end(why string) {
 	})
 }
 
-// ended says whether the process is gone.
+// ended reports whether the process has ended.
 func (p *process) ended() bool { return isClosed(p.done) }
 
-// hasWorker says whether it is, or was, more than a wish.
+// hasWorker reports whether the process has, or had, a worker.
 func (p *process) hasWorker() bool { return isClosed(p.leased) }
 
 func isClosed(c <-chan struct{}) bool {
@@ -119,7 +121,7 @@ func isClosed(c <-chan struct{}) bool {
 	}
 }
 
-// fate says why a process has ended, to complete "the process …". Preconditions: it has.
+// fate returns why the process ended, as the rest of a sentence "the process …". Preconditions: it has ended.
 func (p *process) fate() string {
 	p.mu.Lock()
 	why := p.why
@@ -148,7 +150,7 @@ func (p *process) fate() string {
 	}
 }
 
-// signal sends an interrupt and returns when that is done, so that it cannot come in the next cell.
+// signal interrupts the running cell. It returns when the signal has been sent, so that it cannot hit the next cell.
 func (p *process) signal() {
 	done := make(chan struct{})
 	told := func(sent bool) {
@@ -166,17 +168,18 @@ func (p *process) signal() {
 
 // cellEnd is how a cell ended.
 type cellEnd struct {
-	// died says that the process ended, and the cell with it, if it had begun.
+	// died means that the process ended before the cell did, and begun that the driver had begun the cell.
 	died, begun           bool
 	timedOut, interrupted bool
 	took                  time.Duration
-	// said is the exception that ended the code, nil for none.
+	// said is the exception that ended the code, as the driver reports it; nil for none.
 	said                     *cellFailure
 	stdoutBytes, stderrBytes int
 }
 
-// run runs a cell and returns when it, or the process, has ended. The cell is interrupted when it has run too long or when it
-// is told to, and its process is ended when it goes on after that, or when the cell's context ends.
+// run sends a cell to the driver and returns when the cell or the process has ended. It interrupts the cell at the timeout and for
+// each interrupt. It ends the process when the cell still runs interruptGrace after the first of these, when an interrupt comes before
+// the process has a worker, or when c.ctx ends.
 func (p *process) run(c *cell, out *cellOutput, frame []byte) (end cellEnd) {
 	p.hear(out)
 	input, begun, leased, cancelled := p.input, out.begun, p.leased, c.ctx.Done()
@@ -190,7 +193,7 @@ func (p *process) run(c *cell, out *cellOutput, frame []byte) (end cellEnd) {
 		if kill == nil {
 			kill = time.After(p.front.o.interruptGrace)
 		}
-		if isClosed(out.begun) { // else when it begins: now the driver would not know what it is for
+		if isClosed(out.begun) { // before that the driver ignores signals; stop is called again then
 			p.signal()
 		}
 	}
@@ -224,8 +227,8 @@ func (p *process) run(c *cell, out *cellOutput, frame []byte) (end cellEnd) {
 	}
 	end.took = time.Since(began)
 	end.begun = isClosed(out.begun)
-	end.died = end.died && !isClosed(out.ended) // else it ended after the cell
-	p.mu.Lock()                                 // late output may come at any time
+	end.died = end.died && !isClosed(out.ended) // the process may have ended right after the cell
+	p.mu.Lock()                                 // threads of the cell may still write
 	defer p.mu.Unlock()
 	out.settle()
 	end.said, end.stdoutBytes, end.stderrBytes = out.failure, out.stdout.bytes, out.stderr.bytes

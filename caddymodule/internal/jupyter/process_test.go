@@ -11,7 +11,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 )
 
-// ask runs a cell and returns all that comes of it.
+// ask runs a cell and returns the messages that answer it.
 func (c *testClient) ask(code string) string {
 	c.Helper()
 	return strings.Join(c.answer(c.execute(code)), "\n")
@@ -47,7 +47,7 @@ func TestJupyterRestart(t *testing.T) {
 	running := client.execute("deaf")
 	waitFor(t, "the cell runs", func() bool { return site.cells.runs.Load() == 2 })
 	waiting := client.execute("1")
-	// A connection's requests are taken in their order: once this one is answered, the cell waits.
+	// Requests of a connection are served in order: once this one is answered, the cell before it is queued.
 	client.answer(client.send("shell", "kernel_info_request", map[string]any{}))
 	for range 2 { // with a cell that runs, and without
 		if status, _, _ := edgetest.Send(t, "POST", site.url+"/api/kernels/"+id+"/restart", nil, nil); status != http.StatusOK {
@@ -57,7 +57,7 @@ func TestJupyterRestart(t *testing.T) {
 			t.Errorf("%d processes began, %d have ended", began, ended)
 		}
 	}
-	// Which of both is answered first is open.
+	// Either of the two may be answered first.
 	got := strings.Join(client.answersOf(running, waiting), "\n")
 	expectIn(t, "what ran and waited", got, `"evalue":"the execution was interrupted"`, `"status":"aborted"`)
 	got = client.ask("get a")
@@ -67,7 +67,7 @@ func TestJupyterRestart(t *testing.T) {
 	}
 }
 
-// answersOf returns what comes until all requests have replies.
+// answersOf returns the messages that answer the requests, until each has a reply.
 func (c *testClient) answersOf(requests ...string) (lines []string) {
 	c.Helper()
 	for replies := 0; replies < len(requests); {
@@ -114,7 +114,7 @@ func TestJupyterInterrupts(t *testing.T) {
 	}
 }
 
-// A process that has ended while nobody looked costs the next cell its names, and nothing else.
+// When the process has ended between two cells, the second one loses the names, but runs.
 func TestJupyterProcessesThatEnd(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Options{})
@@ -123,7 +123,7 @@ func TestJupyterProcessesThatEnd(t *testing.T) {
 	client.ask("dies after")
 	waitFor(t, "the process ends", func() bool { return site.cells.processesEnded.Load() == 1 })
 	expectIn(t, "the next cell", client.ask("get a"), "the last one was ended by a signal, exit code 137, and the names", "a: false", `"status":"ok"`)
-	// As if it had died while the cell was on its way: the cell has not begun, and is run again in a fresh one, once.
+	// The process dies before the cell has begun, so the cell is run again in a fresh process, but only once.
 	expectIn(t, "a cell that never begins", client.ask("dies before"), "fresh process", `"ename":"ProcessKilled"`)
 	site.cells.generation.Store(-1)
 	expectIn(t, "no worker", client.ask("1"), `"ename":"SandboxError","evalue":"too many requests`)
@@ -134,7 +134,7 @@ func TestJupyterProcessesThatEnd(t *testing.T) {
 	}
 }
 
-// What a thread says when its cell is over is that cell's, and comes at the latest with the next.
+// Output that a thread writes after its cell has ended belongs to that cell, and is shown at the latest when the next cell begins.
 func TestJupyterLateOutput(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Options{})
@@ -176,7 +176,7 @@ func TestJupyterSlots(t *testing.T) {
 	waitFor(t, "it has left", func() bool { return site.front.kernel(ids[1]).model().Connections == 0 })
 	expectIn(t, "who had to make room", one.ask("get a"), "the last one was ended to make room for another kernel", "a: false")
 
-	// Who waits gets what becomes free.
+	// A kernel that waits gets the next slot that becomes free.
 	four := site.dial(ids[3])
 	site.front.o.AcquireTimeout = time.Minute
 	request := four.execute("1")
@@ -197,7 +197,7 @@ func TestJupyterSlots(t *testing.T) {
 	expectIn(t, "who gave up", strings.Join(six.answer(request), "\n"), `"ename":"KeyboardInterrupt"`)
 }
 
-// Sites of one pool share its slots: the idle kernels of one do not keep those of another from running.
+// Fronts of one pool share its slots: idle kernels of one front do not keep those of another from running.
 func TestJupyterIdleKernelsGiveWayToOtherSites(t *testing.T) {
 	t.Parallel()
 	slots := NewSlots(5) // 2 slots
@@ -219,7 +219,7 @@ func TestJupyterIdleKernelsGiveWayToOtherSites(t *testing.T) {
 	expectIn(t, "beside kernels in use", other.dial(other.start()).ask("1"), "2 kernels have a process already, the most at a time, and all are in use")
 	expectIn(t, "who is connected", client.ask("get b"), "b: true")
 
-	// A site that is closed has no kernels left to give way, and its slots are free.
+	// The kernels of a front that is closed are no longer in Slots, and their slots are free.
 	greedy.front.Close()
 	expectIn(t, "after the other site has gone", other.dial(other.start()).ask("1"), `"status":"ok"`)
 	if n := len(slots.kernels()); n != len(other.front.list()) {

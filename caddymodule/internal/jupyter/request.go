@@ -7,7 +7,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 )
 
-// serve answers one request of a client. What takes long runs elsewhere.
+// serve answers one request of a client. It queues a cell and does not wait for it.
 func (k *kernel) serve(s *socket, m *message) {
 	channel := channelShell
 	if m.Channel == channelControl {
@@ -19,7 +19,7 @@ func (k *kernel) serve(s *socket, m *message) {
 	}
 	answer, known := answers[m.Type]
 	if !known {
-		return // as kernels do: clients send more than any kernel knows
+		return // like other kernels, ignore requests of unknown types
 	}
 	k.publish(m.Header, "status", state("busy"))
 	content := answer(k, m.Content)
@@ -38,7 +38,7 @@ func (k *kernel) serve(s *socket, m *message) {
 	k.front.remove(k, "the kernel was shut down")
 }
 
-// answers has what is answered at once, by the type of the request.
+// answers maps the type of each request that is answered at once to the function that returns the content of the reply.
 var answers = map[string]func(*kernel, json.RawMessage) map[string]any{
 	"kernel_info_request": (*kernel).info,
 	"interrupt_request": func(k *kernel, _ json.RawMessage) map[string]any {
@@ -71,7 +71,7 @@ func fixed(name string, value any) func(*kernel, json.RawMessage) map[string]any
 	return func(*kernel, json.RawMessage) map[string]any { return map[string]any{name: value} }
 }
 
-// info says what the kernel is, and what it is not.
+// info returns the content of a kernel_info_reply.
 func (k *kernel) info(json.RawMessage) map[string]any {
 	python := k.front.o.Python
 	return map[string]any{
@@ -90,14 +90,14 @@ func (k *kernel) info(json.RawMessage) map[string]any {
 	}
 }
 
-// serveExecute queues a cell. What cannot run is answered as a cell that failed.
+// serveExecute queues a cell. A request that cannot be queued is answered like a cell that has failed.
 func (k *kernel) serveExecute(s *socket, m *message) {
 	c := &cell{parent: m.Header, from: s}
 	var refused string
 	if json.Unmarshal(m.Content, &c.executeContent) != nil {
 		refused = `the content of an execute_request must be an object with the source as a string in "code"`
 	} else if len(c.Code) > operation.MaxCodeBytes {
-		refused = "code " + operation.CodeRule // before it waits: a queue must not hold what is refused in the end
+		refused = "code " + operation.CodeRule // refused here, so that it takes no memory in the queue
 	} else {
 		refused = k.enqueue(c)
 	}

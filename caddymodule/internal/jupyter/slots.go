@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Slots bounds how many processes the kernels of a pool hold at once, idle or not, so that other executions find
-// workers. All fronts of the pool share it. It is safe for concurrent use. Make it with NewSlots.
+// Slots bounds how many processes the kernels of a pool have at once, idle ones included, so that other executions find workers. All
+// fronts of the pool share it. It is safe for concurrent use. Make it with NewSlots.
 type Slots struct {
-	taken chan struct{}
-	// waiting counts kernels that want a slot, ending the slots that will be free in a moment.
+	taken chan struct{} // holds one element for each slot that is taken
+	// waiting counts the kernels that wait for a slot, and ending the processes that are being ended and will give theirs back.
 	waiting, ending atomic.Int64
 
 	mu     sync.Mutex
@@ -22,13 +22,13 @@ type Slots struct {
 
 var errNoSlot = errors.New("no slot became free")
 
-// NewSlots leaves half of the workers, of which there are most, to others.
+// NewSlots makes slots for half of the pool's workers, but at least one. The other half is left to other executions.
 func NewSlots(workers int) *Slots {
 	return &Slots{taken: make(chan struct{}, max(1, workers/2)), fronts: map[*Front]struct{}{}}
 }
 
-// take waits for a slot, in the order of those who ask, until something comes from interrupts or ctx ends. When there is none,
-// it ends the process of an idle kernel to free one. Who has taken one must give it back.
+// take takes a slot, which must be given back with give. When all are taken, it ends the process of an idle kernel to free one, and
+// waits in the order of the calls. It fails with errNoSlot after longest, with context.Canceled at an interrupt, or when ctx ends.
 func (s *Slots) take(ctx context.Context, interrupts <-chan struct{}, longest time.Duration) error {
 	select {
 	case s.taken <- struct{}{}:
@@ -54,10 +54,10 @@ func (s *Slots) take(ctx context.Context, interrupts <-chan struct{}, longest ti
 
 func (s *Slots) give() { <-s.taken }
 
-// wanted says whether more kernels wait than slots are about to be free.
+// wanted reports whether more kernels wait for a slot than processes are being ended.
 func (s *Slots) wanted() bool { return s.waiting.Load() > s.ending.Load() }
 
-// add makes the idle kernels of a front give way to whoever waits, and remove ends that.
+// add lets makeRoom end processes of the front's idle kernels; remove undoes that.
 func (s *Slots) add(f *Front) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -70,8 +70,8 @@ func (s *Slots) remove(f *Front) {
 	delete(s.fronts, f)
 }
 
-// makeRoom ends the process of the kernel that has been idle longest without a connection, whichever front it belongs to,
-// when others wait for one.
+// makeRoom ends one process when kernels wait for a slot: that of the kernel, of any front, which has been idle and without a
+// connection for the longest time. It does nothing when there is no such kernel.
 func (s *Slots) makeRoom() {
 	if !s.wanted() {
 		return
@@ -86,7 +86,7 @@ func (s *Slots) makeRoom() {
 	}
 }
 
-// kernels lists those of all fronts.
+// kernels lists the kernels of all fronts.
 func (s *Slots) kernels() (kernels []*kernel) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -96,10 +96,11 @@ func (s *Slots) kernels() (kernels []*kernel) {
 	return kernels
 }
 
-// endedForRoom completes "the process …".
+// endedForRoom completes the sentence "the process …".
 const endedForRoom = "was ended to make room for another kernel"
 
-// spare gives up the process of a kernel that nobody is connected to and returns it; nil when it has none to spare.
+// spare detaches the kernel's process and returns it for the caller to end; nil when there is none, a cell runs, or a client is
+// connected.
 func (k *kernel) spare() *process {
 	k.mu.Lock()
 	defer k.mu.Unlock()

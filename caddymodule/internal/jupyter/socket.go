@@ -22,19 +22,19 @@ const (
 	closeTryLater  = websocket.StatusTryAgainLater
 )
 
-// socket is one client's connection to a kernel. One goroutine reads, another writes what waits.
+// socket is one client's connection to a kernel. One goroutine reads messages, another writes the frames that wait, a third pings.
 type socket struct {
 	front  *Front
 	kernel *kernel
 	conn   *websocket.Conn
-	v1     bool
-	wake   chan struct{}
+	v1     bool               // frames are binary, as jupyterV1 says
+	wake   chan struct{}      // buffered(1); wakes write
 	cancel context.CancelFunc // ends the connection at once
 
 	mu     sync.Mutex
 	unsent [][]byte
-	bytes  int
-	ending bool
+	bytes  int  // in unsent
+	ending bool // send takes no more frames; write closes the connection with code and reason when unsent is empty
 	code   websocket.StatusCode
 	reason string
 }
@@ -55,7 +55,7 @@ func (f *Front) serveChannels(w http.ResponseWriter, r *http.Request, k *kernel)
 	edge.LiftDeadlines(w, r)
 	conn, err := websocket.Accept(w, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{jupyterV1},
-		InsecureSkipVerify: true, // CheckOrigin has looked, and knows the operator's own names
+		InsecureSkipVerify: true, // edge.CheckOrigin has checked the origin, and knows the operator's host names
 	})
 	if err != nil {
 		return // Accept has answered
@@ -112,13 +112,13 @@ func (s *socket) read(ctx context.Context) {
 	}
 }
 
-// refuse ends the connection because of what came, and returns when the client has been told.
+// refuse closes the connection because of a message that cannot be taken, and returns when the close frame has been sent.
 func (s *socket) refuse(ctx context.Context, code websocket.StatusCode, why error) {
 	s.end(code, why.Error())
 	<-ctx.Done()
 }
 
-// send queues a frame. It does not block: a client that does not read loses its connection instead.
+// send queues a frame. It does not block: when too many bytes wait, since the client does not read, the connection is ended.
 func (s *socket) send(frame []byte) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,7 +126,7 @@ func (s *socket) send(frame []byte) {
 		return
 	}
 	if s.bytes+len(frame) > s.front.o.maxUnsent || s.front.unsent.Load()+int64(len(frame)) > maxUnsent {
-		s.ending = true // without a word, for which there is no room
+		s.ending = true // without a close frame, which would have to wait as well
 		s.cancel()
 		return
 	}
@@ -136,7 +136,7 @@ func (s *socket) send(frame []byte) {
 	s.signal()
 }
 
-// end closes the connection when all that waits is sent. Only the first call counts.
+// end closes the connection once the frames that wait are sent. It does not block. Only the first call counts.
 func (s *socket) end(code websocket.StatusCode, reason string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -150,7 +150,7 @@ func (s *socket) endLocked(code websocket.StatusCode, reason string) {
 	s.signal()
 }
 
-// cutReason keeps a reason within what a close frame holds.
+// cutReason cuts a reason to the 123 bytes that a close frame holds (RFC 6455, section 5.5).
 func cutReason(reason string) string {
 	const most = 123
 	if len(reason) <= most {
@@ -166,7 +166,7 @@ func (s *socket) signal() {
 	}
 }
 
-// next takes the oldest frame that waits; over says that none will come.
+// next takes the oldest frame that waits, nil for none; over means that none will come any more.
 func (s *socket) next() (frame []byte, over bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,7 +180,7 @@ func (s *socket) next() (frame []byte, over bool) {
 	return frame, false
 }
 
-// write sends what waits until the connection ends.
+// write sends the frames that wait, until the connection ends.
 func (s *socket) write(ctx context.Context) {
 	defer s.drop()
 	kind := websocket.MessageText
@@ -207,7 +207,7 @@ func (s *socket) write(ctx context.Context) {
 	}
 }
 
-// keepAlive pings, so that proxies see traffic and a client that is gone without a word is noticed.
+// keepAlive sends pings, so that proxies see traffic, and ends the connection when a client does not answer one in time.
 func (s *socket) keepAlive(ctx context.Context) {
 	tick := time.NewTicker(s.front.o.keepAlive)
 	defer tick.Stop()
@@ -230,7 +230,7 @@ func (s *socket) within(ctx context.Context, do func(context.Context) error) err
 	return do(ctx)
 }
 
-// drop gives back what was never sent.
+// drop discards the frames that were not sent, and those that come later.
 func (s *socket) drop() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

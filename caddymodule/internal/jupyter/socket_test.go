@@ -136,8 +136,8 @@ func TestJupyterMalformedMessages(t *testing.T) {
 	}
 }
 
-// A cell ends with its kernel, when it is interrupted, and with the last socket, but not before. The process ends with the
-// kernel only.
+// A cell ends with its kernel, when it is interrupted, and when the last socket closes, but not when another one does. The process
+// ends with the kernel only.
 func TestJupyterEndsCells(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Options{})
@@ -184,7 +184,7 @@ func TestJupyterEndsCells(t *testing.T) {
 	}
 }
 
-// answerOf is answer for a socket that did not ask, and gets no reply.
+// answerOf is answer for a client that has not sent the request itself, and so gets no reply.
 func (c *testClient) answerOf(request string) (lines []string) {
 	c.Helper()
 	for {
@@ -205,7 +205,7 @@ func (c *testClient) answerOf(request string) (lines []string) {
 	}
 }
 
-// A client that never reads costs a bounded amount and holds nobody up.
+// A client that never reads loses its connection, so that the frames that wait for it are bounded, and delays no other client.
 func TestJupyterClientThatNeverReads(t *testing.T) {
 	t.Parallel()
 	site := newSite(t, Options{writeTimeout: time.Minute, keepAlive: time.Minute, maxUnsent: 6 << 20})

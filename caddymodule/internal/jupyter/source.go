@@ -8,14 +8,16 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation/markdown"
 )
 
-// cellSource is what is run for a cell: its code, and when that does not compile, what Markdown fences around it hold.
+// cellSource is the source to run for a cell: the code as it was sent, and if that does not compile, the programs in its Markdown
+// fences.
 type cellSource struct {
-	code   string
-	others []string
-	first  *cellFailure // of the code as it was sent; nil until then
+	code   string       // the source to run next
+	others []string     // programs that have not been tried yet
+	first  *cellFailure // of the code as it was sent; nil while that is what runs
 }
 
-// other goes on to the next source after one that did not compile, and returns false when there is none.
+// other sets code to the next source when failure says that the last one did not compile. It returns false when failure is another
+// one, or no source is left.
 func (s *cellSource) other(failure *cellFailure) bool {
 	if !failedToCompile(failure) {
 		return false
@@ -33,11 +35,11 @@ func (s *cellSource) other(failure *cellFailure) bool {
 	return true
 }
 
-// framed is a frame of a traceback.
+// framed matches the line of a traceback that names a frame.
 var framed = regexp.MustCompile(`(?m)^  File ".*", line \d+, in `)
 
-// failedToCompile reports whether a failure is the compiler's, of the cell itself: an exception that comes out of a cell that runs
-// has a frame of it.
+// failedToCompile reports whether the cell's own source did not compile. A SyntaxError that running code has raised, for example by an
+// import, has a frame of the cell in its traceback.
 func failedToCompile(failure *cellFailure) bool {
 	return failure != nil && slices.Contains([]string{"SyntaxError", "IndentationError", "TabError"}, failure.Name) &&
 		!framed.MatchString(strings.Join(failure.Traceback, "\n"))

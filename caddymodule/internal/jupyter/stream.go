@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// The driver frames a record as jupyter/driver.py says. No legal record holds either byte.
+// The bytes around a record; the docstring of driver.py describes it. Neither occurs within one.
 const (
 	recordBegin = 0x1e
 	recordEnd   = 0x1d
@@ -16,26 +16,26 @@ const (
 // maxRecordBytes bounds all records of a cell together, in base64.
 const maxRecordBytes = 8 << 20
 
-// cellStream takes the records out of one of a cell's streams. Not safe for concurrent use.
+// cellStream separates the records in one of a cell's streams from the text. Not safe for concurrent use.
 type cellStream struct {
-	begin []byte // of a record
+	begin []byte // begins each record: recordBegin and the cell's mark
 	text  textCutter
-	// record gets the fields of each record; nil for one that is damaged or too large.
+	// record is called with the fields of each record, nil when it is damaged or too large.
 	record func(fields []string, bytes int)
 
-	pending  []byte // the beginning of a mark, or of a record
-	seen     int    // how much of pending has no end of a record
+	pending  []byte // in a record: its bytes so far; else bytes that may be the beginning of begin
+	seen     int    // bytes of pending that have been searched for the end of the record
 	inRecord bool
-	skipping bool        // the record is too large
-	bytes    int         // of all that came
-	before   *cellStream // of the last cell, which is in the middle of a record; nil when it is not
+	skipping bool        // the record is too large, and its bytes are dropped
+	bytes    int         // of all that was written
+	before   *cellStream // the last cell's stream while it is in the middle of a record, else nil
 }
 
 func newCellStream(mark string, limit int, show func(text string), record func(fields []string, bytes int)) *cellStream {
 	return &cellStream{begin: append([]byte{recordBegin}, mark...), text: textCutter{limit: limit, show: show}, record: record}
 }
 
-// write takes the next bytes.
+// write takes the next bytes of the stream.
 func (s *cellStream) write(p []byte) {
 	if s.before != nil {
 		p = s.before.complete(p)
@@ -72,7 +72,7 @@ func (s *cellStream) write(p []byte) {
 		whole, after := s.pending[end] == recordEnd, end
 		if whole {
 			after++
-		} // else an interrupt came while it was written, and what begins here may be the next
+		} // else an interrupt came while the driver wrote it, and the next record may begin here
 		if whole && !s.skipping {
 			s.record(recordFields(string(s.pending[:end])), end)
 		} else {
@@ -83,7 +83,7 @@ func (s *cellStream) write(p []byte) {
 	}
 }
 
-// complete takes the rest of an open record and returns what follows it.
+// complete takes the rest of the record that s is in the middle of, and returns the bytes after it.
 func (s *cellStream) complete(p []byte) []byte {
 	end := bytes.IndexAny(p, string([]byte{recordBegin, recordEnd}))
 	switch {
@@ -92,13 +92,14 @@ func (s *cellStream) complete(p []byte) []byte {
 	case p[end] == recordEnd:
 		end++
 	default:
-		defer s.finish() // it is damaged
+		defer s.finish() // the record is damaged
 	}
 	s.write(p[:end])
 	return p[end:]
 }
 
-// follow makes s the stream that is heard after last: a record that last is in the middle of, of a thread, is still its own.
+// follow makes s the stream of the next cell after last. If last is in the middle of a record, which a thread of its cell writes, the
+// rest of that record still goes to last.
 func (s *cellStream) follow(last *cellStream) {
 	if last.inRecord || last.before != nil {
 		s.before = last
@@ -108,7 +109,7 @@ func (s *cellStream) follow(last *cellStream) {
 	}
 }
 
-// markPrefix is the length of the longest end of p that may be the beginning of mark.
+// markPrefix returns the length of the longest suffix of p that is a proper prefix of mark.
 func markPrefix(p, mark []byte) int {
 	for n := min(len(p), len(mark)-1); n > 0; n-- {
 		if bytes.HasSuffix(p, mark[:n]) {
@@ -118,7 +119,7 @@ func markPrefix(p, mark []byte) int {
 	return 0
 }
 
-// recordFields decodes a record, whose fields may be empty; nil when it is damaged.
+// recordFields decodes the fields of a record, which may be empty. It returns nil when the record is damaged.
 func recordFields(text string) (fields []string) {
 	text, found := strings.CutPrefix(text, " ")
 	if !found {
@@ -134,11 +135,11 @@ func recordFields(text string) (fields []string) {
 	return fields
 }
 
-// settle shows all text that is held back, at a point where no record is open but one that has come since. What comes later is
-// shown as if it were the beginning.
+// settle shows the text that is held back, at the end of a cell. Text that comes later is cut anew, as if the stream began there. A
+// record that is incomplete stays open.
 func (s *cellStream) settle() { s.text.finish() }
 
-// finish is settle for when no more will come, and what is open stays so.
+// finish is settle for when no more will come: an incomplete record counts as damaged, and the beginning of a mark is shown as text.
 func (s *cellStream) finish() {
 	if s.before != nil {
 		s.before.finish()

@@ -40,7 +40,7 @@ func TestCellStream(t *testing.T) {
 					say("[" + strings.Join(fields, " ") + "];")
 				}
 			})
-			for range 2 { // it ends more than once: late output comes after the first
+			for range 2 { // output may come after finish, and finish again after that
 				got.Reset()
 				for rest := c.written; rest != ""; {
 					n := min(piece, len(rest))

@@ -7,15 +7,15 @@ import (
 	"unicode/utf8"
 )
 
-// textCutter shows the first half of limit characters line by line as they come, and the last half, with a line about what
-// is left out between, at the end. After its end it is as new.
+// textCutter shows at most limit characters of a text: the first half line by line as it comes, and the last half in finish, after a
+// line that says how many characters are left out between. After finish it can be used for another text. Not safe for concurrent use.
 type textCutter struct {
 	limit int
 	show  func(string)
 	heads int    // characters of the first half so far
-	line  []byte // of the first half, not shown yet
-	rest  []byte // what may be the last half
-	chars int    // in all that went to rest
+	line  []byte // the incomplete line of the first half, not shown yet
+	rest  []byte // the end of the text after the first half, at least as long as the last half if there is as much
+	chars int    // all characters after the first half
 	carry []byte // an incomplete character
 }
 
@@ -43,7 +43,7 @@ func (c *textCutter) take(p []byte) {
 		c.heads++
 	}
 	if n > 0 {
-		// Programs write lines in pieces, which would be messages each.
+		// Only whole lines are shown: programs write a line in several pieces, and each would become a message.
 		c.line = append(c.line, p[:n]...)
 		p = p[n:]
 		if end := bytes.LastIndexByte(c.line, '\n') + 1; end > 0 {
@@ -58,7 +58,7 @@ func (c *textCutter) take(p []byte) {
 	}
 }
 
-// flush shows what is of no whole line yet.
+// flush shows the incomplete line of the first half.
 func (c *textCutter) flush() {
 	if len(c.line) > 0 {
 		c.show(toUTF8(string(c.line)))
@@ -86,10 +86,11 @@ func (c *textCutter) finish() {
 	c.show(cutLine(c.chars-c.lastHalf()) + toUTF8(string(c.rest[at:])))
 }
 
-// cutLine stands where characters were left out, as the pool has it.
+// cutLine is the line that stands for the characters that are left out; the pool uses the same.
 func cutLine(left int) string { return fmt.Sprintf("\n[... %d characters left out ...]\n", left) }
 
-// cutText leaves the middle of a text out. The driver has done so already, so some room is left for its line.
+// cutText cuts the middle out of a text of more than limit characters. A text that the driver has cut already is longer than limit by
+// its line about that, and is left as it is.
 func cutText(text string, limit int) string {
 	runes := []rune(text)
 	if len(runes) <= limit+len(cutLine(1<<31)) {
@@ -99,7 +100,7 @@ func cutText(text string, limit int) string {
 	return string(runes[:first]) + cutLine(len(runes)-limit) + string(runes[len(runes)-(limit-first):])
 }
 
-// toUTF8 puts U+FFFD for each byte that is none.
+// toUTF8 replaces each byte that is not part of valid UTF-8 with U+FFFD.
 func toUTF8(text string) string {
 	if utf8.ValidString(text) {
 		return text

@@ -18,7 +18,7 @@ func TestTextCutter(t *testing.T) {
 		for _, piece := range []int{1, 2, 3, 1000, 1 << 20} {
 			var got strings.Builder
 			cut := textCutter{limit: 10, show: func(text string) { got.WriteString(text) }}
-			for range 2 { // after its end it is as new
+			for range 2 { // finish resets the cutter
 				got.Reset()
 				for rest := []byte(c.text); len(rest) > 0; {
 					n := min(piece, len(rest))

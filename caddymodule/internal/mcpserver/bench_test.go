@@ -70,7 +70,7 @@ func (f *fakeExecutor) counts() (started, running int) {
 	return f.started, f.running
 }
 
-// plainWriter hides every optional interface, as Caddy's writers do; the controller still finds its way.
+// plainWriter hides every optional interface, as Caddy's writers do. http.ResponseController reaches the writer by Unwrap.
 type plainWriter struct{ w http.ResponseWriter }
 
 func (p plainWriter) Header() http.Header         { return p.w.Header() }
@@ -102,7 +102,7 @@ func newBench(t *testing.T, ex *fakeExecutor, o Options) bench {
 	return bench{t, front, ex, srv.URL}
 }
 
-// dial connects with mcp-go's own client over the named transport.
+// dial connects with mcp-go's client: over SSE when transport is "sse", else over streamable HTTP.
 func (b bench) dial(transport string) *client.Client {
 	b.Helper()
 	var c *client.Client
@@ -136,7 +136,7 @@ func callArgs(args any) mcp.CallToolRequest {
 	return req
 }
 
-// post sends one message with no client between.
+// post sends one message without an MCP client and returns the status, the body and the header of the answer.
 func (b bench) post(path, session, body string) (int, string, http.Header) {
 	b.Helper()
 	req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, b.url+path, strings.NewReader(body))
@@ -191,9 +191,7 @@ func (b bench) running(n int) {
 	})
 }
 
-// Trap: mcp-go's SSE transport lets calls run on when the client is gone.
-// Traps: request ids are the client's own, so a cancellation means something only within its session.
-// stream opens GET path and returns its lines as they come.
+// stream opens the event stream at path. It returns the header, the lines as they come, and a function that closes the stream.
 func (b bench) stream(path, session string) (http.Header, <-chan string, func()) {
 	b.Helper()
 	ctx, cancel := context.WithCancel(b.Context())
@@ -231,6 +229,7 @@ func (b bench) stream(path, session string) (http.Header, <-chan string, func())
 	return resp.Header, lines, cancel
 }
 
+// next skips lines until one begins with prefix, and returns the rest of that line.
 func next(t *testing.T, lines <-chan string, prefix string) string {
 	t.Helper()
 	timeout := time.After(5 * time.Second)
@@ -248,6 +247,3 @@ func next(t *testing.T, lines <-chan string, prefix string) string {
 		}
 	}
 }
-
-// Traps: no star for foreign pages, comments keep the stream alive, and U+0085 must not end a line.
-// Bases: handle_path cuts the path, and the client must be told the one that it knows.

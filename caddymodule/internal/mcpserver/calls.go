@@ -16,7 +16,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 )
 
-// calls is what the tools share: how many calls run, and what they end with.
+// calls runs the calls of all tools. It bounds how many are in progress, and ends each with its MCP session.
 type calls struct {
 	sessions *mcpSessions
 	o        Options
@@ -31,8 +31,9 @@ func newCalls(sessions *mcpSessions, o Options) *calls {
 	return &calls{sessions: sessions, o: o, idle: make(chan struct{})}
 }
 
-// run runs a tool: prepare reads the arguments and returns the operation, or what is wrong with them. It never returns an error: that would reach the client as a protocol failure with our words in
-// it, where a result that is marked as an error reaches the model.
+// run runs one call of a tool. prepare reads the arguments and returns the operation, or a sentence about what is wrong with them.
+// Failures are results with isError, which reach the model. run never returns an error: mcp-go would make a JSON-RPC error of it,
+// which clients keep from the model.
 func (c *calls) run(ctx context.Context, prepare func() (func(context.Context) (any, error), string)) (result *mcp.CallToolResult, _ error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -63,7 +64,8 @@ func (c *calls) run(ctx context.Context, prepare func() (func(context.Context) (
 	return mcp.NewToolResultStructured(out, string(text)), nil
 }
 
-// tie ends ctx with the session that the call belongs to. Over SSE mcp-go lets calls run on when the client is gone.
+// tie returns a context that ends with ctx or with the MCP session of the call, whichever is first. Without it, mcp-go lets the
+// calls of an SSE session run on when the client is gone. The caller must call the returned function when the call has ended.
 func (c *calls) tie(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	id := ""
@@ -71,7 +73,7 @@ func (c *calls) tie(ctx context.Context) (context.Context, func()) {
 		id = s.SessionID()
 	}
 	if id == "" {
-		return ctx, cancel // a modern call: it ends with its request
+		return ctx, cancel // protocol revisions without sessions: the call ends with its HTTP request
 	}
 	s, open := c.sessions.get(id)
 	if !open {
@@ -87,7 +89,7 @@ func (c *calls) tie(ctx context.Context) (context.Context, func()) {
 	}
 }
 
-// begin counts one more call in, or says why not.
+// begin counts a call that begins, whose caller must call end. fault is a sentence for the model when the call is refused.
 func (c *calls) begin() (fault string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -110,7 +112,8 @@ func (c *calls) end() {
 	}
 }
 
-// wait refuses further calls and gives those that run up to grace. It says whether there were any. Called once.
+// wait refuses further calls and waits up to grace until those in progress have ended. It reports whether there were any. It must
+// be called once only.
 func (c *calls) wait(grace time.Duration) bool {
 	c.mu.Lock()
 	c.closing = true
@@ -126,7 +129,7 @@ func (c *calls) wait(grace time.Duration) bool {
 	return true
 }
 
-// sentence turns the executor's error into words for a model.
+// sentence describes an error of an operation to the model.
 func (c *calls) sentence(ctx context.Context, err error) string {
 	if ctx.Err() != nil {
 		return "The call was cancelled."

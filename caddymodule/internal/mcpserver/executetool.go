@@ -14,7 +14,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/operation"
 )
 
-// executeOutputSchema describes ExecuteOutput to MCP clients; a test holds the two together. More fields may come.
+// executeOutputSchema describes operation.ExecuteOutput to MCP clients; a test compares the two. It does not forbid further
+// properties, so that fields can be added later.
 const executeOutputSchema = `{
   "type": "object",
   "properties": {
@@ -39,14 +40,14 @@ const executeOutputSchema = `{
   "required": ["stdout", "stderr", "exit_code", "execution_time", "success", "status", "truncated", "usage"]
 }`
 
-// executeTool is execute_python.
+// executeTool is the tool execute_python.
 type executeTool struct {
 	*calls
 	ex operation.Executor
 }
 
-// definition is what tools/list shows. Ranges and choices are said in words as well, since mcpo and kin drop the
-// keywords of the schema.
+// definition returns the tool as tools/list shows it. The descriptions repeat ranges and choices in words, since clients such as
+// mcpo drop those keywords of the JSON schema.
 func (t *executeTool) definition() mcp.Tool {
 	standard, most := t.o.DefaultTimeout.Seconds(), t.o.MaxTimeout.Seconds()
 	return mcp.NewTool("execute_python",
@@ -65,7 +66,7 @@ func (t *executeTool) definition() mcp.Tool {
 			mcp.Description("Text that the code reads from standard input, for input() and sys.stdin. Default empty.")),
 		mcp.WithRawOutputSchema(json.RawMessage(executeOutputSchema)),
 		mcp.WithReadOnlyHintAnnotation(false),
-		mcp.WithDestructiveHintAnnotation(false), // what the code writes is gone with its process
+		mcp.WithDestructiveHintAnnotation(false), // files that the code writes go with its process
 		mcp.WithIdempotentHintAnnotation(false),
 		mcp.WithOpenWorldHintAnnotation(false))
 }
@@ -74,7 +75,7 @@ func moreThan(n float64) mcp.PropertyOption {
 	return func(schema map[string]any) { schema["exclusiveMinimum"] = n }
 }
 
-// call runs the tool.
+// call handles one call of execute_python.
 func (t *executeTool) call(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	return t.run(ctx, func() (func(context.Context) (any, error), string) {
 		in, fault := t.arguments(req.Params.RawArguments)
@@ -85,8 +86,8 @@ func (t *executeTool) call(ctx context.Context, req mcp.CallToolRequest) (*mcp.C
 	})
 }
 
-// tellTime tells the client of a call how long it waits or runs, when it asked for that, until the function it returns is
-// called.
+// tellTime sends progress notifications while the call waits for a worker or runs, when the client has sent a progress token. It
+// sets in.Leased for that. The caller must call stop before it returns the result.
 func (t *executeTool) tellTime(ctx context.Context, req mcp.CallToolRequest, in *operation.ExecuteInput) (stop func()) {
 	notes := newProgressNotes(ctx, req)
 	if notes == nil {
@@ -126,7 +127,8 @@ func (t *executeTool) tellTime(ctx context.Context, req mcp.CallToolRequest, in 
 	}
 }
 
-// decodeArguments reads the arguments of a call, or says why not.
+// decodeArguments decodes the arguments of a call; args is nil when they are absent or null. fault is a sentence for the model when
+// they are not a JSON object, and shows example as one that is right.
 func decodeArguments(raw json.RawMessage, example string) (args map[string]any, fault string) {
 	var sent any
 	if len(raw) > 0 {
@@ -141,8 +143,8 @@ func decodeArguments(raw json.RawMessage, example string) (args map[string]any, 
 	return args, ""
 }
 
-// arguments checks what the client sent, in sentences that a model can act on. Null and absent are the same; unknown
-// names are ignored, since some clients add their own.
+// arguments checks the arguments of a call; fault is a sentence that the model can act on. Null means the same as absent. Unknown
+// names are ignored, since some clients add names of their own.
 func (t *executeTool) arguments(raw json.RawMessage) (in operation.ExecuteInput, fault string) {
 	args, fault := decodeArguments(raw, `{"code": "print(1)"}`)
 	if fault != "" {
@@ -180,7 +182,7 @@ func (t *executeTool) arguments(raw json.RawMessage) (in operation.ExecuteInput,
 	return in, ""
 }
 
-// instructions is what a client puts before its model: what is there, and what is not.
+// instructions returns what the server says of itself in its answer to initialize; clients give it to their model.
 func instructions(o Options) string {
 	var b strings.Builder
 	b.WriteString("Runs Python")

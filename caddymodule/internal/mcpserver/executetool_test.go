@@ -121,7 +121,7 @@ func TestMCPConcurrencyIsBounded(t *testing.T) {
 	<-done
 }
 
-// Every field of an answer is in the schema, and is required unless it may be left out.
+// Every field of an output type is in its schema, and is required there unless it is omitempty.
 func TestMCPOutputSchemasAreTheHTTPResponses(t *testing.T) {
 	t.Parallel()
 	type object struct {

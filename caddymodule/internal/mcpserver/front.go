@@ -22,40 +22,41 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/mcphook"
 )
 
-// Bounds of the MCP front. They are variables of no configuration: a person who needs others has an unusual network,
-// and a test sets them on the front that it makes.
+// Bounds of the MCP front. They cannot be configured; tests replace most of them through unexported fields of Options.
 const (
-	// defaultKeepAlive stays below the idle minute after which common proxies and clients give a silent stream up.
+	// defaultKeepAlive is the interval of comments on a silent event stream. Common proxies and clients close one after a minute.
 	defaultKeepAlive = 15 * time.Second
-	// defaultRunNotes is how often a client that wants to know hears that its call still waits or runs. The first time is after
-	// one of these, so that the many calls that are over sooner cost nothing.
+	// defaultRunNotes is the interval of the progress notifications of a call that waits or runs. The first comes after one
+	// interval, so that shorter calls send none.
 	defaultRunNotes = 2 * time.Second
-	// defaultSessionTTL is how long a streamable session may lie idle. Clients seldom end theirs with DELETE.
+	// defaultSessionTTL is how long a session of the streamable HTTP transport may be idle. Clients seldom end theirs with DELETE.
 	defaultSessionTTL = 30 * time.Minute
-	// defaultMaxSessions and defaultMaxStreams bound what anonymous strangers can make the server hold.
+	// defaultMaxSessions and defaultMaxStreams bound the memory that clients can make the server hold.
 	defaultMaxSessions = 4096
 	defaultMaxStreams  = 1024
-	// maxPending is how many messages of one SSE session may wait for their answers to be written. A client that posts but
-	// does not read is made to wait there, rather than have its answers pile up.
+	// maxPending is how many messages of one SSE session may have answers that are not written yet. A client that posts but does
+	// not read its stream then waits in its next POST, so that its answers do not pile up in memory.
 	maxPending = 128
-	// closeGrace is how long Close waits for calls that run.
+	// closeGrace is how long Close waits for calls in progress.
 	closeGrace = 5 * time.Second
 )
 
 // Options is what the front needs to know about the sandbox that it serves.
 type Options struct {
+	// Logger is for faults of the server; nil logs nothing.
 	Logger *zap.Logger
-	// DefaultTimeout and MaxTimeout are the execution's, as POST /execute has them.
+	// DefaultTimeout is how long code may run when its call names no timeout, and MaxTimeout the longest timeout that a call may
+	// name. Both must be more than 0.
 	DefaultTimeout, MaxTimeout time.Duration
-	// Bodies reads what clients send; nil takes messages of up to 10 MiB.
+	// Bodies reads messages and bounds their size; nil accepts messages of up to 10 MiB, and 100 MiB in all at a time.
 	Bodies *edge.Bodies
-	// Python is the version that clients are told, such as "3.12.4"; empty when unknown.
+	// Python is the version that the instructions for models name, such as "3.12.4"; empty names none.
 	Python string
-	// Preload lists the modules that clients are told are ready at no cost.
+	// Preload lists the modules that the instructions for models name as already imported; nil names none.
 	Preload []string
-	// MaxConcurrent bounds the calls that are in progress, waiting ones included; 0 means 256.
+	// MaxConcurrent bounds the calls in progress, including those that wait for a worker; 0 means 256.
 	MaxConcurrent int
-	// Install is what pip_install enters; nil leaves the tool out.
+	// Install installs packages for the tool pip_install; nil leaves the tool out.
 	Install operation.Packages
 
 	keepAlive, sessionTTL   time.Duration
@@ -63,14 +64,14 @@ type Options struct {
 	maxSessions, maxStreams int
 }
 
-// Front serves MCP over its two HTTP transports from one tool server:
+// Front serves MCP over its two HTTP transports, HTTP with SSE (revision 2024-11-05) and streamable HTTP (2025-03-26 and later):
 //
-//	GET  …/mcp/sse      opens a stream and says where to post      (2024-11-05)
-//	POST …/mcp/message  a message of that stream's session
-//	POST, GET, DELETE …/mcp                                        (2025-03-26 and later)
+//	GET  …/mcp/sse           SSE: opens an event stream and tells the client where to post
+//	POST …/mcp/message       SSE: a message of that stream's session
+//	POST, GET, DELETE …/mcp  streamable HTTP
 //
-// It stands between Caddy and mcp-go and holds what mcp-go leaves to its host: media types, body size, bounds, who may
-// cancel what, and what ends with what.
+// It stands between Caddy and mcp-go and does what mcp-go leaves to its host: it checks media types and body sizes, bounds sessions,
+// streams and calls, keeps a client from cancelling another's call, and ends calls with their session. It is safe for concurrent use.
 type Front struct {
 	o        Options
 	sse      http.Handler
@@ -79,7 +80,7 @@ type Front struct {
 	calls    *calls
 	sessions *mcpSessions
 
-	// ctx ends with Close: every stream and every call hangs from it.
+	// ctx is the parent of the contexts of all MCP sessions, with which their streams and calls end. Close cancels it.
 	ctx     context.Context
 	cancel  context.CancelFunc
 	closing atomic.Bool
@@ -88,7 +89,7 @@ type Front struct {
 	streams atomic.Int64
 }
 
-// New makes a front whose calls enter ex. Its owner must Close it.
+// New makes a front that runs the code of execute_python with ex. Its owner must Close it.
 func New(ex operation.Executor, o Options) *Front {
 	if o.Logger == nil {
 		o.Logger = zap.NewNop()
@@ -101,7 +102,8 @@ func New(ex operation.Executor, o Options) *Front {
 	o.runNotes = cmp.Or(o.runNotes, defaultRunNotes)
 	o.maxSessions = cmp.Or(o.maxSessions, defaultMaxSessions)
 	o.maxStreams = cmp.Or(o.maxStreams, defaultMaxStreams)
-	// A session in use is never swept, yet one call should not outlive the patience for a silent client.
+	// A session with a call in progress never expires. The TTL is still longer than any call, so that a client may be silent
+	// between calls for at least as long as one lasts.
 	o.sessionTTL = cmp.Or(o.sessionTTL, max(defaultSessionTTL, 2*o.MaxTimeout))
 
 	f := &Front{o: o}
@@ -129,16 +131,17 @@ func New(ex operation.Executor, o Options) *Front {
 		server.WithDynamicBasePath(func(r *http.Request, _ string) string {
 			return strings.TrimSuffix(edge.ExternalPath(r), "/sse")
 		}),
-		// A path alone is right behind TLS and proxies, and clients insist on their own scheme and host.
+		// The endpoint is a path without scheme and host: behind TLS and proxies the front does not know these, and clients refuse
+		// an endpoint of another origin.
 		server.WithUseFullURLForMessageEndpoint(false),
 		server.WithSessionIDGenerator(func(ctx context.Context, _ *http.Request) (string, error) {
 			return sessionFrom(ctx).id, nil
 		}),
-		// 2026-07-28 has no such transport. Offered here, clients that probe would choose it and fail.
+		// MCP revision 2026-07-28 has no SSE transport. A client that is offered it here would choose it and fail.
 		server.WithSSEContextFunc(func(ctx context.Context, _ *http.Request) context.Context {
 			return server.WithSupportedProtocolVersions(ctx, legacyOnly)
 		}),
-		server.WithSSEDisableLocalhostProtection(true)) // CheckOrigin looks at the host, and knows the operator's own names
+		server.WithSSEDisableLocalhostProtection(true)) // edge.CheckOrigin checks the host, and knows the operator's host names
 	f.sse, f.message = sse.SSEHandler(), sse.MessageHandler()
 	f.stream = server.NewStreamableHTTPServer(tools,
 		server.WithSessionIdManager(f.sessions),
@@ -149,13 +152,13 @@ func New(ex operation.Executor, o Options) *Front {
 	return f
 }
 
-// Close refuses new work, gives running calls a moment to answer, then ends every session and stream. It returns when
-// the front's own goroutines have ended; a second call waits for the first.
+// Close refuses new calls, sessions and streams, waits up to 5 s for calls in progress, then ends every MCP session with its streams
+// and calls. It returns when the front's own goroutine has ended. A second call waits for the first.
 func (f *Front) Close() {
 	f.closed.Do(func() {
 		f.closing.Store(true)
 		if f.calls.wait(closeGrace) {
-			// The answer of an SSE call is queued for its stream when the call ends; let the stream write it.
+			// mcp-go queues the answer of an SSE call when the call ends; give the event stream time to write it.
 			time.Sleep(50 * time.Millisecond)
 		}
 		f.cancel()
@@ -163,7 +166,7 @@ func (f *Front) Close() {
 	})
 }
 
-// AddTo gives the front its paths, which serve until it is closed.
+// AddTo registers the front's paths in rs.
 func (f *Front) AddTo(rs edge.Routes) {
 	rs.AddSensitive(http.MethodGet, "/mcp", f.serveGet)
 	rs.AddSensitive(http.MethodPost, "/mcp", f.servePost)
@@ -172,7 +175,7 @@ func (f *Front) AddTo(rs edge.Routes) {
 	rs.AddSensitive(http.MethodPost, "/mcp/message", f.serveMessage)
 }
 
-// serveSSE holds one event stream open. The session lives as long as the stream, and its calls no longer.
+// serveSSE serves the event stream of the SSE transport. Its MCP session and the calls of that end with the stream.
 func (f *Front) serveSSE(w http.ResponseWriter, r *http.Request) {
 	s, ok := f.openStream(w, kindSSE)
 	if !ok {
@@ -183,7 +186,7 @@ func (f *Front) serveSSE(w http.ResponseWriter, r *http.Request) {
 	f.serveStream(f.sse, w, r.WithContext(withSession(r.Context(), s)), s)
 }
 
-// openStream admits one more stream with a session of its own.
+// openStream counts a new stream in f.streams and opens an MCP session for it, or answers with a refusal and returns false.
 func (f *Front) openStream(w http.ResponseWriter, kind string) (*mcpSession, bool) {
 	if !f.admitStream(w) {
 		return nil, false
@@ -196,7 +199,7 @@ func (f *Front) openStream(w http.ResponseWriter, kind string) (*mcpSession, boo
 	return s, ok
 }
 
-// admitStream counts one more stream in, or refuses it.
+// admitStream counts a new stream in f.streams, or answers with a refusal and returns false.
 func (f *Front) admitStream(w http.ResponseWriter) bool {
 	if f.closing.Load() {
 		refuseBusy(w, metrics.KindShuttingDown, "the server is shutting down")
@@ -210,7 +213,7 @@ func (f *Front) admitStream(w http.ResponseWriter) bool {
 	return true
 }
 
-// serveStream runs h with a writer for event streams until the client, the session or the front is gone.
+// serveStream serves an event stream of the session with h, until the client leaves or the session ends.
 func (f *Front) serveStream(h http.Handler, w http.ResponseWriter, r *http.Request, s *mcpSession) {
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
@@ -228,14 +231,15 @@ func (f *Front) serveStream(h http.Handler, w http.ResponseWriter, r *http.Reque
 	h.ServeHTTP(sw, r.WithContext(ctx))
 }
 
-// serveMessage takes a message for the session of an open SSE stream; the answer travels on that stream.
+// serveMessage takes a message for the session of an open SSE stream. mcp-go sends the answer on that stream.
 func (f *Front) serveMessage(w http.ResponseWriter, r *http.Request) {
 	s, ok := f.sessions.get(r.URL.Query().Get("sessionId"))
 	if !ok || s.kind != kindSSE {
 		refuse(w, http.StatusNotFound, metrics.KindInvalid, noStream)
 		return
 	}
-	// Small messages are read first: a cancellation must not wait behind the calls that it could end.
+	// While pending is full, a large message waits before its body is read, so that the body takes no memory meanwhile. A small one
+	// is read first, since it may be a cancellation: that takes no place in pending and must not wait behind the calls that it ends.
 	large := r.ContentLength < 0 || r.ContentLength > 64<<10
 	waited := large && s.await(r.Context())
 	m, body, ok := f.readMessage(w, r)
@@ -257,7 +261,7 @@ func (f *Front) serveMessage(w http.ResponseWriter, r *http.Request) {
 
 const noStream = "no stream is open for this sessionId: connect to /mcp/sse again"
 
-// serveGet holds the stream open on which a session of the newer transport hears of what it did not ask for.
+// serveGet serves the event stream on which a session of streamable HTTP gets notifications that belong to no request.
 func (f *Front) serveGet(w http.ResponseWriter, r *http.Request) {
 	s, ok := f.streamable(w, r)
 	if !ok || !f.admitStream(w) {
@@ -268,17 +272,18 @@ func (f *Front) serveGet(w http.ResponseWriter, r *http.Request) {
 	f.serveStream(f.stream, w, r, s)
 }
 
-// serveDelete ends a session of the newer transport.
+// serveDelete ends a session of streamable HTTP.
 func (f *Front) serveDelete(w http.ResponseWriter, r *http.Request) {
 	if _, ok := f.streamable(w, r); ok {
 		f.stream.ServeHTTP(newStreamWriter(w), r)
 	}
 }
 
-// streamable returns the session that a GET or DELETE of the newer transport names, or answers why there is none.
+// streamable returns the session that a GET or DELETE of streamable HTTP names. When there is none, it answers the request and
+// returns false.
 func (f *Front) streamable(w http.ResponseWriter, r *http.Request) (*mcpSession, bool) {
 	if mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion)) {
-		f.stream.ServeHTTP(newStreamWriter(w), r) // answers that sessions are gone from this revision
+		f.stream.ServeHTTP(newStreamWriter(w), r) // mcp-go answers that this revision has no sessions
 		return nil, false
 	}
 	id := r.Header.Get(server.HeaderKeySessionID)
@@ -296,7 +301,7 @@ func (f *Front) streamable(w http.ResponseWriter, r *http.Request) (*mcpSession,
 
 const noSession = "this MCP session does not exist or has ended: initialize a new one"
 
-// servePost serves one message of the newer transport.
+// servePost serves one message of streamable HTTP.
 func (f *Front) servePost(w http.ResponseWriter, r *http.Request) {
 	m, body, ok := f.readMessage(w, r)
 	if !ok {
@@ -308,10 +313,10 @@ func (f *Front) servePost(w http.ResponseWriter, r *http.Request) {
 	modern := mcp.IsModernProtocol(m.Params.Meta.Version) ||
 		mcp.IsModernProtocol(r.Header.Get(mcp.HeaderProtocolVersion))
 	switch {
-	case m.malformed: // mcp-go says so in the protocol's own words
+	case m.malformed: // mcp-go answers with a JSON-RPC error
 	case m.Method == string(mcp.MethodNotificationCancelled) && (modern || id == ""):
-		// mcp-go finds calls by session and request id. Where there is no session the id alone would cancel a stranger's
-		// call; such a client ends its call by closing the request.
+		// mcp-go finds the call to cancel by session ID and request ID. Without a session, the request ID alone could match another
+		// client's call, so the notification is dropped: such a client cancels a call by closing its HTTP request.
 		w.WriteHeader(http.StatusAccepted)
 		return
 	case modern:
@@ -333,11 +338,11 @@ func (f *Front) servePost(w http.ResponseWriter, r *http.Request) {
 		defer s.use()()
 		notes = &s.notes
 	case m.Method == "" || len(m.ID) == 0:
-		w.WriteHeader(http.StatusAccepted) // an answer or a notification with no session has no addressee
+		w.WriteHeader(http.StatusAccepted) // an answer or a notification without a session concerns no call: drop it
 		return
 	default:
-		// A direct call. It gets a session of its own that ends with it, so that neither its id nor its notes can meet
-		// another client's.
+		// A request without a session gets one that ends with it. So neither its request ID nor its notifications are taken for
+		// those of another client.
 		s, admitted := f.sessions.add(kindAnonymous)
 		if !admitted {
 			refuseBusy(w, metrics.KindQueueFull, "too many MCP sessions are open")
@@ -354,15 +359,15 @@ func (f *Front) servePost(w http.ResponseWriter, r *http.Request) {
 			notes.wroteOne()
 		}
 	}
-	if m.Method == string(mcp.MethodToolsCall) { // nothing else takes long
+	if m.Method == string(mcp.MethodToolsCall) { // no other method takes long
 		edge.LiftDeadlines(w, r)
 		defer sw.beat(f.o.keepAlive, edge.AcceptsEvents(r))()
 	}
 	f.stream.ServeHTTP(sw, r.WithContext(withNotes(r.Context(), notes)))
 }
 
-// sweep ends streamable sessions that have lain idle. mcp-go's own sweeper is not used: it stamps sessions only when a
-// request starts, so it ends those of long calls, and it would remember each direct call for half an hour.
+// sweep ends idle sessions of streamable HTTP until the front is closed. mcp-go's own sweeper is not used: it counts idle time from
+// the start of the last request, so it ends sessions with a long call, and it would remember each request without a session.
 func (f *Front) sweep() {
 	tick := time.NewTicker(min(f.o.sessionTTL/4, time.Minute))
 	defer tick.Stop()
@@ -378,7 +383,7 @@ func (f *Front) sweep() {
 	}
 }
 
-// forget makes mcp-go drop what it holds for a session. DELETE is the only door that it has.
+// forget makes mcp-go drop what it holds for a session. mcp-go does so only for a DELETE request.
 func (f *Front) forget(id string) {
 	r, err := http.NewRequestWithContext(f.ctx, http.MethodDelete, "http://localhost/mcp", http.NoBody)
 	if err != nil {

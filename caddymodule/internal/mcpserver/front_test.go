@@ -17,6 +17,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 )
 
+// mcp-go's SSE transport by itself lets calls run on when the client is gone.
 func TestMCPClientGoneEndsItsCalls(t *testing.T) {
 	for _, transport := range []string{"sse", "http"} {
 		t.Run(transport, func(t *testing.T) {
@@ -62,6 +63,7 @@ func TestMCPDeleteEndsTheSessionAndItsCalls(t *testing.T) {
 	}
 }
 
+// Clients choose their request IDs, so two may use the same one: a cancellation holds within its session only.
 func TestMCPCancelReachesOnlyItsOwnSession(t *testing.T) {
 	b := newBench(t, &fakeExecutor{}, Options{})
 	id := b.initialize()
@@ -139,6 +141,8 @@ func TestMCPRefusals(t *testing.T) {
 	}
 }
 
+// An event stream has no "Access-Control-Allow-Origin: *", is kept alive by comments, and holds no U+0085, which some clients take for
+// the end of a line.
 func TestMCPEventStream(t *testing.T) {
 	b := newBench(t, &fakeExecutor{}, Options{keepAlive: 20 * time.Millisecond})
 	header, lines, _ := b.stream("/mcp/sse", "")
@@ -157,7 +161,7 @@ func TestMCPEventStream(t *testing.T) {
 	if strings.ContainsAny(data, "\u0085\u2028") || !strings.Contains(data, `a\u0085b\u2028c`) {
 		t.Errorf("data: %q", data)
 	}
-	// A probing client must not be told of revisions that this transport does not have.
+	// A client must not be offered a protocol revision that has no SSE transport.
 	b.post(endpoint, "", `{"jsonrpc":"2.0","id":2,"method":"initialize","params":{"protocolVersion":"2026-07-28","capabilities":{},"clientInfo":{"name":"t","version":"1"}}}`)
 	if data = next(t, lines, "data: "); !strings.Contains(data, `"protocolVersion":"2025-11-25"`) {
 		t.Errorf("initialize: %s", data)
@@ -167,6 +171,7 @@ func TestMCPEventStream(t *testing.T) {
 	next(t, listen, ": keep-alive")
 }
 
+// handle_path cuts a prefix off the path, and the client must be told the path that it knows.
 func TestMCPEndpointIsUnderTheOriginalPath(t *testing.T) {
 	front := New(&fakeExecutor{}, Options{})
 	rs := edge.Routes{}
@@ -202,7 +207,7 @@ func TestMCPSessionsAreBoundedAndSwept(t *testing.T) {
 	if status, _, header := b.post("/mcp", "", `{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}`); status != 503 || header.Get("Retry-After") == "" {
 		t.Errorf("one session too many: %d", status)
 	}
-	// The idle ones go; the one with a call that is longer than the TTL stays.
+	// The idle sessions expire. The one with a call in progress stays, although the call takes longer than the TTL.
 	eventually(t, "sweep", func() bool {
 		b.front.sessions.mu.Lock()
 		defer b.front.sessions.mu.Unlock()
@@ -245,12 +250,12 @@ func TestMCPCloseDeliversWhatRunsAndEndsStreams(t *testing.T) {
 	}
 }
 
-// Clients seldom end their sessions. Ten thousand that nobody uses any more give back what they held.
+// Clients seldom end their sessions. When ten thousand abandoned ones have expired, their memory is free again.
 func TestMCPAbandonedSessionsGiveTheirMemoryBack(t *testing.T) {
 	const many = 10_000
 	held := func() uint64 {
 		goruntime.GC()
-		goruntime.GC() // what a first one leaves to finalizers
+		goruntime.GC() // frees what finalizers have released after the first
 		var m goruntime.MemStats
 		goruntime.ReadMemStats(&m)
 		return m.HeapAlloc
@@ -268,7 +273,7 @@ func TestMCPAbandonedSessionsGiveTheirMemoryBack(t *testing.T) {
 	}
 	clients.Wait()
 	full := held()
-	for _, id := range b.front.sessions.expire(0) { // as the sweeper does once their time is over
+	for _, id := range b.front.sessions.expire(0) { // as sweep does once they have been idle for the TTL
 		b.front.forget(id)
 	}
 	b.front.sessions.mu.Lock()

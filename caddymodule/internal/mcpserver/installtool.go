@@ -12,7 +12,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
-// installOutputSchema describes InstallOutput to MCP clients; a test holds the two together. More fields may come.
+// installOutputSchema describes operation.InstallOutput to MCP clients; a test compares the two. It does not forbid further
+// properties, so that fields can be added later.
 const installOutputSchema = `{
   "type": "object",
   "properties": {
@@ -37,13 +38,13 @@ const installOutputSchema = `{
   "required": ["success", "status", "message", "installed_version", "installation_time"]
 }`
 
-// installTool is pip_install.
+// installTool is the tool pip_install.
 type installTool struct {
 	*calls
 	in operation.Packages
 }
 
-// definition is what tools/list shows.
+// definition returns the tool as tools/list shows it.
 func (t *installTool) definition() mcp.Tool {
 	return mcp.NewTool("pip_install",
 		mcp.WithToolTitle("Install a Python package"),
@@ -56,12 +57,12 @@ func (t *installTool) definition() mcp.Tool {
 			mcp.Description("A version such as 2.31.0, a specifier such as >=2,<3, or latest. Default latest.")),
 		mcp.WithRawOutputSchema(json.RawMessage(installOutputSchema)),
 		mcp.WithReadOnlyHintAnnotation(false),
-		mcp.WithDestructiveHintAnnotation(false), // what programs could import they still can, in one version
+		mcp.WithDestructiveHintAnnotation(false), // what programs could import stays, perhaps in another version
 		mcp.WithIdempotentHintAnnotation(true),
 		mcp.WithOpenWorldHintAnnotation(true))
 }
 
-// call runs the tool.
+// call handles one call of pip_install.
 func (t *installTool) call(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 	return t.run(ctx, func() (func(context.Context) (any, error), string) {
 		in, fault := t.arguments(req.Params.RawArguments)
@@ -73,7 +74,7 @@ func (t *installTool) call(ctx context.Context, req mcp.CallToolRequest) (*mcp.C
 	})
 }
 
-// arguments checks what the client sent. What the values may be, the operation says.
+// arguments checks the types of a call's arguments; fault is a sentence for the model. The operation checks the values.
 func (t *installTool) arguments(raw json.RawMessage) (in operation.InstallInput, fault string) {
 	args, fault := decodeArguments(raw, `{"package": "requests"}`)
 	if fault != "" {
@@ -97,12 +98,12 @@ func (t *installTool) arguments(raw json.RawMessage) (in operation.InstallInput,
 	return in, ""
 }
 
-// phaseShare is where each phase begins, as a part of the whole.
+// phaseShare is the progress at which each phase of an install begins, from 0 to 1.
 var phaseShare = map[install.Phase]float64{
 	install.PhaseQueued: 0.01, install.PhaseResolving: 0.1, install.PhaseDownloading: 0.25, install.PhaseUnpacking: 0.8, install.PhaseWarming: 0.9,
 }
 
-// installNote says in one note where an install stands.
+// installNote turns the state of an install into a progress note.
 func installNote(p install.Progress) note {
 	done := phaseShare[p.Phase]
 	if p.Phase == install.PhaseDownloading && p.Total > 0 {

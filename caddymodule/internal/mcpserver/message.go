@@ -9,7 +9,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 )
 
-// envelope is what the front must know about a message. IDs and versions are looked at, never trusted.
+// envelope holds the fields of a JSON-RPC message that the front needs before it hands the message to mcp-go. They are what the
+// client says, and not checked.
 type envelope struct {
 	Version string          `json:"jsonrpc"`
 	ID      json.RawMessage `json:"id"`
@@ -22,23 +23,24 @@ type envelope struct {
 
 	Result json.RawMessage `json:"result"`
 
-	malformed bool // not of this shape
-	broken    bool // not even JSON
+	malformed bool // the message does not decode into these fields
+	broken    bool // it is not JSON
 }
 
-// wantsAnswer says whether mcp-go will answer the message.
+// wantsAnswer reports whether mcp-go will answer the message on the event stream of its SSE session.
 func (m *envelope) wantsAnswer() bool {
 	if m.malformed {
-		return !m.broken // refused before it becomes a message
+		return !m.broken // mcp-go refuses what is not JSON in the answer to the POST
 	}
 	null := func(v json.RawMessage) bool { return len(v) == 0 || string(v) == "null" }
 	return m.Version != "2.0" || !null(m.ID) && null(m.Result)
 }
 
-// readMessage checks the media type and the size, and puts the body back for mcp-go. The caller frees the body when mcp-go is done.
+// readMessage reads and decodes the message in the body of r, and puts the body back for mcp-go. The caller must free the body when
+// mcp-go is done. When the media type or the size is refused, readMessage has answered and returns false.
 func (f *Front) readMessage(w http.ResponseWriter, r *http.Request) (envelope, *edge.Body, bool) {
 	var m envelope
-	// Any other type can be posted by a web page without asking first.
+	// Web pages of other origins can post text/plain and forms without a CORS preflight, so only JSON is accepted.
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
 		refuse(w, http.StatusUnsupportedMediaType, metrics.KindInvalid, "MCP messages are sent with Content-Type: application/json")
 		return m, nil, false

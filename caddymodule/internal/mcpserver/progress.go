@@ -12,18 +12,18 @@ import (
 const (
 	// noteInterval is the least time between two notes with the same heading.
 	noteInterval = 500 * time.Millisecond
-	// noteDrain bounds the wait for notes that are on their way when a call ends.
+	// noteDrain bounds the wait for notifications that are not written yet when a call ends.
 	noteDrain = 500 * time.Millisecond
 )
 
-// note is one progress notification: how much of the whole is done, and in words what goes on.
+// note is the content of one progress notification.
 type note struct {
-	heading string // a note with another heading than the last one is sent at once
-	done    float64
-	message string
+	heading string  // a note with another heading than the last one is sent at once
+	done    float64 // from 0 to 1
+	message string  // what goes on, in words
 }
 
-// progressNotes tells a client how its call goes on, when it has asked for that. A nil one says nothing.
+// progressNotes sends the progress notifications of one call. On nil, tell and close do nothing.
 type progressNotes struct {
 	notes  chan note
 	sender sync.WaitGroup
@@ -32,14 +32,15 @@ type progressNotes struct {
 	closed bool
 }
 
-// newProgressNotes returns the notes of a call, which its caller must close before it answers; nil when the client wants none.
+// newProgressNotes returns the progressNotes of a call, nil when the client has sent no progress token. The caller must close them
+// before it returns the result.
 func newProgressNotes(ctx context.Context, req mcp.CallToolRequest) *progressNotes {
 	front := server.ServerFromContext(ctx)
 	if req.Params.Meta == nil || req.Params.Meta.ProgressToken == nil || front == nil {
 		return nil
 	}
 	n := &progressNotes{notes: make(chan note, 16)}
-	n.sender.Go(func() { // ends with close; sending may wait for the client, and the work must not
+	n.sender.Go(func() { // ends with close. Sending may wait for the client, and the call must not
 		n.send(ctx, front, req.Params.Meta.ProgressToken)
 	})
 	return n
@@ -53,7 +54,7 @@ func (n *progressNotes) send(ctx context.Context, front *server.MCPServer, token
 		if sent && next.heading == last.heading && time.Since(at) < noteInterval {
 			continue
 		}
-		next.done = max(last.done+0.0001, next.done) // it must grow with each
+		next.done = max(last.done+0.0001, next.done) // MCP demands that progress increases with each notification
 		last, at = next, time.Now()
 		if front.SendNotificationToClient(ctx, string(mcp.MethodNotificationProgress), map[string]any{
 			"progressToken": token, "progress": next.done, "total": 1.0, "message": next.message,
@@ -64,7 +65,8 @@ func (n *progressNotes) send(ctx context.Context, front *server.MCPServer, token
 	}
 }
 
-// tell sends a note, or drops it when the client is slow: later notes make up for it.
+// tell queues a note. It does not block: when the client reads slowly and the queue is full, the note is dropped, since a later one
+// replaces it. It is safe for concurrent use.
 func (n *progressNotes) tell(next note) {
 	if n == nil {
 		return
@@ -80,7 +82,8 @@ func (n *progressNotes) tell(next note) {
 	}
 }
 
-// close returns when no more notes are handed to mcp-go. drainNotes makes sure that they are written before the answer.
+// close returns when all queued notes have been handed to mcp-go. drainNotes waits until they are written. It must be called once
+// only.
 func (n *progressNotes) close() {
 	if n == nil {
 		return
@@ -92,8 +95,8 @@ func (n *progressNotes) close() {
 	n.sender.Wait()
 }
 
-// noteCount counts the notifications of a session, or of a request that has none: those handed to mcp-go and those written
-// to a stream.
+// noteCount counts the notifications of an MCP session, or of a request without one: those handed to mcp-go (sent) and those that
+// mcp-go has written to an event stream (written). It is safe for concurrent use.
 type noteCount struct {
 	mu            sync.Mutex
 	sent, written int
@@ -101,12 +104,12 @@ type noteCount struct {
 
 type noteCtxKey struct{}
 
-// withNotes lets the calls under ctx count what they send.
+// withNotes returns a context in which noteSent counts in n.
 func withNotes(ctx context.Context, n *noteCount) context.Context {
 	return context.WithValue(ctx, noteCtxKey{}, n)
 }
 
-// noteSent says that a notification was handed to mcp-go for the client of the call.
+// noteSent counts a notification that was handed to mcp-go for the client of the call.
 func noteSent(ctx context.Context) {
 	if n, ok := ctx.Value(noteCtxKey{}).(*noteCount); ok {
 		n.mu.Lock()
@@ -127,8 +130,8 @@ func (n *noteCount) counts() (sent, written int) {
 	return n.sent, n.written
 }
 
-// drain waits until all that was sent by now is written, or noteDrain is over: a client may have stopped reading, and
-// requests of one session can lose one another's notes in mcp-go.
+// drain waits until the notifications sent so far are written, at most noteDrain: a client may have stopped reading, and mcp-go can
+// lose notifications when requests of one session overlap.
 func (n *noteCount) drain() {
 	target, written := n.counts()
 	for begin := time.Now(); written < target && time.Since(begin) < noteDrain; _, written = n.counts() {
@@ -136,11 +139,12 @@ func (n *noteCount) drain() {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	n.written = max(n.written, target) // what is lost now must not delay the next call, too
+	n.written = max(n.written, target) // notifications that are lost must not delay the next call, too
 }
 
-// drainNotes lets a tool answer only when its notifications have gone out. mcp-go drops what is not written when the answer
-// is (its pull request 969), and its SSE transport lets an answer overtake them.
+// drainNotes is middleware that delays the result of a tool until its notifications are written. Otherwise mcp-go's streamable HTTP
+// transport drops those that are not written before the answer (mcp-go pull request 969), and its SSE transport lets the answer
+// overtake them.
 func drainNotes(next server.ToolHandlerFunc) server.ToolHandlerFunc {
 	return func(ctx context.Context, req mcp.CallToolRequest) (*mcp.CallToolResult, error) {
 		n, ok := ctx.Value(noteCtxKey{}).(*noteCount)

@@ -8,7 +8,7 @@ import (
 	"github.com/mark3labs/mcp-go/mcp"
 )
 
-// A client that sends a token hears that its call runs, in numbers that grow, and nothing after the answer.
+// A client that sends a progress token gets notifications with growing progress while its call runs, and none after the answer.
 func TestMCPProgressOfARun(t *testing.T) {
 	t.Parallel()
 	for _, transport := range []string{"sse", "streamable"} {

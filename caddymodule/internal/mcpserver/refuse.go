@@ -8,13 +8,13 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
 )
 
-// refuse answers a request that never becomes a message, in the shape of every other error of this module. Problems
-// of messages are answered in the protocol.
+// refuse answers with a problem document (RFC 9457), as the other surfaces do. It is for requests that are not handed to mcp-go, which
+// answers faults in messages with JSON-RPC errors.
 func refuse(w http.ResponseWriter, status int, k metrics.Kind, detail string) {
 	edge.WriteProblem(w, edge.NewProblem(status, k, detail))
 }
 
-// refuseBusy is a refusal that invites another try.
+// refuseBusy answers 503 with a Retry-After header.
 func refuseBusy(w http.ResponseWriter, k metrics.Kind, why string) {
 	p := edge.NewProblem(http.StatusServiceUnavailable, k, why+": try again in a few seconds")
 	p.RetryAfter = 5 * time.Second

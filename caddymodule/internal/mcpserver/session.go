@@ -11,17 +11,17 @@ import (
 	"github.com/mark3labs/mcp-go/server"
 )
 
-// Kinds of MCP session. The kind leads the id, so that a log line tells them apart.
+// Kinds of MCP session. A session ID begins with its kind, so that log lines show it.
 const (
 	kindSSE        = "sse"  // lives as long as its event stream
-	kindStreamable = "mcp"  // lives until DELETE, or until it has lain idle too long
-	kindAnonymous  = "anon" // lives as long as one request that came without a session
+	kindStreamable = "mcp"  // lives until DELETE, or until it has been idle for the TTL
+	kindAnonymous  = "anon" // lives as long as the one request that came without a session ID
 )
 
 // mcpSession is the state of one client's MCP session. Whoever knows the id may use the session, so the id has 128 random bits.
 type mcpSession struct {
 	id, kind string
-	// ctx ends with the session; the session's calls hang from it.
+	// ctx ends with the session, and the session's streams and calls end with it.
 	ctx    context.Context
 	cancel context.CancelFunc
 	// notes counts the session's notifications.
@@ -75,8 +75,8 @@ func (s *mcpSession) idleFor(now time.Time) time.Duration {
 	return now.Sub(s.lastUsed)
 }
 
-// mcpSessions holds the open sessions. It is mcp-go's SessionIdManager too, so that only ids that are open here are
-// valid there.
+// mcpSessions holds the open MCP sessions. It is safe for concurrent use. It is also mcp-go's SessionIdManager, so that mcp-go
+// accepts the IDs of open sessions only.
 type mcpSessions struct {
 	parent context.Context
 	max    int
@@ -89,7 +89,7 @@ func newSessions(parent context.Context, limit int) *mcpSessions {
 	return &mcpSessions{parent: parent, max: limit, open: map[string]*mcpSession{}}
 }
 
-// add opens a session, unless there are too many.
+// add opens a session. It returns false when as many as allowed are open.
 func (m *mcpSessions) add(kind string) (*mcpSession, bool) {
 	s := &mcpSession{id: kind + "-" + strings.ToLower(rand.Text()), kind: kind, lastUsed: time.Now(), pending: make(chan struct{}, maxPending)}
 	s.ctx, s.cancel = context.WithCancel(m.parent)
@@ -110,7 +110,7 @@ func (m *mcpSessions) get(id string) (*mcpSession, bool) {
 	return s, ok
 }
 
-// remove ends a session and cancels its calls. Removing one that has ended is nothing.
+// remove ends a session and cancels its calls. It does nothing when the session has ended already.
 func (m *mcpSessions) remove(id string) {
 	m.mu.Lock()
 	s, ok := m.open[id]
@@ -145,8 +145,8 @@ func (m *mcpSessions) expire(ttl time.Duration) []string {
 
 var errNoSession = errors.New("no such session")
 
-// Generate implements server.SessionIdManager: mcp-go asks for an id when a client initializes. A client that slipped
-// past the check for room gets an id that is not valid.
+// Generate implements server.SessionIdManager: mcp-go calls it when a client initializes. It cannot fail. When another client has
+// taken the last place since servePost checked, it returns an ID that Validate refuses.
 func (m *mcpSessions) Generate() string {
 	if s, ok := m.add(kindStreamable); ok {
 		return s.id
@@ -174,7 +174,8 @@ func withSession(ctx context.Context, s *mcpSession) context.Context {
 	return context.WithValue(ctx, sessionCtxKey{}, s)
 }
 
-// sessionFrom returns the session that withSession left; mcp-go's own are in server.ClientSessionFromContext.
+// sessionFrom returns the session that withSession put into ctx, nil for none. mcp-go's own session objects are those of
+// server.ClientSessionFromContext.
 func sessionFrom(ctx context.Context) *mcpSession {
 	s, _ := ctx.Value(sessionCtxKey{}).(*mcpSession)
 	return s

@@ -12,28 +12,29 @@ import (
 
 const corsHeader = "Access-Control-Allow-Origin"
 
-// streamWriter is what mcp-go writes to. It is a Flusher, which Caddy's writers are not (without it mcp-go answers 500
-// to every event stream), and it keeps a silent stream alive with comments. Comments rather than mcp-go's pings,
-// because the ids of those equal the ids of client requests, and naive clients mix the two up.
+// streamWriter is the ResponseWriter that mcp-go writes to. It implements http.Flusher, which Caddy's writers do not; without it
+// mcp-go answers 500 to every event stream. It also keeps a silent event stream alive with comments. mcp-go's pings would do so too,
+// but their request IDs can equal those of the client's requests, and some clients then take one for the other.
+// It is safe for concurrent use by mcp-go and beat.
 type streamWriter struct {
 	http.ResponseWriter
-	// header is the one that mcp-go fills in. It does so while beat may be writing, so it is not the header of the ResponseWriter.
+	// header is what mcp-go fills in. It is not the header of the ResponseWriter, which beat may be writing at the same time.
 	header http.Header
-	// wrote hears of each message that has gone out on an event stream.
+	// wrote is called for each message that has been written to an event stream; nil is not called.
 	wrote func(notification bool)
 
 	mu      sync.Mutex
-	started bool // the status is out
+	started bool // the status line is written
 	events  bool // the answer is an event stream
 	opened  bool // the event stream was begun by beat, not by mcp-go
-	closed  bool
+	closed  bool // beat writes no more
 }
 
 func newStreamWriter(w http.ResponseWriter) *streamWriter {
 	return &streamWriter{ResponseWriter: w, header: http.Header{}}
 }
 
-// Unwrap serves http.ResponseController.
+// Unwrap lets http.ResponseController reach the writer below.
 func (s *streamWriter) Unwrap() http.ResponseWriter { return s.ResponseWriter }
 
 func (s *streamWriter) Header() http.Header { return s.header }
@@ -44,7 +45,7 @@ func (s *streamWriter) WriteHeader(status int) {
 	s.startLocked(status)
 }
 
-// Write passes whole events or whole documents on; mcp-go writes each in one call.
+// Write takes a whole event or a whole JSON document, each of which mcp-go writes in one call.
 func (s *streamWriter) Write(p []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -52,7 +53,7 @@ func (s *streamWriter) Write(p []byte) (int, error) {
 	// U+0085 ends a line for Python's httpx-sse before 0.4.2, and encoding/json leaves it as it is.
 	out := bytes.ReplaceAll(p, []byte("\u0085"), []byte(`\u0085`))
 	wrap := s.opened && s.header.Get("Content-Type") != edge.EventsType
-	if wrap { // the stream was begun to keep the client waiting, so the document becomes its event
+	if wrap { // beat has begun an event stream meanwhile, so the JSON document is sent as an event
 		out = append(append([]byte("event: message\ndata: "), bytes.TrimRight(out, "\n")...), "\n\n"...)
 	}
 	if _, err := s.ResponseWriter.Write(out); err != nil {
@@ -75,11 +76,11 @@ func (s *streamWriter) Flush() {
 }
 
 func (s *streamWriter) flushLocked() {
-	_ = http.NewResponseController(s.ResponseWriter).Flush() // a client that is gone shows in ctx
+	_ = http.NewResponseController(s.ResponseWriter).Flush() // an error means that the client is gone, which ends the request's context
 }
 
-// startLocked sends mcp-go's status and header, but not the star that its SSE transport puts in: with it any web page may
-// read the session id and run code. What the site itself allows stays.
+// startLocked sends mcp-go's status and header, except the "Access-Control-Allow-Origin: *" of its SSE transport: that would let any
+// web page read the session ID and run code. CORS headers that the site has set stay. Preconditions: mu is held.
 func (s *streamWriter) startLocked(status int) {
 	if s.started {
 		return
@@ -88,14 +89,14 @@ func (s *streamWriter) startLocked(status int) {
 	s.header.Del(corsHeader)
 	maps.Copy(s.ResponseWriter.Header(), s.header)
 	if s.events = s.header.Get("Content-Type") == edge.EventsType; s.events {
-		s.ResponseWriter.Header().Set("X-Accel-Buffering", "no") // nginx would hold events back
+		s.ResponseWriter.Header().Set("X-Accel-Buffering", "no") // keeps nginx from buffering events
 	}
 	s.ResponseWriter.WriteHeader(status)
 }
 
-// beat writes a comment each interval once an event stream has begun. With open it begins one itself, for an answer that
-// takes long: clients give up when they hear nothing at all. The caller must call stop before it returns to net/http,
-// after which nothing may write.
+// beat writes a comment each interval once an event stream has begun. With open it begins the event stream itself after the first
+// interval, since clients give up when an answer that takes long sends nothing at all. The caller must call stop before its handler
+// returns, since nothing may write to the ResponseWriter after that.
 func (s *streamWriter) beat(interval time.Duration, open bool) (stop func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -134,7 +135,7 @@ func (s *streamWriter) commentLocked(open bool) {
 	}
 }
 
-// nullWriter swallows the answer to a request that the server makes to itself.
+// nullWriter discards the answer to a request that forget makes.
 type nullWriter struct{ header http.Header }
 
 func (n *nullWriter) Header() http.Header         { return n.header }

@@ -35,7 +35,7 @@ func (b bench) postAs(accept, session, body string) (string, http.Header) {
 	return string(raw), resp.Header
 }
 
-// A call that takes long is answered on an event stream that begins before the answer is there, when the client can read one.
+// A call that takes long is answered on an event stream that begins before the answer is there, if the client accepts event streams.
 func TestMCPLongCallsAreKeptAlive(t *testing.T) {
 	b := newBench(t, &fakeExecutor{}, Options{keepAlive: 20 * time.Millisecond})
 	session := b.initialize()
@@ -57,8 +57,8 @@ func TestMCPLongCallsAreKeptAlive(t *testing.T) {
 	}
 }
 
-// A stream is begun by whoever comes first: the beat, a note or the answer. Run with the race detector, this looks for two
-// of them that meet.
+// An event stream is begun by whatever is written first: a keep-alive comment, a notification or the answer. Under the race detector
+// this test finds two that begin it at once.
 func TestMCPStreamIsBegunOnce(t *testing.T) {
 	b := newBench(t, &fakeExecutor{}, Options{keepAlive: time.Millisecond, runNotes: 2 * time.Millisecond})
 	session := b.initialize()
@@ -91,7 +91,7 @@ func TestMCPStreamIsBegunOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// A client that posts but does not read its stream is made to wait, and only it.
+// A client that posts but does not read its stream has to wait, and other clients do not.
 func TestMCPUnreadAnswersAreBounded(t *testing.T) {
 	b := newBench(t, &fakeExecutor{}, Options{})
 	s, ok := b.front.sessions.add(kindSSE)
@@ -109,7 +109,7 @@ func TestMCPUnreadAnswersAreBounded(t *testing.T) {
 			t.Errorf("a call of a session that has ended: %d %s", status, body)
 		}
 	})
-	// A cancellation gets through, and so do others.
+	// Neither a cancellation in this session nor a call in another one has to wait.
 	b.post("/mcp/message?sessionId="+s.id, "", `{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}`)
 	_, lines, _ := b.stream("/mcp/sse", "")
 	b.post(next(t, lines, "data: "), "", callJSON(1, `{"code":"other"}`))

@@ -16,7 +16,7 @@ import (
 )
 
 // Group is the control group of a pool, in one of version 2 that the system has delegated to Caddy. Each lane gets a group below
-// it. Its limits hold for all processes that the worker starts, and count memory that is in no process's sizes. nil is no group.
+// it. Its limits hold for all processes that the worker starts, and count memory that /proc shows for no process. nil stands for no group.
 type Group struct {
 	delegation delegation
 	Dir        string
@@ -24,14 +24,14 @@ type Group struct {
 	processes  int   // of each lane
 }
 
-// cgroupNumbers tells the pools of this process apart.
+// cgroupNumbers gives each pool of this process a number for its group's name.
 var cgroupNumbers atomic.Int64
 
-// cgroupPrefix begins the names of pools' groups; the pid of their Caddy and a number follow.
+// cgroupPrefix begins the name of a pool's group. The pid of its Caddy and the pool's number follow.
 const cgroupPrefix = "python-sandbox-"
 
-// New makes the group of a pool below own, the group of this process as Own returns it. Each lane may have memory bytes and that many
-// processes. The error says why control groups cannot be used. The caller must Remove the group.
+// New makes the group of a pool below own, the group of this process as Own returns it. memory, in bytes, and processes bound each lane.
+// The error says why control groups cannot be used. The caller must Remove the group.
 func New(own string, euid int, memory int64, processes int) (*Group, error) {
 	d, err := findDelegation(own, euid)
 	if err != nil {
@@ -59,7 +59,7 @@ func New(own string, euid int, memory int64, processes int) (*Group, error) {
 // Enter puts a lane into a group of its own, and returns that. The lane must not have forked yet.
 func (g *Group) Enter(pid int) (LaneGroup, error) {
 	dir := LaneGroup(filepath.Join(g.Dir, strconv.Itoa(pid)))
-	if err := os.Mkdir(string(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // a lane that is gone had the same pid
+	if err := os.Mkdir(string(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // a lane that has ended had the same pid
 		return "", err
 	}
 	for _, write := range [][2]string{
@@ -85,7 +85,7 @@ func (g *Group) Remove() {
 // LaneGroup is the directory of a lane's group; "" for none.
 type LaneGroup string
 
-// Kill ends everything in the group at once (Linux 5.14).
+// Kill kills all processes in the group at once (cgroup.kill, Linux 5.14). It does nothing for "", or on an older kernel.
 func (c LaneGroup) Kill() {
 	if c != "" {
 		_ = writeFile(filepath.Join(string(c), "cgroup.kill"), "1")
@@ -110,13 +110,14 @@ func (c LaneGroup) Killed() int64 {
 	return 0
 }
 
+// Remove removes the group, whose processes must have been killed. It does nothing for "".
 func (c LaneGroup) Remove() {
 	if c != "" {
 		removeGroup(string(c))
 	}
 }
 
-// removeGroup removes a group whose processes have been killed. Without a pid namespace some may take a moment to end.
+// removeGroup removes a group whose processes have been killed, and waits up to a second for them to end.
 func removeGroup(dir string) {
 	for wait := time.Millisecond; wait < time.Second; wait *= 2 {
 		if err := os.Remove(dir); err == nil || !errors.Is(err, unix.EBUSY) {
@@ -126,7 +127,7 @@ func removeGroup(dir string) {
 	}
 }
 
-// writeFile writes in one call, as control files want it, and makes no file.
+// writeFile writes text to an existing file with one write(2), as the files of control groups require.
 func writeFile(path, text string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {

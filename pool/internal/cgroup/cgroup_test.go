@@ -28,7 +28,7 @@ func TestOwnCgroupIsFoundInItsMount(t *testing.T) {
 	}
 }
 
-// describedCgroup is a directory with the files of a group, for machines whose controllers are elsewhere.
+// describedCgroup makes an ordinary directory with the files of a control group, since few machines let a test use real controllers.
 func describedCgroup(t *testing.T, controllers, enabled string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -57,7 +57,7 @@ func TestCgroupsThatAreNotOursAreLeftAlone(t *testing.T) {
 	}
 }
 
-// testGroup makes a group below our own, where the system lets this user.
+// testGroup makes a real control group, without controllers, below that of the test. It skips the test where this user may not.
 func testGroup(t *testing.T) string {
 	t.Helper()
 	own := Own()
@@ -72,7 +72,7 @@ func testGroup(t *testing.T) string {
 	return dir
 }
 
-// sleepIn starts a process in a group, and ends it with the test.
+// sleepIn starts a process in a group. The end of the test kills it.
 func sleepIn(t *testing.T, group string) *exec.Cmd {
 	t.Helper()
 	sleep := exec.Command("sleep", "60")
@@ -89,7 +89,7 @@ func sleepIn(t *testing.T, group string) *exec.Cmd {
 	return sleep
 }
 
-// The kernel's own files, as far as they are there without controllers: a group ends what is in it at once.
+// Kill ends the processes in a real group, which needs no controllers.
 func TestCgroupKillsWhatIsInIt(t *testing.T) {
 	t.Parallel()
 	group := LaneGroup(testGroup(t))

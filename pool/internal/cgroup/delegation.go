@@ -24,7 +24,7 @@ type delegation struct {
 	controllers []string // the controllers that the limits need
 }
 
-// delegationLeaf is where Caddy itself goes, since a group with controllers for others may hold no process.
+// delegationLeaf is the group into which Caddy moves itself, since a group that gives controllers to those below may hold no process.
 const delegationLeaf = "caddy"
 
 // division records how take has changed a delegation, so that giveBack can undo it.
@@ -55,7 +55,7 @@ func cgroupIn(membership, mounts string) string {
 			path = rest
 		}
 	}
-	if path == "" || strings.HasPrefix(path, "/..") { // outside of the cgroup namespace
+	if path == "" || strings.HasPrefix(path, "/..") { // the group is outside of this cgroup namespace
 		return ""
 	}
 	for line := range strings.Lines(mounts) {
@@ -124,7 +124,7 @@ func delegated(dir string, euid int) error {
 	return nil
 }
 
-// check says whether all controllers are in one of the group's lists.
+// check returns an error unless file, one of the group's lists of controllers, has all controllers.
 func (d delegation) check(file string) error {
 	path := filepath.Join(d.dir, file)
 	text, err := os.ReadFile(path)
@@ -158,6 +158,7 @@ func (d delegation) take() error {
 	return nil
 }
 
+// giveBack undoes take when the last pool of this process calls it.
 func (d delegation) giveBack() {
 	divisions.Lock()
 	defer divisions.Unlock()

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What a group is divided for the system must be able to use again: a service's next process, a shell's next command. Real groups;
-// controllers are there on few machines, so this does without.
+// After the last pool has given a delegation back, the group must take processes again, such as the next one of the service. The groups are
+// real, but have no controllers, since few machines let a test use those.
 func TestADelegationIsLeftAsItWasFound(t *testing.T) {
 	t.Parallel()
 	dir := testGroup(t)
@@ -57,7 +57,7 @@ func TestADelegationIsLeftAsItWasFound(t *testing.T) {
 		holds(when+", given back", dir)
 		is(when+", given back", leaf, false)
 	}
-	if err := os.Mkdir(leaf, 0o755); err != nil { // as DelegateSubgroup=caddy does
+	if err := os.Mkdir(leaf, 0o755); err != nil { // a leaf that systemd has made (DelegateSubgroup=caddy)
 		t.Fatal(err)
 	}
 	if err := d.take(); err != nil {
@@ -91,10 +91,10 @@ func TestDelegationsAreFoundAboveTheLeaf(t *testing.T) {
 	}
 }
 
-// A person's session may be written to, and holds more than Caddy.
+// The control group of a login session may be writable for Caddy's user, but is not divided, since other processes are in it.
 func TestGroupsWithOtherProcessesAreNotDivided(t *testing.T) {
 	t.Parallel()
-	orphan, err := exec.Command("sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!").Output() // no descendant of ours any more
+	orphan, err := exec.Command("sh", "-c", "sleep 60 >/dev/null 2>&1 & echo $!").Output() // no descendant: sh has ended
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -6,23 +6,23 @@ import (
 	"strings"
 )
 
-// Commands says where the processes that a program starts find its own interpreter by the names python3 and python, as in
-// an activated virtual environment.
+// Commands makes the commands python3 and python, in the PATH of programs, start the interpreter that runs the program, as in an activated
+// virtual environment. The zero value is for an interpreter whose directory has both.
 type Commands struct {
-	wrapped []string // names that the interpreter's directory does not have, or has for another interpreter
-	other   bool     // it has one of them for another interpreter
+	wrapped []string // names that need a wrapper: missing in the interpreter's directory, or another interpreter there
+	other   bool     // one of them is another interpreter there
 }
 
 const (
-	// commandsTarget is where the wrapped names lie in a root of our own.
+	// commandsTarget is the directory of the wrappers, with namespaces.
 	commandsTarget = "/sandbox/bin"
-	// CommandsDir is where they lie below the directory of scratch otherwise.
+	// CommandsDir is the directory of the wrappers below the pool's scratch directory, without namespaces.
 	CommandsDir = "bin"
-	// systemPath is where all other programs are.
+	// systemPath is the rest of PATH.
 	systemPath = "/usr/local/bin:/usr/bin:/bin"
 )
 
-// FindCommands looks for the names beside an interpreter.
+// FindCommands looks for python3 and python in the directory of an interpreter.
 func FindCommands(executable string) (c Commands) {
 	dir := filepath.Dir(executable)
 	itself, err := os.Stat(executable)
@@ -34,7 +34,7 @@ func FindCommands(executable string) (c Commands) {
 		switch {
 		case err != nil:
 			c.wrapped = append(c.wrapped, name)
-		case !os.SameFile(found, itself) && !isEnvironment(dir): // which may have copies of one interpreter
+		case !os.SameFile(found, itself) && !isEnvironment(dir): // an environment may hold copies of the same interpreter
 			c.wrapped, c.other = append(c.wrapped, name), true
 		}
 	}
@@ -47,7 +47,7 @@ func isEnvironment(dir string) bool {
 	return err == nil
 }
 
-// path is the PATH of user code; the wrapped names lie in dir.
+// path returns the PATH of user code. dir is the directory of the wrappers.
 func (c Commands) path(executable, dir string) string {
 	entries := []string{filepath.Dir(executable)}
 	switch {
@@ -64,13 +64,12 @@ func (c Commands) path(executable, dir string) string {
 	return strings.Join(entries, ":")
 }
 
-// wrapper is a program that becomes the interpreter. A link would not do: the interpreter takes the name by which it was
-// started for sys.executable.
+// wrapper returns a shell script that executes the interpreter. With a link instead, sys.executable would name the link.
 func wrapper(executable string) string {
 	return "#!/bin/sh\nexec '" + strings.ReplaceAll(executable, "'", `'\''`) + "' \"$@\"\n"
 }
 
-// Write makes the wrapped names in dir, for everybody to read.
+// Write makes dir with the wrappers, which every user may read and execute. It does nothing when none is needed.
 func (c Commands) Write(executable, dir string) error {
 	if len(c.wrapped) == 0 {
 		return nil

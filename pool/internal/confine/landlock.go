@@ -15,30 +15,30 @@ func landlockABI() int {
 	return int(abi)
 }
 
-// landlockPlan is a Landlock domain for a worker, see landlock(7). A ruleset that handles the rights is made, each rule is
-// added to it, then the two that depend on the worker, and the worker enters it after its last mount. A rule holds for the
-// directory that is there when it is added; for what is mounted over it later it does not, but one for the directory
-// above does.
+// landlockPlan describes the Landlock domain of a worker (landlock(7)). python/confine.py makes a ruleset that handles these rights, adds
+// Rules and those for scratch and /proc/self, and restricts itself: a lane with namespaces after its last mount, for all its workers, and
+// otherwise each worker. A rule applies to the directory that its path leads to when it is added. It does not apply to a file system that
+// is mounted over that directory later, but a rule for a directory above does.
 type landlockPlan struct {
-	ABI        int            `json:"abi"` // 0: there is nothing to apply
+	ABI        int            `json:"abi"` // 0: Landlock is not used
 	HandledFS  uint64         `json:"handled_fs"`
 	HandledNet uint64         `json:"handled_net"`
 	Scoped     uint64         `json:"scoped"`
 	AttrSize   int            `json:"attr_size"` // of struct landlock_ruleset_attr as this ABI knows it
 	Flags      uint32         `json:"flags"`     // of landlock_restrict_self
 	Rules      []LandlockRule `json:"rules"`
-	Connect    []int          `json:"connect"`  // TCP ports, where connecting is handled
+	Connect    []int          `json:"connect"`  // TCP ports that may be connected to, where HandledNet covers that
 	Scratch    uint64         `json:"scratch"`  // rights beneath the worker's scratch directory
-	OwnProc    []LandlockRule `json:"own_proc"` // for paths below /proc/self, which is the worker's only in the worker
-	Lane       []LandlockRule `json:"lane"`     // what a lane without namespaces reads besides
+	OwnProc    []LandlockRule `json:"own_proc"` // rules for paths below /proc/self, which each worker opens itself
+	Lane       []LandlockRule `json:"lane"`     // rules that a lane without namespaces adds for itself
 }
 
-// LandlockRule allows access to a file, or beneath a directory. A path that is not there, or is of the other kind, is
-// passed over.
+// LandlockRule allows the rights in Access for a file, or for everything beneath a directory. A rule whose path does not exist, or is not
+// of the Kind, is left out.
 type LandlockRule struct {
 	Path   string       `json:"path"`
 	Access uint64       `json:"access"`
-	Kind   landlockKind `json:"kind"` // a rule for a file may hold no rights of directories
+	Kind   landlockKind `json:"kind"` // the kernel refuses a file's rule that has rights for directories
 }
 
 type landlockKind string
@@ -49,7 +49,7 @@ const (
 )
 
 const (
-	newestLandlock = 7 // what later versions add is not used here
+	newestLandlock = 7 // the rights that later ABI versions add are not used
 
 	LandlockReadFile = unix.LANDLOCK_ACCESS_FS_EXECUTE | unix.LANDLOCK_ACCESS_FS_READ_FILE
 	LandlockRead     = LandlockReadFile | unix.LANDLOCK_ACCESS_FS_READ_DIR
@@ -59,32 +59,32 @@ const (
 	landlockFirst    = 1<<13 - 1 // the rights of ABI 1, EXECUTE to MAKE_SYM
 )
 
-// What interpreters and libraries read to learn about the machine. Without namespaces /proc is the host's, so no more of
-// it is shown.
+// The files and directories in which interpreters and libraries look up facts about the machine. Without namespaces /proc is the host's, so
+// programs may read nothing else of it.
 var (
 	landlockProcFiles = []string{
 		"/proc/cpuinfo", "/proc/filesystems", "/proc/loadavg", "/proc/meminfo", "/proc/stat", "/proc/uptime", "/proc/version",
 		"/proc/sys/kernel/ngroups_max", "/proc/sys/kernel/osrelease", "/proc/sys/vm/overcommit_memory",
 	}
 	landlockSysDirs = []string{"/sys/devices/system/cpu"}
-	// Without the mounts and the network, which are the host's here.
+	// Below /proc/self. The mounts and the network are left out, since they are the host's.
 	landlockOwnFiles = []string{"auxv", "cmdline", "comm", "environ", "io", "limits", "maps", "oom_score", "smaps", "smaps_rollup", "stat", "statm", "status"}
 	landlockOwnDirs  = []string{"fd", "fdinfo"}
 )
 
-// makeLandlock decides a worker's domain. With namespaces the root is the worker's own already, and Landlock keeps it
-// from writing there should a mount not be read-only; without them the rules are all that hides the host's files.
+// makeLandlock decides a worker's domain. With namespaces a worker sees only its own root, and Landlock prevents writes there even if
+// a mount is not read-only. Without namespaces only these rules hide the host's files.
 //
-// Left out on purpose: with namespaces TCP is not handled, for the loopback of the sandbox's own network is there to be
-// used. Without them /tmp and /dev/shm are everybody's, so a program has its scratch in their place (view.go); and
-// the children of a worker cannot read their own /proc/self, since a rule names one directory.
+// With namespaces TCP is not handled, since programs may use the loopback interface of their own network namespace. Without namespaces
+// there is no rule for /tmp and /dev/shm, which all users of the host share: programs get scratch instead (view.go). And the children of a
+// worker cannot read their own /proc/self, since a rule is for the directory of one process.
 func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	if abi <= 0 {
 		return landlockPlan{Rules: []LandlockRule{}, Connect: []int{}, OwnProc: []LandlockRule{}, Lane: []LandlockRule{}}
 	}
 	p := landlockPlan{ABI: min(abi, newestLandlock), HandledFS: landlockFirst, AttrSize: 8, Connect: []int{}, OwnProc: []LandlockRule{}, Lane: []LandlockRule{}}
 	if p.ABI >= 2 {
-		p.HandledFS |= unix.LANDLOCK_ACCESS_FS_REFER // below, no file may move to another directory at all
+		p.HandledFS |= unix.LANDLOCK_ACCESS_FS_REFER // ABI 1 always refuses to move a file to another directory
 	}
 	if p.ABI >= 3 {
 		p.HandledFS |= unix.LANDLOCK_ACCESS_FS_TRUNCATE
@@ -103,7 +103,7 @@ func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 		p.Scoped = unix.LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET | unix.LANDLOCK_SCOPE_SIGNAL
 	}
 	if p.ABI >= 7 {
-		// User code tries what it likes; the host's audit log is not for it to fill.
+		// Otherwise user code could fill the host's audit log with denied accesses.
 		p.Flags = unix.LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF | unix.LANDLOCK_RESTRICT_SELF_LOG_SUBDOMAINS_OFF
 	}
 	// The kernel refuses a rule with rights that the ruleset does not handle.
@@ -128,9 +128,9 @@ func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	}
 	for _, f := range root.Files {
 		if f.Content != "" {
-			continue // the sandbox's own is made up; the host's tells who has an account
+			continue // made up for the sandbox; the host's file, such as /etc/passwd, stays hidden
 		}
-		allow(f.Target, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile) // the host's own of that name
+		allow(f.Target, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile) // the host's file at that path
 	}
 	for _, path := range landlockProcFiles {
 		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile)
@@ -148,7 +148,7 @@ func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	return p
 }
 
-// readable returns p with one more directory that may be read, where rules are what hides the host's files.
+// readable returns p with one more directory that may be read. It is for plans without namespaces.
 func (p landlockPlan) readable(dir string) landlockPlan {
 	if p.ABI > 0 {
 		p.Rules = append(slices.Clone(p.Rules), LandlockRule{dir, LandlockRead & p.HandledFS, LandlockDir})
@@ -156,18 +156,18 @@ func (p landlockPlan) readable(dir string) landlockPlan {
 	return p
 }
 
-// landlockHolds says which guarantees Landlock holds were it the only layer, in the order of guaranteeNames.
+// landlockHolds says which guarantees Landlock would hold as the only layer, in the order of guaranteeNames.
 func landlockHolds(abi int, w World) []bool {
 	holds := make([]bool, len(guaranteeNames))
-	// Names, sizes and times of files can still be asked for: stat is not governed. With namespaces all of the root may be read.
+	// Landlock does not govern stat, so names, sizes and times of files stay visible. With namespaces the whole root may be read.
 	holds[0] = abi >= 1 && w == WorldProcess
-	// Below ABI 3 any file can be truncated. Modes, owners and times are not governed at all: they are safe where user
-	// code's id owns nothing outside, or the mounts are read-only.
+	// Below ABI 3 any file can be truncated. No ABI governs modes, owners and times. Those need another layer where user code's id owns
+	// files outside of scratch and the mounts are not read-only.
 	holds[1] = abi >= 3
-	// Network: UDP and, before ABI 9, unix sockets with a path stay open, so never alone.
-	// Other processes: ptrace and what /proc guards by it from ABI 1, the list of processes by the path rules, signals
-	// from ABI 6. With namespaces the whole of /proc may be read, and what it shows is for the pid namespace to say.
+	// Network: never, since UDP and, before ABI 9, unix sockets with a path stay open.
+	// Other processes: Landlock governs ptrace, and what /proc guards by it, from ABI 1, the list of processes by the path rules, and
+	// signals from ABI 6. With namespaces all of /proc may be read, so there only the pid namespace hides processes.
 	holds[3] = abi >= 6 && w == WorldProcess
-	// Privilege, bounds and what stays behind (SysV ipc, keys, processes) are for others.
+	// Privilege, bounds and leftovers (SysV IPC, keys, processes): never.
 	return holds
 }

@@ -25,7 +25,7 @@ func TestLandlockFollowsTheABI(t *testing.T) {
 	for _, c := range []struct {
 		abi      int
 		fs       uint64
-		net      uint64 // without namespaces
+		net      uint64 // handled without namespaces; with them it is 0
 		scoped   uint64
 		attrSize int
 		flags    uint32
@@ -53,7 +53,7 @@ func TestLandlockFollowsTheABI(t *testing.T) {
 			if (len(p.Rules) == 0) != (c.abi < 1) || p.Rules == nil {
 				t.Errorf("abi %d, %s: %d rules", c.abi, w, len(p.Rules))
 			}
-			const ofDirs = first&^7 | refer // the kernel refuses these in the rule of a file, and others than those handled
+			const ofDirs = first&^7 | refer // the kernel refuses these in the rule of a file
 			for _, r := range p.Rules {
 				if r.Access == 0 || r.Access&^p.HandledFS != 0 || r.Kind == LandlockFile && r.Access&ofDirs != 0 {
 					t.Errorf("abi %d, %s: %+v", c.abi, w, r)
@@ -95,7 +95,7 @@ func TestLandlockRulesAreTheRootWithoutNamespaces(t *testing.T) {
 
 func TestLandlockHoldsWhatItGoverns(t *testing.T) {
 	t.Parallel()
-	const reads, writes, others = 0, 1, 3 // in guaranteeNames
+	const reads, writes, others = 0, 1, 3 // indices of guaranteeNames
 	for abi, want := range [][]int{
 		0: nil, 1: {reads}, 2: {reads}, 3: {reads, writes}, 4: {reads, writes}, 5: {reads, writes},
 		6: {reads, writes, others}, 7: {reads, writes, others}, 8: {reads, writes, others},
@@ -112,7 +112,7 @@ func TestLandlockHoldsWhatItGoverns(t *testing.T) {
 	}
 }
 
-// enterLandlock applies a plan, as a worker does, and then says of each probe what it met.
+// enterLandlock is a program that enters a plan's Landlock domain, as a worker does, and prints the result of each probe as JSON.
 const enterLandlock = `
 import ctypes, errno, json, multiprocessing, os, signal, socket, stat, struct, subprocess, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -208,7 +208,7 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 		"write outside": "EACCES", "create outside": "EACCES", "remove outside": "EACCES", "trace the parent": "EPERM", "device node": "EACCES",
 		"own file": "ok", "links": "ok", "remove": "ok", "own proc": "ok", "/dev/null": "ok", "imports": "ok", "programs": "ok", "own child": "ok",
 	}
-	for _, abi := range []int{1, 2, 3, 4, 6, running} { // at which the answers change
+	for _, abi := range []int{1, 2, 3, 4, 6, running} { // the versions at which results change
 		if abi > running {
 			continue
 		}
@@ -227,11 +227,11 @@ func TestLandlockHoldsInTheKernel(t *testing.T) {
 			for _, name := range []string{"passwd", "read a secret", "list outside", "list /proc", "connect TCP", "bind TCP"} {
 				want[name] = "ok"
 			}
-			// The kernel asks the domain who may look into another process, whatever the rules say of /proc.
+			// A process in a domain may not trace processes outside of it, whatever the rules for /proc allow.
 			want["environ of the parent"] = "EACCES"
-			want["semaphore"] = "EACCES" // a root of its own has a /dev/shm that leads to scratch
+			want["semaphore"] = "EACCES" // it needs /dev/shm, which is a link to scratch only in a worker's own root
 			if w == WorldProcess {
-				want["passwd"] = "EACCES" // who has an account
+				want["passwd"] = "EACCES" // it would show who has an account
 				want["read a secret"], want["list outside"], want["list /proc"] = "EACCES", "EACCES", "EACCES"
 				want["connect TCP"], want["bind TCP"] = since(4, "ok", "EACCES"), since(4, "ok", "EACCES")
 			}

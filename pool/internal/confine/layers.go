@@ -2,7 +2,7 @@ package confine
 
 import "fmt"
 
-// Guarantees about user code, in the order of the documentation. Each index is also one of guaranteeNames.
+// Guarantees about user code, in the order of the documentation. Each is an index of guaranteeNames.
 const (
 	GuaranteeReads = iota
 	GuaranteeWrites
@@ -23,7 +23,7 @@ var guaranteeNames = []string{
 	GuaranteeLeftovers: "leaves nothing behind for the next run",
 }
 
-// Layers, as they are shown.
+// Names of layers, as /health and the log show them.
 const (
 	layerNamespaces = "namespaces"
 	layerLandlock   = "Landlock"
@@ -35,16 +35,16 @@ const (
 	LayerCgroup     = "cgroup"
 )
 
-// Guarantee is one promise about user code and the layers that hold it; none means that it is not held.
+// Guarantee is one promise about user code and the layers that hold it. Without layers it is not held.
 type Guarantee struct {
 	Name   string   `json:"name"`
 	Layers []string `json:"layers"`
-	// Reason says why no layer holds it; empty when one does.
+	// Reason says why no layer holds it; "" when one does.
 	Reason string `json:"reason,omitempty"`
 }
 
-// Guarantees says which layers hold each guarantee in a world: only those that are enough by themselves, or that
-// together are, never one that merely helps. lack is why there are no namespaces, where there are none.
+// Guarantees returns all guarantees with the layers that hold them in a world. A guarantee has layers only when these are sufficient,
+// alone or together. lack says why the system has no namespaces; it is used with WorldProcess only.
 func Guarantees(sys System, w World, lack string) []Guarantee {
 	table := make([]Guarantee, len(guaranteeNames))
 	for i, name := range guaranteeNames {
@@ -64,8 +64,9 @@ func Guarantees(sys System, w World, lack string) []Guarantee {
 		}
 		hold(GuaranteeWrites, layerRlimits)
 		if !sys.Seccomp {
-			// Some families have no namespace (vsock); a lane has its workers' id, which is all that prlimit(2) asks for; a
-			// nested user namespace opens much of the kernel; a memfd is in no size of a process.
+			// Without seccomp a program could use socket families without a namespace (vsock), change the limits of its lane, which has
+			// its uid (prlimit(2)), reach much of the kernel in a user namespace of its own, and hold memory in memfds, which no process's
+			// size shows.
 			for _, i := range []int{GuaranteeNetwork, GuaranteeProcesses, GuaranteePrivilege, GuaranteeBounds} {
 				table[i].Reason = noSeccomp
 			}
@@ -79,7 +80,7 @@ func Guarantees(sys System, w World, lack string) []Guarantee {
 		return table
 	}
 
-	// Without namespaces a guarantee takes Landlock for what has a path or a scope, and seccomp for what has neither.
+	// Without namespaces Landlock governs what has a path or one of its scopes (signals, abstract sockets), and seccomp the rest.
 	without := func(i int, missing string) { table[i].Reason = fmt.Sprintf("%s, and %s", lack, missing) }
 	landlock := func(abi int, linux string) string {
 		if sys.Landlock == 0 {
@@ -97,7 +98,7 @@ func Guarantees(sys System, w World, lack string) []Guarantee {
 		without(GuaranteeWrites, landlock(3, "6.2"))
 	case sys.Euid == 0:
 		hold(GuaranteeWrites, layerLandlock, layerID, layerRlimits, layerMonitor)
-	case sys.Seccomp: // modes, owners and times of what Caddy's user owns are not Landlock's
+	case sys.Seccomp: // Landlock does not govern modes, owners and times of the files of Caddy's user, whose id workers have
 		hold(GuaranteeWrites, layerLandlock, layerSeccomp, layerRlimits, layerMonitor)
 	default:
 		without(GuaranteeWrites, noSeccomp)
@@ -122,14 +123,14 @@ func Guarantees(sys System, w World, lack string) []Guarantee {
 		}
 	}
 	for _, i := range []int{GuaranteeProcesses, GuaranteePrivilege} {
-		if sys.Euid == 0 && len(table[i].Layers) > 0 { // a second one, not enough alone: lanes share the host with everybody
+		if sys.Euid == 0 && len(table[i].Layers) > 0 { // it is not enough alone, so it is listed only beside others
 			hold(i, layerID)
 		}
 	}
 	return table
 }
 
-// FirstGap returns the first guarantee that nothing holds, or nil.
+// FirstGap returns the first guarantee in table that no layer holds, or nil.
 func FirstGap(table []Guarantee) *Guarantee {
 	for i := range table {
 		if len(table[i].Layers) == 0 {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-// What each kernel gives: where a guarantee is lost, strict does not start.
+// Which guarantees are lost, by world, user id, Landlock ABI and seccomp. With isolation strict, Caddy does not start when one is.
 func TestLayersHoldWhatTheKernelGives(t *testing.T) {
 	t.Parallel()
 	all := []int{GuaranteeReads, GuaranteeWrites, GuaranteeNetwork, GuaranteeProcesses, GuaranteePrivilege, GuaranteeBounds, GuaranteeLeftovers}
@@ -35,7 +35,7 @@ func TestLayersHoldWhatTheKernelGives(t *testing.T) {
 			g := table[i]
 			lost := len(g.Layers) == 0
 			if g.Name != guaranteeNames[i] || lost != slices.Contains(c.lost, i) {
-				// An own id is no layer by itself; with it listed alone the guarantee would pass for held.
+				// An own id is not sufficient. If it were the only layer listed, the guarantee would count as held.
 				t.Errorf("%s: %q is held by %q (%s)", name, guaranteeNames[i], g.Layers, g.Reason)
 			}
 			if lost != (g.Reason != "") || lost && c.world == WorldProcess && !strings.Contains(g.Reason, "namespaces are forbidden, and ") {

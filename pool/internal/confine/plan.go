@@ -1,5 +1,5 @@
-// Package confine decides how a Python is confined: what it may read, write, call and use, as a plan that python/confine.py
-// applies. It takes values and starts nothing.
+// Package confine decides how Python processes are confined: what they may read, write, call and use. Its result is a plan that
+// python/confine.py applies. It starts no processes.
 package confine
 
 import (
@@ -14,16 +14,16 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// World is what a system lets us build confinement from.
+// World says whether the system lets Caddy confine processes by namespaces.
 type World string
 
 const (
 	WorldNamespaces World = "namespaces"
-	WorldProcess    World = "process" // no namespaces: ids, limits and process trees only
+	WorldProcess    World = "process" // no namespaces: Landlock, seccomp, ids and limits only
 )
 
-// Order is how a template reaches its namespaces. Without root the user namespace comes first, since it gives the right
-// to mount; as root the mounts come first, with full rights, so that an interpreter under a closed home is reached.
+// Order is the order in which a template enters its namespaces. For an ordinary user the user namespace comes first, since it gives the
+// right to mount. For root the mounts come first, made with full rights, so that an interpreter below a closed home directory can be bound.
 type Order string
 
 const (
@@ -31,37 +31,39 @@ const (
 	OrderRoot Order = "root"
 )
 
-// Ids of the sandbox. Inside, user code is SandboxUID. When Caddy is root, ids 0 to HostIDs-1 of the sandbox stand for
-// host ids from HostIDBase on, a range that no distribution hands out (systemd's UIDS-GIDS.md lists those that are).
+// Ids of the sandbox, for users and groups alike. In its user namespace user code has SandboxUID. When Caddy is root, the ids 0 to
+// HostIDs-1 of a template's user namespace are mapped to host ids from HostIDBase on, a range that no distribution uses (systemd's
+// UIDS-GIDS.md lists the used ones).
 const (
 	SandboxUID = 1000
 	HostIDBase = 2_100_000_000
 	HostIDs    = 65536
 )
 
-// Plan is the whole confinement of a template and of what it forks: decided here, applied by python/confine.py.
+// Plan is the whole confinement of a template, its lanes and workers, as python/confine.py applies it.
 type Plan struct {
 	World      World        `json:"world"`
 	Order      Order        `json:"order"`
 	Root       rootPlan     `json:"root"`
-	UID        int          `json:"uid"`    // the first of those that lanes and their workers get, as the template sees it
-	UIDs       int          `json:"uids"`   // how many there are; lanes take turns
-	Inside     int          `json:"inside"` // what user code sees in its user namespace
+	UID        int          `json:"uid"`    // the first uid of lanes and their workers, as the template sees it
+	UIDs       int          `json:"uids"`   // how many uids there are; a lane's number picks one
+	Inside     int          `json:"inside"` // the uid of user code in its own user namespace
 	Scratch    Scratch      `json:"scratch"`
 	Rlimits    []Rlimit     `json:"rlimits"` // set in the lane, inherited by its workers
 	Landlock   landlockPlan `json:"landlock"`
 	Seccomp    string       `json:"seccomp"`    // a program in hexadecimal; "" for none
-	Memfds     string       `json:"memfds"`     // another, of lanes: it asks Caddy about memfds
-	View       *viewPlan    `json:"view"`       // what paths mean where there are no mounts of our own; nil for what the host says
-	Semaphores bool         `json:"semaphores"` // ours in the place of those that /dev/shm would hold
-	Masked     []string     `json:"masked"`     // files and directories of /proc that are covered
-	Leftovers  []string     `json:"leftovers"`  // files whose content tells what a run has left in the kernel
+	Memfds     string       `json:"memfds"`     // a program of lanes that reports memfd_create to Caddy; "" for none
+	View       *viewPlan    `json:"view"`       // what paths mean without a mount namespace; nil: the same as on the host
+	Semaphores bool         `json:"semaphores"` // multiprocessing gets semaphores that need no /dev/shm where View does not work
+	Masked     []string     `json:"masked"`     // files and directories of /proc that lanes mount over
+	Leftovers  []string     `json:"leftovers"`  // files whose content changes when a run leaves something in the kernel
 	Preload    []string     `json:"preload"`
 	PythonPath []string     `json:"python_path"`
-	Packages   string       `json:"packages"` // where installed packages are found; "" for nowhere
+	Packages   string       `json:"packages"` // the directory of installed packages; "" for none
 	Path       string       `json:"-"`        // the environment's PATH
 }
 
+// rootPlan is the file system that programs get as their root in a mount namespace.
 type rootPlan struct {
 	MountPoint string   `json:"mount_point"`
 	Dirs       []string `json:"dirs"`
@@ -70,41 +72,48 @@ type rootPlan struct {
 	Binds      []Bind   `json:"binds"`
 }
 
+// File is a small file that is written into the root.
 type File struct {
 	Target  string `json:"target"`
 	Content string `json:"content,omitempty"`
-	Copy    string `json:"copy,omitempty"` // a file of the host whose content is taken, when it is there
+	Copy    string `json:"copy,omitempty"` // a file of the host whose content is copied, if it exists; Content is then not used
 	Mode    int    `json:"mode"`
 }
 
+// Link is a symbolic link at Target in the root, whose text is To.
 type Link struct {
 	Target string `json:"target"`
 	To     string `json:"to"`
 }
 
+// Bind is a bind mount of the host's Source at Target in the root, read-only unless Writable.
 type Bind struct {
 	Source   string `json:"source"`
 	Target   string `json:"target"`
 	Dir      bool   `json:"dir"`
 	Device   bool   `json:"device"`
-	Writable bool   `json:"writable"` // an installer's own directory
+	Writable bool   `json:"writable"` // only for an installer's own directory
 }
 
+// Scratch says where workers keep files: with namespaces in a tmpfs that each lane mounts at Path, otherwise in a directory that each lane
+// makes below Path.
 type Scratch struct {
 	Path    string `json:"path"`
-	Options string `json:"options"` // of the mount; without namespaces each worker makes a directory under Path instead
+	Options string `json:"options"` // of the tmpfs
 }
 
+// Rlimit is a limit of setrlimit(2), soft and hard, in the unit that the manual gives for it.
 type Rlimit struct {
 	Name          string `json:"name"`
 	Value         int64  `json:"value"`
-	AboveTemplate bool   `json:"above_template"` // what the template holds is added
+	AboveTemplate bool   `json:"above_template"` // the template adds the bytes of data that it holds itself
 }
 
-// terminals is where each lane has pseudo-terminals of its own (devpts).
+// terminals is where each lane mounts a devpts of its own, for pseudo-terminals.
 const terminals = "/dev/pts"
 
-// maskedPaths tell of the machine and of its owner. runc masks and makes read-only much the same (its default specification).
+// maskedPaths are files and directories of /proc that tell programs about the machine and its owner. runc's default specification masks or
+// makes read-only nearly the same ones.
 var maskedPaths = []string{
 	"/proc/acpi", "/proc/asound", "/proc/bus", "/proc/cmdline", "/proc/dynamic_debug", "/proc/fs", "/proc/interrupts", "/proc/iomem", "/proc/ioports", "/proc/irq",
 	"/proc/kallsyms", "/proc/kcore", "/proc/key-users", "/proc/keys", "/proc/kmsg", "/proc/kpagecgroup", "/proc/kpagecount", "/proc/kpageflags", "/proc/latency_stats",
@@ -112,19 +121,20 @@ var maskedPaths = []string{
 	"/proc/sysvipc", "/proc/timer_list", "/proc/timer_stats", "/proc/vmallocinfo",
 }
 
-// System is what New needs to know of the machine: a value, so that a test can describe any.
+// System holds the facts about the machine on which New decides. It is a value, so that tests can describe any machine.
 type System struct {
 	Euid     int
 	release  string // of the kernel, such as 6.1.0-53-amd64
 	Landlock int    // its ABI; 0 for none
 	Seccomp  bool
-	notify   bool // filters can ask
+	notify   bool // filters can report calls to a listener
 	goarch   string
 	isDir    func(path string) bool
-	readlink func(path string) (string, bool) // false when path is no link
+	readlink func(path string) (string, bool) // false when path is no symbolic link
 	resolve  func(path string) string
 }
 
+// ThisSystem returns the facts about the running machine.
 func ThisSystem() System {
 	var name unix.Utsname
 	_ = unix.Uname(&name)
@@ -145,14 +155,14 @@ func ThisSystem() System {
 	}
 }
 
-// atLeast compares the kernel's version; false when it is unknown.
+// atLeast says whether the kernel has this version or a later one. It is false when the version cannot be read.
 func (s System) atLeast(major, minor int) bool {
 	var has [2]int
 	n, _ := fmt.Sscanf(s.release, "%d.%d", &has[0], &has[1])
 	return n == 2 && slices.Compare(has[:], []int{major, minor}) >= 0
 }
 
-// Limits are those of a plan, for one lane and what its worker starts.
+// Limits bound one lane: its worker, and the processes that user code starts.
 type Limits struct {
 	Memory    int64 // bytes
 	Processes int   // threads included
@@ -160,18 +170,19 @@ type Limits struct {
 	OpenFiles int   // of each process
 }
 
-// Sources is the Python that is confined, and what it imports. Paths are absolute.
+// Sources describes the interpreter that is confined, and the directories that it reads. Paths are absolute.
 type Sources struct {
 	Executable string
-	Roots      []string // prefixes, resolved
-	Paths      []string // import roots
+	Roots      []string // sys.prefix and its kin, with links resolved
+	Paths      []string // its own entries of sys.path
 	Libraries  []string // directories of shared libraries that it has loaded
-	PythonPath []string // extra import roots
-	Preload    []string // modules
+	PythonPath []string // further entries of sys.path, from the configuration
+	Preload    []string // modules that the template imports
 	Commands   Commands
 }
 
-// New decides the confinement of a pool. scratchDir is used only without namespaces.
+// New decides the confinement of a pool's processes in world w. scratchDir is the host's directory for the scratch of lanes; it is not used
+// with namespaces. The error says that no seccomp filter could be made.
 func New(bounds Limits, python Sources, sys System, w World, scratchDir string) (Plan, error) {
 	p := Plan{World: w, Order: OrderUser, UID: sys.Euid, UIDs: 1, Inside: SandboxUID, Masked: []string{}, Leftovers: []string{}, Preload: python.Preload, PythonPath: python.PythonPath}
 	if p.Preload == nil {
@@ -184,14 +195,14 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 		p.Order, p.UID, p.UIDs = OrderRoot, SandboxUID, 60_000
 	}
 	p.Rlimits = []Rlimit{
-		// 0 would let a core_pattern that is a pipe have it all the same (core(5)).
+		// With 0, the kernel would still pipe core dumps to a program that core_pattern names (core(5)).
 		{Name: "RLIMIT_CORE", Value: 1},
 		{Name: "RLIMIT_FSIZE", Value: bounds.Scratch},
 		{Name: "RLIMIT_NOFILE", Value: int64(bounds.OpenFiles)},
-		// Counts reservations too, 8 MiB for the stack of each thread for one, so it stands above the limit that the
-		// monitor holds: it stops what grows faster than the monitor looks.
+		// The limit counts reserved memory too, such as 8 MiB for the stack of each thread, so it is twice what the monitor allows. It
+		// stops a program whose memory grows between two looks of the monitor.
 		{Name: "RLIMIT_DATA", Value: 2 * bounds.Memory, AboveTemplate: true},
-		{Name: "RLIMIT_MSGQUEUE", Value: 0}, // POSIX queues outlive a process
+		{Name: "RLIMIT_MSGQUEUE", Value: 0}, // POSIX message queues outlive their processes
 	}
 	root := makeRoot(python, sys)
 	if w == WorldNamespaces {
@@ -210,8 +221,8 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 		}
 	}
 	if w == WorldNamespaces && sys.atLeast(5, 14) || sys.Euid == 0 {
-		// Counted for an id and (since Linux 5.14) user namespace that only one lane has, the lane included. Elsewhere it
-		// counts every process of Caddy's user, so the limit is made anew for each worker.
+		// The kernel counts the processes of a uid, since Linux 5.14 in each user namespace. Here only one lane has this uid or namespace;
+		// the lane itself counts, too. Elsewhere every process of Caddy's user counts, so Caddy computes a limit for each worker.
 		p.Rlimits = append(p.Rlimits, Rlimit{Name: "RLIMIT_NPROC", Value: int64(bounds.Processes) + 1})
 	}
 	p.Landlock = makeLandlock(sys.Landlock, w, root)
@@ -235,22 +246,22 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 			}
 		}
 	} else if w == WorldNamespaces {
-		// What the filter would have refused to make is looked for after each run.
+		// Without a filter programs can make SysV IPC objects and keys, so a lane looks for these after each run.
 		p.Leftovers = []string{"/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg", "/proc/key-users"}
 		p.Masked = slices.DeleteFunc(slices.Clone(p.Masked), func(path string) bool { return path == "/proc/sysvipc" || path == "/proc/key-users" })
 	}
 	return p, nil
 }
 
-// PackagesTarget is where installed packages lie in a root of our own.
+// PackagesTarget is the directory of installed packages, with namespaces.
 const PackagesTarget = "/packages"
 
-// LimitsProcesses says whether lanes bound the processes of their workers. Else each worker is to be given a limit.
+// LimitsProcesses says whether lanes set RLIMIT_NPROC for their workers. If not, each worker must get a limit of its own when it boots.
 func (p Plan) LimitsProcesses() bool {
 	return slices.ContainsFunc(p.Rlimits, func(l Rlimit) bool { return l.Name == "RLIMIT_NPROC" })
 }
 
-// WithPackages lets user code import what lies in the directory site; "" is none.
+// WithPackages returns p with the directory site added, from which user code may import installed packages. "" adds none.
 func (p Plan) WithPackages(site string) Plan {
 	if site == "" {
 		return p
@@ -265,8 +276,8 @@ func (p Plan) WithPackages(site string) Plan {
 	return p
 }
 
-// makeRoot lists what a worker's file system is made of: the system's programs and libraries, the interpreter and what
-// it imports, certificates, a small /etc and /dev; nothing of anybody's home beyond that.
+// makeRoot lists the files of a worker's root: the system's programs and libraries, the interpreter with what it imports, certificates,
+// and a small /etc and /dev. It includes nothing else of home directories.
 func makeRoot(python Sources, sys System) rootPlan {
 	root := rootPlan{
 		Dirs: []string{"/proc", "/tmp", "/dev", terminals, "/etc", "/var", "/home", "/run"},
@@ -289,7 +300,7 @@ func makeRoot(python Sources, sys System) rootPlan {
 		},
 	}
 	for _, candidate := range []string{"/sys", "/mnt", "/media", "/srv", "/opt"} {
-		if sys.isDir(candidate) { // any directory will do: it is covered in a mount namespace of our own
+		if sys.isDir(candidate) { // any directory will do: it is mounted over in the template's mount namespace only
 			root.MountPoint = candidate
 			break
 		}
@@ -308,7 +319,7 @@ func makeRoot(python Sources, sys System) rootPlan {
 	wanted := slices.Concat([]string{filepath.Dir(python.Executable)}, python.Roots, python.Paths, python.Libraries, python.PythonPath)
 	for _, path := range wanted {
 		for _, path := range []string{filepath.Clean(path), sys.resolve(path)} {
-			// "/" as a prefix would show the whole system; what it holds of Python lies in the directories above.
+			// "/" would bind the whole system. An interpreter with that prefix has its files in the directories listed above.
 			if path != "/" && filepath.IsAbs(path) && sys.isDir(path) {
 				dirs = append(dirs, path)
 			}
@@ -320,7 +331,8 @@ func makeRoot(python Sources, sys System) rootPlan {
 	return root
 }
 
-// outermost sorts paths and drops those that lie within another or behind a link, which is there already.
+// outermost returns paths, sorted, without those within another path, and without those behind one of links, whose destination the root
+// has.
 func outermost(paths []string, links []Link) []string {
 	slices.Sort(paths)
 	var kept []string
@@ -334,9 +346,10 @@ func outermost(paths []string, links []Link) []string {
 	return kept
 }
 
+// Within says whether path is dir or lies below it. Both are clean, as filepath.Clean returns them, and dir is not "/".
 func Within(path, dir string) bool {
 	return path == dir || strings.HasPrefix(path, dir+"/")
 }
 
-// maxFiles bounds the files of a mount of so many bytes: each costs the kernel about a KiB that no size counts.
+// maxFiles bounds the number of files in a tmpfs of scratchBytes: each costs the kernel about 1 KiB that the tmpfs's size does not include.
 func maxFiles(scratchBytes int64) int64 { return 4096 + scratchBytes/4096 }

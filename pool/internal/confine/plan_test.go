@@ -8,7 +8,7 @@ import (
 
 var testLimits = Limits{Memory: 512 << 20, Processes: 64, Scratch: 256 << 20, OpenFiles: 256}
 
-// describedSystem is a system with the given directories and links.
+// describedSystem returns a system with the given directories and symbolic links, and nothing else.
 func describedSystem(euid int, dirs []string, links map[string]string) System {
 	return System{
 		Euid:  euid,
@@ -54,7 +54,7 @@ func TestPlanOfRootWithoutNamespacesTakesAnUnprivilegedID(t *testing.T) {
 	}
 }
 
-// RLIMIT_NPROC of a lane holds for what its worker starts only where nobody else is counted with it.
+// A lane sets RLIMIT_NPROC only where the kernel counts no other processes with those of the lane.
 func TestLanesLimitProcessesWhereTheyAreCountedAlone(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {
@@ -63,7 +63,7 @@ func TestLanesLimitProcessesWhereTheyAreCountedAlone(t *testing.T) {
 		release string
 		want    bool
 	}{
-		{0, WorldProcess, "5.10.0", true}, {0, WorldNamespaces, "5.10.0", true}, // an id of its own
+		{0, WorldProcess, "5.10.0", true}, {0, WorldNamespaces, "5.10.0", true}, // for root each lane has its own uid
 		{1001, WorldProcess, "6.12.1", false},
 		{1001, WorldNamespaces, "5.13.19-generic", false}, {1001, WorldNamespaces, "", false},
 		{1001, WorldNamespaces, "5.14.0-rc1", true}, {1001, WorldNamespaces, "6.1.0-53-cloud-amd64", true}, {1001, WorldNamespaces, "10.0", true},

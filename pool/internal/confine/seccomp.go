@@ -14,55 +14,56 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// SeccompPolicy is what the filter depends on besides the architecture.
+// SeccompPolicy says what a filter depends on besides the architecture. The zero value is not valid: World must be set.
 type SeccompPolicy struct {
-	// World decides about sockets, other than pairs of unix sockets, and about signals. In namespaces all that a socket
-	// reaches is the sandbox's own, and process 1 is the lane; without them every socket is the host's.
+	// World decides about sockets (except socketpair) and signals. With namespaces a socket reaches only the sandbox's own network, and
+	// process 1 is the lane. Without them sockets would reach the host's network.
 	World World
-	// ownsFiles says that user code's id owns files outside of its scratch. Landlock does not govern their modes and
-	// times, so calls that set them do nothing. They do not fail, for then no file could be copied with its mode.
+	// OwnsFiles says that user code's id owns files outside of scratch. Landlock does not govern their modes and times, so the filter makes
+	// calls that set those do nothing. They still report success, since otherwise no program could copy a file with its mode.
 	OwnsFiles bool
 	// connects lets an installer without namespaces make TCP sockets. Landlock says which port they may reach.
 	Connects bool
-	// memfds lets a program ask for memfds. Another filter then has Caddy make them.
+	// memfds lets programs call memfd_create. The lane's filter then reports the call to Caddy, which makes the memfd (memfd.go).
 	memfds bool
-	// asks lets calls that name a path, and those that give a unix socket an address, be answered by the lane (view.go).
+	// asks makes the filter report calls that name a path or the address of a unix socket to the lane (view.go).
 	asks bool
 }
 
-// seccompArches have a table of system calls, little-endian arguments and the flags of clone in its first argument.
+// seccompArches are the architectures, by GOARCH, for which there are filters. The filters rely on little-endian arguments and on clone(2)
+// having its flags as first argument.
 var seccompArches = map[string]*arch.Info{"amd64": arch.X86_64, "arm64": arch.AARCH64}
 
-// seccompRefused are calls that Docker allows and Python code does not need.
+// seccompRefused are system calls that Docker's profile allows and the filter refuses, since Python programs do not need them.
 var seccompRefused = []string{
-	// Reach into other processes.
+	// They read or change other processes.
 	"ptrace", "process_vm_readv", "process_vm_writev",
-	// Leave objects behind for whoever runs next.
+	// They make objects that outlive a run, so that the next one could find them.
 	"shmget", "shmat", "shmctl", "shmdt", "semget", "semop", "semtimedop", "semctl", "msgget", "msgsnd", "msgrcv", "msgctl",
 	"mq_open", "mq_unlink", "mq_timedsend", "mq_timedreceive", "mq_notify", "mq_getsetattr",
-	// Name files and mounts past the path that leads to them.
+	// They name files and mounts without a path.
 	"name_to_handle_at", "listmount", "statmount", "fanotify_mark",
-	// Show what another run does with a file that all may read.
+	// They show when another run uses a file that all runs may read.
 	"inotify_init", "inotify_init1", "inotify_add_watch",
-	// Hold memory that is in no size of a process. Where Caddy can count memfds it makes them (memfd.go).
+	// They hold memory that no process's size includes. SeccompPolicy.memfds allows memfd_create where Caddy counts that memory.
 	"memfd_create", "memfd_secret",
 	"process_mrelease",
-	// Belong to the system's owner, or to programs of another age.
+	// They administer the system, or serve obsolete programs.
 	"adjtimex", "clock_adjtime", "modify_ldt",
 }
 
-// seccompRule allows calls whose arguments fulfil every condition.
+// seccompRule allows the named calls if their arguments fulfil every condition. The first condition that fails gives the errno.
 type seccompRule struct {
 	names      []string
 	conditions []seccompCondition
 }
 
-// seccompCondition compares the low half of an argument, which is all that the kernel reads of these arguments.
+// seccompCondition compares the low 32 bits of an argument; the kernel uses no others of the arguments in seccompRules.
 type seccompCondition struct {
 	argument int
-	mask     uint32 // the bits that count; 0 for all
+	mask     uint32 // the bits that are compared; 0 for all
 	values   []uint32
-	except   bool       // fulfilled by any other value than these
+	except   bool       // fulfilled by all values except these
 	errno    unix.Errno // the answer when it is not fulfilled
 }
 
@@ -83,20 +84,22 @@ const (
 	seccompDataArgs   = 16
 )
 
-// seccompRules are the calls that depend on their arguments. They replace what the profile says of the same calls.
+// seccompRules returns the rules for calls that depend on their arguments or on the policy. They replace the profile's rules for these
+// calls.
 func seccompRules(policy SeccompPolicy) []seccompRule {
 	thisProcess := []uint32{0}
 	rules := []seccompRule{
 		{[]string{"clone"}, []seccompCondition{{mask: newNamespaces, values: []uint32{0}, errno: unix.EPERM}}},
-		// Keys pressed for a terminal, the console's own menu, and attributes of files, which an open for reading may set.
+		// TIOCSTI types input into a terminal, TIOCLINUX controls the console, and the others set attributes of files through a descriptor
+		// that is open for reading only.
 		{[]string{"ioctl"}, []seccompCondition{{argument: 1, values: []uint32{unix.TIOCSTI, unix.TIOCLINUX, fsSetFlags, fsSetXattr}, except: true, errno: unix.EPERM}}},
-		// Both tell when somebody else opens a file.
+		// F_NOTIFY and F_SETLEASE tell when another process opens a file.
 		{[]string{"fcntl"}, []seccompCondition{{argument: 1, values: []uint32{unix.F_NOTIFY, unix.F_SETLEASE}, except: true, errno: unix.EPERM}}},
 		{[]string{"personality"}, []seccompCondition{{values: []uint32{0, queryPersonality}, errno: unix.EPERM}}},
-		// User code may narrow its filter further; a listener would let one process answer for the calls of another.
+		// User code may add filters. A listener is refused, since it would let one process answer the calls of another.
 		{[]string{"seccomp"}, []seccompCondition{{argument: 1, mask: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, values: []uint32{0}, errno: unix.EPERM}}},
-		// The sandbox's own processes may have the id of user code, and the kernel asks for no more here. A filter
-		// knows no pids, so a thread that is named by its id is refused too: OpenMP goes on without a place for it.
+		// These calls may change any process with the caller's uid, and the lane can have user code's uid. A filter cannot tell pids
+		// apart, so only 0, the caller, is allowed. OpenMP, which names its own threads by id, goes on without binding them to processors.
 		{[]string{"prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"}, []seccompCondition{{values: thisProcess, errno: unix.EPERM}}},
 		{[]string{"setpriority"}, []seccompCondition{{values: []uint32{prioProcess}, errno: unix.EPERM}, {argument: 1, values: thisProcess, errno: unix.EPERM}}},
 		{[]string{"ioprio_set"}, []seccompCondition{{values: []uint32{ioprioProcess}, errno: unix.EPERM}, {argument: 1, values: thisProcess, errno: unix.EPERM}}},
@@ -107,15 +110,15 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 	}
 	if policy.World == WorldNamespaces {
 		rules = append(rules,
-			// The errnos of a kernel without the family, without the right to raw sockets, without the protocol. glibc's
-			// getaddrinfo assumes IPv4 and IPv6 when it gets no netlink socket.
+			// The errnos are those of a kernel without the family, of a process without CAP_NET_RAW, and of a kernel without the protocol.
+			// Without a netlink socket glibc's getaddrinfo assumes that the machine has IPv4 and IPv6.
 			seccompRule{[]string{"socket"}, []seccompCondition{
 				{values: []uint32{unix.AF_UNIX, unix.AF_INET, unix.AF_INET6}, errno: unix.EAFNOSUPPORT},
 				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM, unix.SOCK_DGRAM, unix.SOCK_SEQPACKET}, errno: unix.EPERM},
-				// Others load modules into the kernel on demand.
+				// Other protocols can make the kernel load modules.
 				{argument: 2, values: []uint32{0, unix.IPPROTO_TCP, unix.IPPROTO_UDP}, errno: unix.EPROTONOSUPPORT},
 			}},
-			// The lane, which has user code's id.
+			// Process 1 is the lane, which has user code's uid and must not be signalled.
 			seccompRule{[]string{"kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo", "pidfd_open"},
 				[]seccompCondition{{values: []uint32{1}, except: true, errno: unix.EPERM}}})
 	} else {
@@ -126,7 +129,8 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 				{argument: 2, values: []uint32{0, unix.IPPROTO_TCP}, errno: unix.EPROTONOSUPPORT},
 			}})
 		} else if policy.asks {
-			// Kinds that have no address in a message, which a filter could not see. Where they connect the lane decides.
+			// Other types of sockets are refused, since sendmsg(2) may give an address, which no filter can read. Sockets of the allowed
+			// types get an address by bind and connect only, which the lane answers.
 			rules = append(rules, seccompRule{[]string{"socket"}, []seccompCondition{
 				{values: []uint32{unix.AF_UNIX}, errno: unix.EACCES},
 				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM, unix.SOCK_SEQPACKET}, errno: unix.EACCES},
@@ -135,24 +139,25 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 		} else {
 			refuse(unix.EACCES, "socket") // Python shows PermissionError: "Permission denied"
 		}
-		// Landlock holds such a signal back from each process, and the kernel then says that it was sent.
+		// kill(-1): Landlock keeps the signal from every process outside of the domain, but the kernel would still report success.
 		rules = append(rules, seccompRule{[]string{"kill"}, []seccompCondition{{values: []uint32{everyProcess}, except: true, errno: unix.EPERM}}})
 	}
 	if policy.OwnsFiles {
 		refuse(0, "chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat")
-		refuse(unix.EPERM, "chown", "lchown", "fchown", "fchownat") // as ever without privilege
+		refuse(unix.EPERM, "chown", "lchown", "fchown", "fchownat") // as the kernel answers without privilege
 		refuse(unix.EOPNOTSUPP, "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat")
 	} else if policy.memfds {
-		// Attributes of a memfd have no bound and no size. Scratch, a tmpfs as memfds are, has had some since Linux 6.6 only.
+		// The memory of a memfd's extended attributes is neither bounded nor counted. Programs do not miss them: scratch, also a tmpfs, has
+		// supported user attributes only since Linux 6.6.
 		refuse(unix.EOPNOTSUPP, "setxattr", "lsetxattr", "fsetxattr", "setxattrat")
 	}
 	return rules
 }
 
-// SeccompProgram assembles the filter of user code as an array of struct sock_filter, to be loaded after no_new_privs.
-// It allows what Docker allows to a container without capabilities, less seccompRefused. The answer to anything else is
-// an errno, since libraries probe and fall back; a call that is unknown here does not exist, so that a newer libc does
-// without it.
+// SeccompProgram assembles the filter of user code as an array of struct sock_filter (seccomp(2)), to be loaded after no_new_privs is set.
+// It allows what Docker's default profile (github.com/moby/profiles) allows without capabilities, less seccompRefused. It answers other
+// calls with an errno, since libraries probe and fall back. A call that the profile does not know gets ENOSYS, so that a newer libc does
+// without it. The error says that goarch has no filter.
 func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 	table, ok := seccompArches[goarch]
 	if !ok {
@@ -169,7 +174,7 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 		switch {
 		case allowed[number]:
 			verdicts[number] = allow
-		case name == "" || number > newest || name == "clone3": // whose flags lie behind a pointer; libc goes on to clone
+		case name == "" || number > newest || name == "clone3": // clone3's flags are behind a pointer; libc then uses clone
 			verdicts[number] = p.errno(unix.ENOSYS)
 		default:
 			verdicts[number] = p.errno(unix.EPERM)
@@ -191,7 +196,7 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 		p.ask(table, verdicts, allow, policy.OwnsFiles)
 	}
 
-	// The last run has no end: the calls of x32, which share their architecture's number, lie in it.
+	// The last run has no upper end. It holds the calls of the x32 ABI, whose architecture is that of amd64, and answers them with ENOSYS.
 	runs := []numberRun{{0, verdicts[0]}}
 	for number, verdict := range verdicts {
 		if verdict != runs[len(runs)-1].verdict {
@@ -203,19 +208,19 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 	return p.assemble()
 }
 
-// hasSeccomp says whether the kernel runs filters that answer with an errno.
+// hasSeccomp says whether the kernel supports seccomp filters that answer with an errno.
 func hasSeccomp() bool {
 	action := uint32(unix.SECCOMP_RET_ERRNO)
 	_, _, err := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_GET_ACTION_AVAIL, 0, uintptr(unsafe.Pointer(&action)))
 	return err == 0
 }
 
-// dockerAllows returns the numbers that the profile allows whatever their arguments, for a process without capabilities,
-// and the newest number that it knows.
+// dockerAllows returns the numbers of the calls that Docker's profile allows without capabilities and whatever their arguments, less
+// seccompRefused, and the highest number that the profile knows.
 func dockerAllows(goarch string, table *arch.Info) (allowed map[int]bool, newest int) {
 	allowed = make(map[int]bool)
 	for _, group := range seccomp.DefaultProfile().Syscalls {
-		// MinKernel is not looked at: every kernel that this runs on is newer than what it asks for.
+		// MinKernel is ignored: every kernel that Caddy runs on is newer than the versions in it.
 		if in := group.Includes; in != nil && (len(in.Caps) > 0 || len(in.Arches) > 0 && !slices.Contains(in.Arches, goarch)) {
 			continue
 		}
@@ -225,10 +230,10 @@ func dockerAllows(goarch string, table *arch.Info) (allowed map[int]bool, newest
 		for _, name := range group.Names {
 			number, ok := table.SyscallNames[name]
 			if !ok && name == "newfstatat" {
-				number, ok = table.SyscallNames["fstatat"] // as the table of arm64 has it
+				number, ok = table.SyscallNames["fstatat"] // its name in the table for arm64
 			}
 			if !ok {
-				continue // of another architecture
+				continue // a call of another architecture
 			}
 			newest = max(newest, number)
 			if group.Action == specs.ActAllow && len(group.Args) == 0 {
@@ -244,20 +249,21 @@ func dockerAllows(goarch string, table *arch.Info) (allowed map[int]bool, newest
 	return allowed, newest
 }
 
-// seccompAssembler puts a filter together from its end: jumps only lead forward, so what one leads to is there already.
+// seccompAssembler assembles a filter from its last instruction to its first. Jumps in a filter only lead forward, so the destination of a
+// jump is always assembled already.
 //
-// elastic/go-seccomp-bpf gives the tables of system calls but not the program. It compares one number after the other,
-// and the kernel tries a new filter on every number (Linux 5.11 and later), so that loading would take six times as
-// long; and it assembles for the running architecture only, knows no masked comparison and no errno but EPERM.
+// Of elastic/go-seccomp-bpf only the tables of system calls are used, not its assembler. That compares one number after the other, and the
+// kernel runs a new filter for every number when it is loaded (Linux 5.11 and later), which would take six times as long. It also assembles
+// for the running architecture only, and has no masked comparison and no errno but EPERM.
 type seccompAssembler struct {
 	reversed []bpf.Instruction
 	errnos   map[unix.Errno]position
 }
 
-// position counts the instructions from one to the end of the program, itself included.
+// position names an instruction by the number of instructions from it to the end of the program, itself included.
 type position int
 
-// numberRun is a range of system calls with one verdict, up to where the next run begins.
+// numberRun is a range of system call numbers with the same verdict. It ends where the next run begins.
 type numberRun struct {
 	first   uint32
 	verdict position
@@ -268,7 +274,7 @@ func (p *seccompAssembler) put(i bpf.Instruction) position {
 	return position(len(p.reversed))
 }
 
-// distance is what an instruction that is put next has to skip to reach a position.
+// distance returns how many instructions the one that is put next must skip to reach a position.
 func (p *seccompAssembler) distance(to position) uint32 { return uint32(len(p.reversed) - int(to)) }
 
 func (p *seccompAssembler) errno(e unix.Errno) position {
@@ -278,7 +284,7 @@ func (p *seccompAssembler) errno(e unix.Errno) position {
 	return p.errnos[e]
 }
 
-// load loads 32 bits of struct seccomp_data and goes on at a position.
+// load puts an instruction that loads 32 bits of struct seccomp_data and goes on at then.
 func (p *seccompAssembler) load(offset uint32, then position) position {
 	if p.distance(then) > 0 {
 		p.put(bpf.Jump{Skip: p.distance(then)})
@@ -286,7 +292,7 @@ func (p *seccompAssembler) load(offset uint32, then position) position {
 	return p.put(bpf.LoadAbsolute{Off: offset, Size: 4})
 }
 
-// jump compares what is loaded. A conditional jump has 8 bits for its distances; the longer way is an instruction more.
+// jump puts a conditional jump that compares the loaded value. Its distances have 8 bits, so a longer one takes a further jump.
 func (p *seccompAssembler) jump(test bpf.JumpTest, value uint32, yes, no position) position {
 	if p.distance(no) > math.MaxUint8 {
 		no = p.put(bpf.Jump{Skip: p.distance(no)})
@@ -297,7 +303,7 @@ func (p *seccompAssembler) jump(test bpf.JumpTest, value uint32, yes, no positio
 	return p.put(bpf.JumpIf{Cond: test, Val: value, SkipTrue: uint8(p.distance(yes)), SkipFalse: uint8(p.distance(no))})
 }
 
-// condition goes on where c leads.
+// condition puts the test of c, which goes on at fulfilled or refused.
 func (p *seccompAssembler) condition(c seccompCondition, fulfilled, refused position) position {
 	match, other := fulfilled, refused
 	if c.except {
@@ -315,7 +321,7 @@ func (p *seccompAssembler) condition(c seccompCondition, fulfilled, refused posi
 	return p.load(uint32(seccompDataArgs+8*c.argument), other)
 }
 
-// search finds the run that a number lies in, halving them at each step.
+// search puts a binary search for the run that holds the loaded number, which goes on at its verdict.
 func (p *seccompAssembler) search(runs []numberRun) position {
 	if len(runs) == 1 {
 		return runs[0].verdict

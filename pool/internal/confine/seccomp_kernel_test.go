@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
 )
 
-// testSources is the python3 on PATH as it describes itself.
+// testSources returns the sources of the python3 on PATH.
 func testSources(t *testing.T) Sources {
 	t.Helper()
 	const ask = "import json, os, sys; print(json.dumps([os.path.realpath(sys.executable), sys.base_prefix, [p for p in sys.path if p]]))"
@@ -34,12 +34,12 @@ func testSources(t *testing.T) Sources {
 	return python
 }
 
-// runPython runs a program in a directory of its own and returns what it says.
+// runPython runs a program in a directory of its own and returns its standard output.
 func runPython(t *testing.T, source string, arguments ...string) string {
 	t.Helper()
 	python := testSources(t)
 	dir := t.TempDir()
-	main := dir + "/main.py" // a file, since multiprocessing looks for one
+	main := dir + "/main.py" // multiprocessing needs the main program as a file
 	if err := os.WriteFile(main, []byte(source), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -67,8 +67,8 @@ func runningProgram(t *testing.T, policy SeccompPolicy) []byte {
 	return program
 }
 
-// loadFilter gives up every capability first, since the probes must be harmless where the filter is missing: capabilities
-// that a new user namespace then gives reach no further than that namespace.
+// loadFilter is the beginning of a program that loads a filter. It first drops every capability, so that the probes do no harm if the
+// filter fails: capabilities that a new user namespace gives then apply to that namespace only.
 const loadFilter = `
 import ctypes, errno, json, os, struct, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -205,7 +205,7 @@ except OSError as e: print(repr(e))
 	}
 }
 
-// The probe would notice if the filter did not stand in the way: without it, it says what it could do.
+// Without the filter python/attempts.py reports what it could do; with the filter it does not. So it notices when the filter fails.
 func TestProbeNoticesOpenDoors(t *testing.T) {
 	t.Parallel()
 	attempts, err := os.ReadFile("../../python/attempts.py")
@@ -230,7 +230,7 @@ elif os.getuid() == 0:   # what nothing confines runs as an ordinary user
 		}
 		return could
 	}
-	doors := []string{"put another layer on TCP (TCP_ULP)"} // what every kernel has since 4.13
+	doors := []string{"put another layer on TCP (TCP_ULP)"} // every kernel has it since Linux 4.13
 	for what, socket := range map[string][3]int{
 		"use the kernel's ciphers (AF_ALG)": {unix.AF_ALG, unix.SOCK_SEQPACKET, 0}, "speak RxRPC (AF_RXRPC)": {unix.AF_RXRPC, unix.SOCK_DGRAM, unix.AF_INET},
 		"set up IPsec (NETLINK_XFRM)": {unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_XFRM},

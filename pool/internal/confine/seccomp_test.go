@@ -22,7 +22,7 @@ var (
 	amongProcesses = SeccompPolicy{World: WorldProcess, OwnsFiles: true}
 )
 
-// answers runs a filter as the kernel would and returns the errno, 0 for allowed.
+// answers runs a filter on a system call, as the kernel does, and returns the errno; 0 means that the call is allowed.
 func answers(t *testing.T, program []byte, auditArch, number uint32, arguments ...uint64) unix.Errno {
 	t.Helper()
 	verdict := action(t, program, auditArch, number, arguments...)
@@ -36,7 +36,7 @@ func answers(t *testing.T, program []byte, auditArch, number uint32, arguments .
 	return 0
 }
 
-// action runs a filter as the kernel would.
+// action runs a filter on a system call, as the kernel does, and returns its action.
 func action(t *testing.T, program []byte, auditArch, number uint32, arguments ...uint64) uint32 {
 	t.Helper()
 	var raw []bpf.RawInstruction
@@ -51,7 +51,7 @@ func action(t *testing.T, program []byte, auditArch, number uint32, arguments ..
 	if err != nil {
 		t.Fatal(err)
 	}
-	// struct seccomp_data. The machine here reads words as network packets have them, the kernel as memory has them.
+	// struct seccomp_data. bpf.VM reads words in network byte order, whereas the kernel reads them in that of the machine.
 	data := binary.BigEndian.AppendUint32(nil, number)
 	data = binary.BigEndian.AppendUint32(data, auditArch)
 	data = append(data, make([]byte, 8+6*8)...)
@@ -163,7 +163,7 @@ func TestSeccompAnswersSockets(t *testing.T) {
 	const flags = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
 	for _, c := range []struct {
 		family, kind, protocol uint64
-		want                   unix.Errno // in a network of its own
+		want                   unix.Errno // with namespaces
 	}{
 		{unix.AF_UNIX, unix.SOCK_STREAM, 0, 0}, {unix.AF_UNIX, unix.SOCK_SEQPACKET | flags, 0, 0},
 		{unix.AF_INET, unix.SOCK_STREAM | flags, unix.IPPROTO_TCP, 0}, {unix.AF_INET6, unix.SOCK_DGRAM, unix.IPPROTO_UDP, 0},
@@ -187,14 +187,14 @@ func TestSeccompAnswersSockets(t *testing.T) {
 	}
 }
 
-// Of a socket only what ordinary programs set can be set, in every world.
+// In every world programs can set only the listed socket options.
 func TestSeccompAnswersSocketOptions(t *testing.T) {
 	t.Parallel()
 	const high = 1 << 40 // bits that the kernel does not read
 	type option struct{ level, name uint64 }
 	allowed := map[option]bool{}
 	for _, o := range []option{
-		// asyncio, socketserver, http.server, requests, urllib3, aiohttp, uvicorn, gunicorn, zmq, redis, multiprocessing
+		// Those that asyncio, socketserver, http.server, requests, urllib3, aiohttp, uvicorn, gunicorn, zmq, redis and multiprocessing set.
 		{1, 2}, {1, 15}, {1, 9}, {1, 6}, {1, 7}, {1, 8}, {1, 10}, {1, 13}, {1, 16}, {1, 18}, {1, 20}, {1, 21}, {1, 66}, {1, 67},
 		{6, 1}, {6, 2}, {6, 3}, {6, 4}, {6, 5}, {6, 6}, {6, 7}, {6, 8}, {6, 9}, {6, 12}, {6, 18}, {6, 25},
 		{0, 1}, {0, 2}, {0, 8}, {0, 10}, {0, 11}, {0, 24},
@@ -219,7 +219,7 @@ func TestSeccompAnswersSocketOptions(t *testing.T) {
 					if allowed[option{level, name}] {
 						want = 0
 					}
-					if level > 1 && level != 6 && level != 41 && name > 2 { // no option of these
+					if level > 1 && level != 6 && level != 41 && name > 2 { // other levels have no allowed options, so a few names will do
 						continue
 					}
 					if got := answers(t, program, uint32(table.ID), number, 3, level, name); got != want {
@@ -239,7 +239,7 @@ func TestSeccompAnswersSocketOptions(t *testing.T) {
 	}
 }
 
-// TestSeccompRefuses holds for profiles to come too: what they allow anew is refused here.
+// TestSeccompRefuses fails when a later version of Docker's profile allows one of these calls and the filter does not refuse it.
 func TestSeccompRefuses(t *testing.T) {
 	t.Parallel()
 	names := append(strings.Fields(`ptrace process_vm_readv process_vm_writev pidfd_getfd kcmp process_madvise keyctl add_key request_key
@@ -261,7 +261,7 @@ func TestSeccompRefuses(t *testing.T) {
 		}
 		allowed, newest := dockerAllows(goarch, table)
 		for _, name := range seccompRefused {
-			if number, ok := table.SyscallNames[name]; ok && allowed[number] || !ok && name != "modify_ldt" && name != "inotify_init" { // both are amd64's alone
+			if number, ok := table.SyscallNames[name]; ok && allowed[number] || !ok && name != "modify_ldt" && name != "inotify_init" { // amd64 only
 				t.Errorf("%s: %s is allowed or no name", goarch, name)
 			}
 		}
@@ -305,7 +305,7 @@ func TestSeccompProgramIsShort(t *testing.T) {
 		for _, policy := range []SeccompPolicy{inNamespaces, amongProcesses} {
 			program := makeProgram(t, goarch, policy)
 			t.Logf("%s, %+v: %d instructions", goarch, policy, len(program)/8)
-			// The kernel takes 4096 (BPF_MAXINSNS). Beyond this one the search is no longer one.
+			// The kernel allows 4096 instructions (BPF_MAXINSNS). More than 350 would mean that the binary search has become a linear one.
 			if len(program)%8 != 0 || len(program)/8 > 350 {
 				t.Errorf("%d bytes", len(program))
 			}
@@ -323,7 +323,7 @@ func TestSeccompJumpsFar(t *testing.T) {
 	near := p.errno(unix.ENOSYS)
 	three := p.jump(bpf.JumpEqual, 3, near, far)
 	p.load(seccompDataNumber, p.jump(bpf.JumpEqual, 2, far, three))
-	p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO}) // between a load and what it leads to
+	p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ERRNO}) // so that the load needs a jump to its destination
 	p.load(seccompDataNumber, position(len(p.reversed)-1))
 	program, err := p.assemble()
 	if err != nil {
@@ -336,7 +336,7 @@ func TestSeccompJumpsFar(t *testing.T) {
 	}
 }
 
-// memfds are made for a program where Caddy counts them; what they cannot be counted by is refused with it.
+// Programs may call memfd_create only where Caddy counts memfds. Extended attributes, which it cannot count, are refused there.
 func TestSeccompLeavesMemfdsToTheListener(t *testing.T) {
 	t.Parallel()
 	counted := SeccompPolicy{World: WorldNamespaces, memfds: true}

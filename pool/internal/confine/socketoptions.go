@@ -6,9 +6,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// socketOptions are what programs may set of a socket, by level: what Python's standard library, its web servers and clients,
-// and message queues set. Whatever else a kernel knows was made for few and is where its faults are: upper layers on TCP
-// (TCP_ULP, CVE-2026-46300), packet filters, multicast, netfilter's tables, timestamps and zero copies.
+// socketOptions are the socket options that programs may set, by level: those that Python's standard library, web servers and clients, and
+// message queues set. All others are refused, since few programs need them and the kernel's faults are found there: upper layer protocols
+// on TCP (TCP_ULP, CVE-2026-46300), packet filters, multicast, netfilter's tables, timestamps and zero copy.
 var socketOptions = []struct {
 	level   uint32
 	options []uint32
@@ -25,8 +25,8 @@ var socketOptions = []struct {
 	{unix.IPPROTO_IPV6, []uint32{unix.IPV6_V6ONLY, unix.IPV6_UNICAST_HOPS, unix.IPV6_TCLASS, unix.IPV6_MTU_DISCOVER, unix.IPV6_RECVERR, unix.IPV6_RECVPKTINFO}},
 }
 
-// socketOptions goes on to allow for an option that is listed. The answer to another is that of a kernel without it, which
-// libraries are used to.
+// socketOptions jumps to allow for setsockopt with a listed option. For others it answers ENOPROTOOPT, as a kernel without the option
+// does: libraries handle that.
 func (p *seccompAssembler) socketOptions(allow position) position {
 	refuse := p.errno(unix.ENOPROTOOPT)
 	next := refuse

@@ -10,35 +10,36 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// viewPlan is what paths mean to programs where there is no mount namespace: python/view.py decides by it, and python/calls.py
-// answers what the kernel asks. It makes no wall and takes none away: what it lets pass meets Landlock as before.
+// viewPlan says which files the paths of a program mean in a lane without a mount namespace; /tmp, for one, means the scratch directory.
+// The seccomp filter reports system calls that name paths to the lane (seccomp_unotify(2)). python/calls.py answers them, and
+// python/view.py looks the paths up. This confines no file access: the Landlock domain still decides about each.
 type viewPlan struct {
-	Seccomp      string            `json:"seccomp"` // the filter of user code that asks, in hexadecimal
+	Seccomp      string            `json:"seccomp"` // the filter of user code that reports calls to the lane, in hexadecimal
 	Machine      string            `json:"machine"`
 	Calls        []askedCall       `json:"calls"`
-	SetsModes    bool              `json:"sets_modes"`    // the lane sets modes itself, beneath scratch only
-	ScratchNames []string          `json:"scratch_names"` // directories that are the program's own scratch; the first is what it is told
-	Files        map[string]string `json:"files"`         // made up; $UID and $GID are the program's
-	Left         []string          `json:"left"`          // what the kernel answers for with all that lies below, besides that which Landlock has rules for
-	Parents      []string          `json:"parents"`       // directories that are there, and no more is told of them
+	SetsModes    bool              `json:"sets_modes"`    // the lane sets modes for the program, beneath scratch only
+	ScratchNames []string          `json:"scratch_names"` // directories that mean scratch; programs are told the first one as its path
+	Files        map[string]string `json:"files"`         // content of made-up files, by path; $UID and $GID stand for the program's ids
+	Left         []string          `json:"left"`          // paths that mean the host's, with all below; those of Landlock rules do, too
+	Parents      []string          `json:"parents"`       // directories that exist for programs; other names in them do not
 }
 
 // askedCall is a system call that names paths.
 type askedCall struct {
 	Number int      `json:"number"`
 	Name   string   `json:"name"`
-	Paths  [][2]int `json:"paths"` // the argument with the directory that a relative path starts from (-1 for the working directory), and that with the path
+	Paths  [][2]int `json:"paths"` // for each path, the arguments with its directory (-1: the working directory) and with the path
 }
 
 const (
-	// notAsked in the last argument, which no call with a path has, lets a call pass: the lane has made it say what is meant.
-	// A program may put it there, too; it then gets what Landlock says.
+	// notAsked in the sixth argument, which no call with a path uses, lets a call pass unreported. The lane sets it when it has a program
+	// repeat a call with another path (python/tracing.py). A program may set it too: Landlock then decides about its own path.
 	notAsked = 0x70617468
 
-	emptyPath = 0x1000 // AT_EMPTY_PATH: the call is about a descriptor
+	emptyPath = 0x1000 // AT_EMPTY_PATH: with an empty path, the call is about the descriptor itself
 )
 
-// askedPaths are the calls of both architectures that name a path, and where it stands among their arguments.
+// askedPaths are the system calls of both architectures that name paths, with the arguments as in askedCall.Paths.
 var askedPaths = func() map[string][][2]int {
 	calls := map[string][][2]int{
 		"symlink": {{-1, 1}}, "symlinkat": {{1, 2}}, "getcwd": {},
@@ -60,14 +61,14 @@ var askedPaths = func() map[string][][2]int {
 	return calls
 }()
 
-// askedSockets are the calls with the address of a unix socket. Which socket a program gets to is for the lane to say, so these
-// are asked about whatever their arguments.
+// askedSockets are the system calls with the address of a unix socket. They are reported whatever their arguments, since nothing but the
+// lane's answer keeps a program from the host's sockets.
 var askedSockets = []string{"bind", "connect", "getsockname", "getpeername"}
 
-// emptyPathFlags is the argument of calls whose flags may say that they are about a descriptor, as fstat(3) does.
+// emptyPathFlags is the number of the flags argument of each system call that takes AT_EMPTY_PATH, as fstat(3) uses it.
 var emptyPathFlags = map[string]int{"newfstatat": 3, "fstatat": 3, "statx": 2, "faccessat2": 3, "fchownat": 4, "linkat": 4, "execveat": 4}
 
-// makeView decides it for what a root of our own would be made of.
+// makeView makes the plan from root, the files of the mount namespace that programs would have where the system allows one.
 func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	program, err := SeccompProgram(sys.goarch, SeccompPolicy{World: WorldProcess, OwnsFiles: sys.Euid != 0, asks: true})
 	if err != nil {
@@ -77,7 +78,7 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	v := &viewPlan{
 		Seccomp: hex.EncodeToString(program), Machine: map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[sys.goarch],
 		SetsModes: sys.Euid != 0, ScratchNames: []string{"/tmp"}, Files: map[string]string{}, Parents: root.Dirs,
-		// What these lead to, the kernel knows best.
+		// Links to the descriptors and the terminal of the process that opens them.
 		Left: []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/tty"},
 	}
 	for _, l := range root.Links {
@@ -94,7 +95,7 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	}
 	v.Files["/etc/passwd"] = "root:x:0:0:root:/:/usr/sbin/nologin\nsandbox:x:$UID:$GID:sandbox:/tmp:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n"
 	v.Files["/etc/group"] = "root:x:0:\nsandbox:x:$GID:\nnogroup:x:65534:\n"
-	// Made up, since what reads the host's mounts looks for the file system that a file lies on.
+	// Programs look up here which file system a file is on, and would not find the paths that they know in the host's mount table.
 	v.Files["/proc/self/mountinfo"] = "1 0 0:1 / / ro - rootfs rootfs ro\n2 1 0:2 / /tmp rw,nosuid,nodev - tmpfs scratch rw\n"
 	for _, path := range []string{"/proc/mounts", "/proc/self/mounts", "/etc/mtab"} {
 		v.Files[path] = "rootfs / rootfs ro 0 0\nscratch /tmp tmpfs rw,nosuid,nodev 0 0\n"
@@ -111,24 +112,26 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	return v, nil
 }
 
-// modeCalls set the mode of a path. Where the id of user code owns files outside of scratch a lane sets modes itself.
+// modeCalls are the system calls that set the mode of a path. Where user code's id owns files outside of scratch, the lane answers them
+// and sets modes beneath scratch only, since Landlock does not govern modes.
 var modeCalls = []string{"chmod", "fchmodat", "fchmodat2"}
 
-// ask makes the filter ask where it would allow a call that is named above. ownsFiles is SeccompPolicy.OwnsFiles.
+// ask makes the filter report the system calls named above to the lane, where it would otherwise allow them. ownsFiles is
+// SeccompPolicy.OwnsFiles.
 func (p *seccompAssembler) ask(table *arch.Info, verdicts []position, allow position, ownsFiles bool) {
 	always := p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})
 	asked := p.condition(seccompCondition{argument: 5, values: []uint32{notAsked}}, allow, always)
 	for _, name := range slices.Sorted(maps.Keys(askedPaths)) {
 		number, ok := table.SyscallNames[name]
 		if !ok || verdicts[number] != allow {
-			continue // of the other architecture, or answered by the filter itself
+			continue // only the other architecture has it, or the filter answers it with an errno
 		}
 		verdicts[number] = asked
 		if argument, ok := emptyPathFlags[name]; ok {
 			verdicts[number] = p.condition(seccompCondition{argument: argument, mask: emptyPath, values: []uint32{0}}, asked, allow)
 		}
 	}
-	answered := slices.Clone(askedSockets) // a call of the program's own may reach what is not its own
+	answered := slices.Clone(askedSockets) // never allowed with notAsked: Landlock would not confine them
 	if ownsFiles {
 		answered = append(answered, modeCalls...)
 	}

@@ -8,14 +8,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// asked says whether a filter asks about a call.
+// asked says whether a filter reports a system call to its listener.
 func asked(t *testing.T, program []byte, auditArch, number uint32, arguments ...uint64) bool {
 	t.Helper()
 	return action(t, program, auditArch, number, arguments...)&unix.SECCOMP_RET_ACTION_FULL == unix.SECCOMP_RET_USER_NOTIF
 }
 
-// The filter asks about what names a path, and about nothing that runs and writes would be slower for. What gives a socket an
-// address it always asks about: the answer is all that keeps a program from the host's sockets.
+// The filter reports calls that name a path, but not frequent calls such as read and write, which reports would slow down. It always
+// reports calls with the address of a socket, since only the lane's answer keeps a program from the host's sockets.
 func TestFilterAsks(t *testing.T) {
 	t.Parallel()
 	const openRead = unix.O_RDONLY
@@ -40,13 +40,13 @@ func TestFilterAsks(t *testing.T) {
 			{"connect", nil, true}, {"bind", nil, true}, {"connect", []uint64{3, 0, 0, 0, 0, notAsked}, true}, {"bind", []uint64{3, 0, 0, 0, 0, notAsked}, true}, {"getsockname", nil, true},
 			{"read", nil, false}, {"write", nil, false}, {"close", nil, false}, {"fstat", nil, false}, {"mmap", nil, false}, {"clone", nil, false}, {"futex", nil, false}, {"accept4", nil, false},
 			{"fchdir", nil, false}, {"getdents64", nil, false}, {"listen", nil, false},
-			// Answered by the lane alone, where user code's id owns files outside.
+			// The lane always answers these where user code's id owns files outside of scratch.
 			{"chmod", nil, true}, {"fchmodat", nil, true}, {"fchmodat", []uint64{here, 0, 0o777, 0, 0, notAsked}, true}, {"fchmodat2", nil, true},
-			{"fchmod", nil, false}, {"utimensat", nil, false}, // do nothing and succeed there
+			{"fchmod", nil, false}, {"utimensat", nil, false}, // the filter itself makes these do nothing and succeed
 		} {
 			number, ok := table.SyscallNames[c.name]
 			if !ok {
-				continue // of the other architecture
+				continue // only the other architecture has it
 			}
 			if got := asked(t, program, arch.audit, uint32(number), c.arguments...); got != c.want {
 				t.Errorf("%s: %s %v: asked is %v, want %v", arch.goarch, c.name, c.arguments, got, c.want)
@@ -71,7 +71,7 @@ func TestFilterAsks(t *testing.T) {
 	}
 }
 
-// Paths have another meaning where a lane has no mounts and Landlock closes the host's; nowhere else is anything asked.
+// Only plans without namespaces and with Landlock have a view.
 func TestViewIsForProcessesUnderLandlock(t *testing.T) {
 	t.Parallel()
 	sys := describedSystem(0, []string{"/usr"}, map[string]string{"/bin": "usr/bin"})

@@ -13,7 +13,8 @@ import (
 // MaxMessage bounds a message on a control socket, in bytes.
 const MaxMessage = 1 << 13
 
-// ParseFailure reads the JSON with which a process says why it ends before it was ready.
+// ParseFailure returns the error in the JSON message of a process that could not get ready: a *StepError, or ErrProtocol for another
+// message.
 func ParseFailure(packet []byte) error {
 	var m struct{ Event, Step, Error string }
 	if json.Unmarshal(packet, &m) != nil || m.Event != "failed" {
@@ -101,5 +102,5 @@ func CloseAll(fds []int) {
 	}
 }
 
-// ErrProtocol means that a process has sent something that the protocol does not have.
+// ErrProtocol means that a process has sent a message that the protocol does not allow.
 var ErrProtocol = errors.New("the worker broke the protocol")

@@ -17,16 +17,16 @@ import (
 
 // Interpreter is a Python found on this system, as it describes itself.
 type Interpreter struct {
-	// Executable is the real interpreter behind shims, absolute.
+	// Executable is the absolute path of the interpreter itself, not of a shim (such as pyenv's) that starts it.
 	Executable string `json:"executable"`
-	// Version is such as "3.11.7".
+	// Version is its version, such as "3.11.7".
 	Version string `json:"version"`
 
-	Roots     []string // prefixes, resolved
-	paths     []string // import roots
+	Roots     []string // sys.prefix and its kin, with links resolved
+	paths     []string // its entries of sys.path
 	libraries []string // directories of shared libraries that it has loaded
-	Tag       string   // names the interpreters that can share installed packages: its binary interface, and a hash of its import roots
-	Modules   []string // names of the standard library, sorted
+	Tag       string   // equal for interpreters that can share installed packages: its ABI, and a hash of paths
+	Modules   []string // names of the modules of the standard library, sorted
 	Commands  confine.Commands
 }
 
@@ -85,7 +85,7 @@ func LastLine(text string) string {
 	return ": " + string(line)
 }
 
-// Sources is what confinement lets programs read of the interpreter, and of what a configuration adds.
+// Sources returns the files of the interpreter that a confined process may read, with what the configuration adds.
 func (i Interpreter) Sources(pythonPath, preload []string) confine.Sources {
 	return confine.Sources{Executable: i.Executable, Roots: i.Roots, Paths: i.paths, Libraries: i.libraries, PythonPath: pythonPath, Preload: preload, Commands: i.Commands}
 }

@@ -91,14 +91,14 @@ func (x *Process) spawn(interpreter Interpreter, p confine.Plan, stdout io.Write
 	if err != nil {
 		return err
 	}
-	// User code sees these flags, and its children inherit most, so they are few. What -I would keep out is kept out by the
-	// environment, by -s (no packages from a home, which user code may write to) and by the bootstrap (sys.path).
+	// User code sees these flags, and Pythons that it starts inherit most of them, so there are few. Instead of -I, the environment is made
+	// anew, -s leaves out the packages of the home directory, which user code may write to, and the bootstrap sets sys.path.
 	cmd := exec.Command(interpreter.Executable, "-s", "-u", "-X", "utf8", "-c", string(bootstrap)) //nolint:noctx // it lives until Stop; only its start is bounded
 
 	cmd.ExtraFiles = []*os.File{theirs} // descriptor 3
 	cmd.Dir = "/"
 	cmd.Env = environment(p.Path, os.LookupEnv)
-	// A session of its own: a terminal's ^C is for Caddy, which then ends the template in good order.
+	// In a session of its own the process gets no signal from ^C in Caddy's terminal: Caddy gets it, and stops the process in order.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	if p.World == confine.WorldNamespaces {
 		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWPID
@@ -108,8 +108,8 @@ func (x *Process) spawn(interpreter Interpreter, p confine.Plan, stdout io.Write
 			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
 		}
 	}
-	// Pipes, not /dev/null: Python's standard streams remember whether their descriptor can seek, and in the workers
-	// these same objects stand on pipes.
+	// Pipes, not /dev/null: Python's standard streams remember whether their descriptor can seek, and forked workers use the same stream
+	// objects on pipes.
 	in, out, err := os.Pipe()
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func (x *Process) spawn(interpreter Interpreter, p confine.Plan, stdout io.Write
 	if stdout != nil {
 		cmd.Stdout = stdout
 	}
-	cmd.WaitDelay = time.Second // lanes share its standard error
+	cmd.WaitDelay = time.Second // forked processes may keep its standard error open
 	err = cmd.Start()
 	_ = in.Close()
 	if err != nil {
@@ -136,12 +136,13 @@ func (x *Process) spawn(interpreter Interpreter, p confine.Plan, stdout io.Write
 	return nil
 }
 
+// environment returns the environment of a process. lookup is os.LookupEnv, except in tests.
 func environment(path string, lookup func(string) (string, bool)) []string {
 	env := []string{
-		// Symbols are resolved before the forks, not in each of them. The template removes it from what user code sees.
+		// The dynamic linker resolves symbols before the forks, not again in each fork. The template hides the variable from user code.
 		"LD_BIND_NOW=1",
 		"PATH=" + path, "HOME=/tmp", "TMPDIR=/tmp", "LANG=C.UTF-8", "USER=sandbox", "LOGNAME=sandbox",
-		// A fork server has one thread; numerical libraries start theirs on import unless told otherwise.
+		// A template must have one thread only. Without these variables numerical libraries start threads when they are imported.
 		"OPENBLAS_NUM_THREADS=1", "OMP_NUM_THREADS=1", "MKL_NUM_THREADS=1", "NUMEXPR_NUM_THREADS=1",
 	}
 	for _, name := range templateEnv {
@@ -202,6 +203,7 @@ func (x *Process) handshake(p confine.Plan, modules []string, extra any, given f
 	}
 }
 
+// writeIDMaps maps the ids of the process's new user namespace, for OrderRoot.
 func (x *Process) writeIDMaps() error {
 	line := fmt.Sprintf("0 %d %d", confine.HostIDBase, confine.HostIDs)
 	for _, write := range [][2]string{{"setgroups", "deny"}, {"uid_map", line}, {"gid_map", line}} {
@@ -246,7 +248,7 @@ func (t *Tail) String() string {
 	return strings.ToValidUTF8(string(t.text), "?")
 }
 
-// ErrGone means that the template or its process has ended.
+// ErrGone means that a template or an installer has ended, or that a lane has.
 var ErrGone = errors.New("the template is gone")
 
 // Numbers counts the lanes and installers of this Caddy. The uid of each is derived from its number, so that those alive at the same time

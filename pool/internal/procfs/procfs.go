@@ -1,4 +1,5 @@
-// Package procfs reads facts about processes from /proc (proc(5)). A process that has ended, or may not be read, counts as nothing.
+// Package procfs reads facts about processes from /proc (proc(5)). A process that has ended, or that Caddy may not
+// read, counts as holding nothing.
 package procfs
 
 import (
@@ -91,13 +92,13 @@ func ReadStat(pid int) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])), nil // the name, in parentheses, may hold anything
+	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])), nil // the name may contain blanks and ")"
 }
 
 // clockTick is the unit of times in /proc, the same on every architecture that Go runs on (proc(5)).
 const clockTick = 10 * time.Millisecond
 
-// CPUTime is the processor time that processes, and the children that they have waited for, have used so far.
+// CPUTime returns the sum of the processor time that the processes, and the children that they have waited for, have used so far.
 func CPUTime(pids []int) (sum time.Duration) {
 	for _, pid := range pids {
 		fields, err := ReadStat(pid)
@@ -112,8 +113,8 @@ func CPUTime(pids []int) (sum time.Duration) {
 	return sum
 }
 
-// SharedMappings returns the size of the shared anonymous memory of processes, each counted once. Its pages stay when no
-// process shows them as resident any more, so all of it counts as held.
+// SharedMappings returns how many bytes of shared anonymous memory the processes map, each mapping counted once. Such pages can stay in
+// memory although no process shows them as resident, so the whole size of a mapping counts.
 func SharedMappings(pids []int) (sum int64) {
 	seen := map[string]bool{}
 	for _, pid := range pids {

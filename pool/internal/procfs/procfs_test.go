@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// What is swapped out counts as held: a limit of memory is no limit of what is in RAM.
+// Swapped-out memory counts too, since a memory limit bounds all memory of a program and not only what is in RAM.
 func TestProportionalSizeCountsWhatIsSwappedOut(t *testing.T) {
 	t.Parallel()
 	const rollup = `5652d4d38000-7fff5dcf2000 ---p 00000000 00:00 0                          [rollup]
@@ -31,7 +31,7 @@ Locked:                0 kB
 	}
 }
 
-// A page that two processes share counts half for each, and what one writes counts in full.
+// A page that two processes share counts half for each.
 func TestProportionalSizeSharesPages(t *testing.T) {
 	t.Parallel()
 	const size = 64 << 20

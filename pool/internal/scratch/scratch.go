@@ -39,7 +39,7 @@ func Full(dir string, lanePID int, limit int64) bool {
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) { // without descriptors nothing can be counted now
+		if err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) { // Caddy has no descriptor left to count with now
 			return true // full, or it cannot be read, so its size is not known
 		}
 	}
@@ -57,7 +57,7 @@ func RemoveOf(dir string, lanePID int) {
 			if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
 				return nil
 			}
-			// Through a descriptor, since the name may have been replaced by a link meanwhile (open(2), O_PATH).
+			// Through a descriptor (open(2), O_PATH), since user code may meanwhile have replaced the directory by a symbolic link.
 			handle, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 			if err == nil {
 				_ = os.Chmod("/proc/self/fd/"+strconv.Itoa(handle), 0o700)

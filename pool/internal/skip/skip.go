@@ -1,4 +1,4 @@
-// Package skip is for tests that need what a system may lack.
+// Package skip is for tests of features that a system may lack.
 package skip
 
 import (
@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// Without skips a test for want of what the reason names, but never in CI (CI=true): there it fails.
+// Without skips a test because the system lacks what reason names. With CI=true it fails the test instead.
 func Without(t *testing.T, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
