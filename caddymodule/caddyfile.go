@@ -74,8 +74,8 @@ func parseDirective(helper httpcaddyfile.Helper) (caddyhttp.MiddlewareHandler, e
 //	}
 //
 // Every word may be left out and stands at most once. Modules, names and directories are separated by spaces or commas,
-// directories also by colons, as in PYTHONPATH; python_path without any is the same as none. Sizes are bytes or carry a
-// unit, such as 512MiB.
+// directories also by colons, as in PYTHONPATH; python_path may be empty, which is the same as leaving it out. Sizes are bytes
+// or carry a unit, such as 512MiB.
 func (h *Handler) UnmarshalCaddyfile(d *caddyfile.Dispenser) error {
 	d.Next() // consume directive name
 	if d.NextArg() {
@@ -128,10 +128,10 @@ func (h *Handler) parseLimits(d *caddyfile.Dispenser, word string) error {
 	})
 }
 
-// parser takes what follows a word. word is its full name, as messages give it.
+// parser parses what follows a word. word is its full name for messages, such as "workers idle".
 type parser func(d *caddyfile.Dispenser, word string) error
 
-// block parses the block that d stands before, with one parser for each word that is known there.
+// block parses the block that opens next in d, with one parser for each word that is known there.
 func (*Handler) block(d *caddyfile.Dispenser, prefix string, words map[string]parser) error {
 	seen := map[string]int{}
 	for nesting := d.Nesting(); d.NextBlock(nesting); {
@@ -175,7 +175,7 @@ func choiceParser(field *string, choices ...string) parser {
 	}
 }
 
-// listParser splits arguments at separators, too.
+// listParser takes any number of arguments, which it also splits at each of separators.
 func listParser(field *[]string, separators string) parser {
 	return func(d *caddyfile.Dispenser, word string) error {
 		for _, arg := range d.RemainingArgs() {
@@ -219,7 +219,7 @@ func sizeParser(field *int64) parser {
 	}
 }
 
-// durationParser takes one duration for each field; those behind the first may be left out.
+// durationParser takes one duration for each field; all but the first may be left out.
 func durationParser(fields ...*caddy.Duration) parser {
 	return func(d *caddyfile.Dispenser, word string) error {
 		args := d.RemainingArgs()

@@ -82,7 +82,7 @@ The exit status is 0 when every guarantee is held, and 1 otherwise.
 	return cmd
 }
 
-// startPool is pool.New, but for tests.
+// startPool is pool.New, which tests replace.
 type startPool func(ctx context.Context, cfg pool.Config) (checkedPool, error)
 
 type checkedPool interface {
@@ -99,7 +99,7 @@ func startChecked(ctx context.Context, cfg pool.Config) (checkedPool, error) {
 	return p, nil
 }
 
-// How long the program that shows that a sandbox works may wait for its worker and run.
+// checkTimeout bounds how long the check's program may wait for its worker, and how long it may run.
 const checkTimeout = 20 * time.Second
 
 // check starts what the handler would start, looks at it and ends it.
@@ -120,12 +120,12 @@ func (f *foundHandler) check(ctx context.Context, start startPool) sandboxReport
 	r.Limits = f.handler.shownLimits(cfg)
 	log := new(errorLog)
 	cfg.Logger = slog.New(log)
-	// One of each shows what there is to see, and their number is not what a guarantee depends on.
+	// One worker and one template are enough: guarantees do not depend on their number.
 	cfg.Idle, cfg.Max, cfg.Templates, cfg.AcquireTimeout, cfg.ShutdownGrace = 1, 1, 1, checkTimeout, time.Second
 	p, err := start(ctx, cfg)
 	if err != nil && cfg.Isolation == pool.IsolationStrict {
 		refusal := err
-		cfg.Isolation = pool.IsolationBestEffort // which shows the whole table
+		cfg.Isolation = pool.IsolationBestEffort // which starts, and so shows every guarantee
 		if p, err = start(ctx, cfg); err == nil || err.Error() != refusal.Error() {
 			r.Refusal = refusal.Error()
 		}
@@ -153,7 +153,7 @@ func (f *foundHandler) check(ctx context.Context, start startPool) sandboxReport
 	return r
 }
 
-// errorLog keeps the error that a pool logged last: why workers do not boot is told nowhere else.
+// errorLog keeps the error that a pool logged last: only the log says why workers do not boot.
 type errorLog struct {
 	mu   sync.Mutex
 	text string
@@ -168,7 +168,7 @@ func (l *errorLog) last() string {
 // Enabled and the methods below make errorLog a slog.Handler.
 func (l *errorLog) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelError }
 
-// Handle keeps the record's attribute "error", if it has one.
+// Handle keeps the record's message, with its attribute "error" if it has one.
 func (l *errorLog) Handle(_ context.Context, record slog.Record) error {
 	text := record.Message
 	record.Attrs(func(a slog.Attr) bool {
@@ -183,10 +183,10 @@ func (l *errorLog) Handle(_ context.Context, record slog.Record) error {
 	return nil
 }
 
-// WithAttrs and WithGroup leave out what is not shown.
+// WithAttrs returns l itself, since only attributes of records are shown.
 func (l *errorLog) WithAttrs([]slog.Attr) slog.Handler { return l }
 
-// WithGroup likewise.
+// WithGroup returns l itself, for the same reason.
 func (l *errorLog) WithGroup(string) slog.Handler { return l }
 
 var _ slog.Handler = (*errorLog)(nil)

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// A configuration has handlers in routes of routes, and JSON that is no handler.
+// nested is a configuration with handlers in nested routes, and with JSON that only looks like one.
 const nested = `{"apps": {"http": {"servers": {
 	"b": {"routes": [{"handle": [{"handler": "subroute", "routes": [
 		{"handle": [{"handler": "vars", "handler_of_ours": "python_sandbox"}, {"handler": "python_sandbox", "isolation": "none", "limits": {"memory": 1125899906842624}}]}]}]}]},

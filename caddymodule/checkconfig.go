@@ -12,7 +12,7 @@ import (
 	caddycmd "github.com/caddyserver/caddy/v2/cmd"
 )
 
-// foundHandler is a python_sandbox of a configuration, and where it stands: more than once when others are its equal.
+// foundHandler is a python_sandbox of a configuration. where has its path there, or several paths when their settings are equal.
 type foundHandler struct {
 	handler *Handler
 	where   []string
@@ -37,7 +37,7 @@ func handlersToCheck(file, adapter string) ([]*foundHandler, error) {
 	return found, err
 }
 
-// findHandlers returns every python_sandbox in a configuration, however deep, in the order in which they stand there.
+// findHandlers returns every python_sandbox in a configuration, however deeply nested, in the order in which they stand there.
 func findHandlers(config []byte) ([]*foundHandler, error) {
 	if len(config) == 0 {
 		return nil, nil
@@ -78,14 +78,14 @@ func findHandlers(config []byte) ([]*foundHandler, error) {
 	return found, walk(config, "")
 }
 
-// member is what stands in a JSON object or array.
+// member is one member of a JSON object or array.
 type member struct {
 	name string
 	raw  json.RawMessage
 }
 
-// unfold returns what stands in a JSON value, in its order. When the value is a python_sandbox it returns that, less the
-// word that says so.
+// unfold returns the members of a JSON object or array, in their order. When the object is a python_sandbox it returns that
+// instead, without the member "handler".
 func unfold(raw json.RawMessage) (children []member, sandbox json.RawMessage, err error) {
 	decoder := json.NewDecoder(bytes.NewReader(raw))
 	begin, err := decoder.Token()

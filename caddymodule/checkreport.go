@@ -42,7 +42,7 @@ type sandboxReport struct {
 	Where []string `json:"where"`
 	// Isolation is what was asked for.
 	Isolation string `json:"isolation"`
-	// Refusal says why isolation strict does not start; the rest is then what best_effort offers.
+	// Refusal says why isolation strict does not start; the other fields are then about best_effort.
 	Refusal string `json:"refusal,omitempty"`
 	// Error says why there is no sandbox at all, or why it runs nothing.
 	Error      string                  `json:"error,omitempty"`
@@ -77,7 +77,7 @@ func (r *sandboxReport) notHeld() int {
 	return n
 }
 
-// advice speaks of the worst first.
+// advice says what to do about the worst that was found.
 func (c *checkReport) advice() string {
 	missing, none, failed := 0, false, false
 	for _, r := range c.Sandboxes {
@@ -126,7 +126,7 @@ func (c *checkReport) print(w io.Writer, asJSON bool) error {
 	return nil
 }
 
-// printSandbox writes to memory, which does not fail.
+// printSandbox ignores errors, since writing to memory does not fail.
 func (c *checkReport) printSandbox(out *bytes.Buffer, r *sandboxReport) {
 	table := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	line := func(cells ...string) { fmt.Fprintln(table, strings.Join(cells, "\t")) } //nolint:errcheck // likewise

@@ -14,7 +14,7 @@ import (
 
 const modulePath = "github.com/caddy-python-sandbox/caddy-python-sandbox"
 
-// What a package may import of Caddy.
+// caddyUse is what a package may import of Caddy.
 type caddyUse int
 
 const (

@@ -11,19 +11,19 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 )
 
-// What installs share beyond one surface, one handler and one configuration.
+// What installs share across surfaces, handlers and configurations.
 var (
-	// installers are of *sharedInstalls, by the pool and the settings of packages: who asks for the same over HTTP and over MCP at once
-	// shares one install, and both have one index with its pages and connections.
+	// installers holds *sharedInstalls, by the settings of the pool and of packages. So requests over HTTP and MCP for the same package at
+	// the same time share one install, and all use one index with its cached pages and connections.
 	installers = caddy.NewUsagePool()
-	// admitted are of *sharedAdmissions, by the directory of packages: whatever limit a configuration sets, and however it shapes
-	// processes, a client that has installed as often as it may does not begin anew.
+	// admitted holds *sharedAdmissions, by the directory of packages. So a client that has installed as often as it may stays
+	// refused when another configuration sets another rate or shapes processes differently.
 	admitted = caddy.NewUsagePool()
 )
 
 type sharedInstalls struct{ *operation.Installs }
 
-// Destruct lets go of the index.
+// Destruct closes the index.
 func (s *sharedInstalls) Destruct() error {
 	s.Close()
 	return nil
@@ -31,11 +31,11 @@ func (s *sharedInstalls) Destruct() error {
 
 type sharedAdmissions struct{ *policy.Admissions }
 
-// Destruct forgets.
+// Destruct has nothing to end: the admissions are only forgotten.
 func (*sharedAdmissions) Destruct() error { return nil }
 
-// loadInstalls returns what installs on a runtime with these settings, and makes it when nobody has it yet. Its caller has
-// to release the share, and must have one of the runtime for as long.
+// loadInstalls returns the installs of a runtime with these settings, and makes them when no handler has them yet. Its caller has
+// to release the share, and must hold one of the runtime until then.
 func loadInstalls(rt *runtime, runtimeKey string, p Packages, logger *zap.Logger) (*operation.Installs, share, error) {
 	encoded, err := json.Marshal(p.withDefaults())
 	if err != nil {

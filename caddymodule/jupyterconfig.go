@@ -4,12 +4,12 @@ import (
 	"github.com/caddyserver/caddy/v2/caddyconfig/caddyfile"
 )
 
-// Jupyter serves what code interpreters speak of the Jupyter Server API: kernels, and a WebSocket for each. A kernel gets a
-// confined process with its first cell and keeps it until it ends, with all names, imports, files and figures. Kernels hold at
-// most half of `workers max`.
+// Jupyter serves the part of the Jupyter Server API that code interpreters use: kernels, and a WebSocket for each. A kernel gets
+// a confined process with its first cell and keeps it until the kernel ends, with all names, imports, files and figures. Kernels
+// hold at most half of `workers max`.
 type Jupyter struct {
 	// The token that clients must send, in the query (`token`) or as `Authorization: token …` or `Bearer …`.
-	// Placeholders such as `{env.JUPYTER_TOKEN}` are replaced. Default: none, and nobody is asked for one
+	// Placeholders such as `{env.JUPYTER_TOKEN}` are replaced. Default: none, and clients need none
 	Token string `json:"token,omitempty"`
 }
 

@@ -21,7 +21,7 @@ type sharedKernels struct {
 	*jupyter.Front
 	log     *liveCore
 	held    shares
-	running *atomic.Int64 // cells
+	running *atomic.Int64 // the number of cells that run
 }
 
 // kernelsKey is what two configurations must have in common for kernels to pass from one to the other: the site, and all
@@ -36,9 +36,9 @@ type kernelsKey struct {
 	Packages            Packages
 }
 
-// loadKernels returns the front of kernels of the handler's site, and makes it when no configuration before had the same.
+// loadKernels returns the front of kernels of the handler's site, and makes it when no other configuration has one with the same key.
 func (h *Handler) loadKernels(ctx caddy.Context, cfg pool.Config) (*sharedKernels, error) {
-	// Replaced, so that a secret need not stand in the configuration.
+	// Placeholders are replaced, so that the secret need not stand in the configuration.
 	token, err := caddy.NewReplacer().ReplaceOrErr(h.Jupyter.Token, true, true)
 	if err != nil {
 		return nil, fmt.Errorf("jupyter token: %w", err)
@@ -83,7 +83,7 @@ func (h *Handler) loadKernels(ctx caddy.Context, cfg pool.Config) (*sharedKernel
 	return front, nil
 }
 
-// Destruct ends every kernel and gives back what its processes needed. Cells that run may end before, as executions may.
+// Destruct ends every kernel and releases the runtime. Cells that run may end before, within settleMax, as requests may.
 func (s *sharedKernels) Destruct() error {
 	awaitNone(s.running.Load, 0)
 	s.Close()

@@ -10,12 +10,12 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// liveCore is the log of an object that several configurations share, such as a pool. What is logged goes to the logger of
-// the configuration that serves: a configuration that Caddy retires, or refuses, takes its log files with it, and nobody looks into
+// liveCore is the log of an object that several configurations share, such as a pool. Its entries go to the logger of the
+// configuration that serves: Caddy closes the log files of a configuration that it retires or refuses, and nobody looks into
 // those of one that never served.
 type liveCore struct {
 	target *logTarget
-	fields []zapcore.Field // of With
+	fields []zapcore.Field // added by With
 }
 
 // logTarget is where the entries of a liveCore and of all that is derived from it go.
@@ -41,8 +41,8 @@ func newLiveCore(logger *zap.Logger) *liveCore {
 
 func (t *logTarget) use(core zapcore.Core) { t.current.Store(&core) }
 
-// join adds the logger of a configuration that is being provisioned. It is used when its configuration serves, or when it
-// is the only one. Whoever joins has to leave.
+// join adds the logger of a configuration that is being provisioned. It is used once its configuration serves, or at once when
+// it is the only one. The caller has to call leave in the end.
 func (c *liveCore) join(logger *zap.Logger) *sharedLogger {
 	l := &sharedLogger{target: c.target, core: logger.Core()}
 	l.target.mu.Lock()
@@ -63,8 +63,8 @@ func (l *sharedLogger) serves() {
 	l.target.use(l.core)
 }
 
-// leave says that the logger's configuration has ended, or was refused. If it was in use, the next one is; without any,
-// Caddy's own log.
+// leave says that the logger's configuration has ended, or was refused. If the logger was in use, the next one takes its place, or
+// Caddy's default log when there is none.
 func (l *sharedLogger) leave() {
 	l.target.mu.Lock()
 	defer l.target.mu.Unlock()
@@ -85,12 +85,12 @@ func (c *liveCore) Enabled(level zapcore.Level) bool {
 	return (*c.target.current.Load()).Enabled(level)
 }
 
-// With returns a core that adds fields and follows along with c.
+// With returns a core that adds fields, and always writes to the same logger as c.
 func (c *liveCore) With(fields []zapcore.Field) zapcore.Core {
 	return &liveCore{target: c.target, fields: append(c.fields[:len(c.fields):len(c.fields)], fields...)}
 }
 
-// Check adds the core of the moment to the entry's.
+// Check adds the current core to the entry's.
 func (c *liveCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *zapcore.CheckedEntry {
 	core := *c.target.current.Load()
 	if len(c.fields) > 0 {
@@ -99,12 +99,12 @@ func (c *liveCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *za
 	return core.Check(entry, checked)
 }
 
-// Write is for callers that skip Check.
+// Write writes to the current core, for callers that skip Check.
 func (c *liveCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {
 	return (*c.target.current.Load()).With(c.fields).Write(entry, fields)
 }
 
-// Sync flushes the core of the moment.
+// Sync flushes the current core.
 func (c *liveCore) Sync() error { return (*c.target.current.Load()).Sync() }
 
 var _ zapcore.Core = (*liveCore)(nil)

@@ -9,7 +9,7 @@ import (
 	"go.uber.org/zap/zaptest/observer"
 )
 
-// Configurations come, are accepted or refused, and go. After each step the log of what they share goes to the one that serves.
+// Configurations come, are accepted or refused, and go. After each step the shared log goes to the one that serves.
 func TestSharedLogGoesToTheConfigurationThatServes(t *testing.T) {
 	t.Parallel()
 	for name, steps := range map[string][]struct{ step, want string }{

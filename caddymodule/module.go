@@ -1,5 +1,5 @@
-// Package caddymodule is the Caddy side of the Python sandbox: the directive python_sandbox, its settings and its life. The
-// surfaces are packages below it. It alone uses Caddy's core.
+// Package caddymodule is the Caddy side of the Python sandbox: the directive python_sandbox, its settings and its life cycle. The
+// surfaces are packages below it. Only this package imports Caddy's core.
 package caddymodule
 
 import (
@@ -32,7 +32,8 @@ func init() {
 
 // Handler runs Python that clients send, each time in a fresh, confined process that was forked ahead of demand. It
 // serves POST /execute, POST /pip_install, GET /packages, GET /health, GET /openapi.json, GET /docs and MCP at /mcp and
-// /mcp/sse, and /jupyter where it is switched on, relative to where it stands; every other path goes to the next handler.
+// /mcp/sse, and /jupyter where it is switched on. A site that strips a prefix, as handle_path does, serves them below it. Every
+// other path goes to the next handler.
 type Handler struct {
 	// The Python interpreter: a path, or a name on PATH. Shims and virtual environments are resolved to the real
 	// interpreter. It must be CPython 3.10 or later. Default: python3
@@ -52,7 +53,7 @@ type Handler struct {
 	// What one execution may use.
 	Limits Limits `json:"limits,omitzero"`
 
-	// How much confinement is insisted on. `strict` does not start unless every guarantee is held; `best_effort`
+	// How much confinement is required. `strict` does not start unless every guarantee is held; `best_effort`
 	// takes what the system offers; `none` is for development. Default: strict
 	Isolation string `json:"isolation,omitempty"`
 
@@ -66,13 +67,13 @@ type Handler struct {
 	// is always served. Default: true
 	Docs *bool `json:"docs,omitempty"`
 
-	// What code interpreters speak of the Jupyter Server API, at /jupyter. Default: not served
+	// The part of the Jupyter Server API that code interpreters use, at /jupyter. Default: not served
 	Jupyter *Jupyter `json:"jupyter,omitempty"`
 
 	// Names under which clients reach the server through a proxy on this machine, such as `sandbox` where that proxy passes
-	// the Host header on; without port. A request that arrives on a loopback address under any other name than localhost is
-	// refused by MCP, and by the rest when a browser sent it: it could come from a web page whose site has pointed its name
-	// here. Default: none
+	// the Host header on; without port. A request that arrives on a loopback address under any other name than these and
+	// localhost is refused by MCP, and by the rest when a browser sent it: it could come from a web page whose site has pointed
+	// its name at this machine (DNS rebinding). Default: none
 	Hosts []string `json:"hosts,omitempty"`
 
 	log      *zap.Logger
@@ -117,16 +118,16 @@ type Limits struct {
 	// Memory that all processes of an execution hold together, in bytes; at least 64 MiB. Default: 536870912 (512 MiB)
 	Memory int64 `json:"memory,omitempty"`
 
-	// Processes and threads. Default: 64
+	// Processes and threads that an execution may have at once. Default: 64
 	Processes int `json:"processes,omitempty"`
 
 	// Characters that are returned of stdout, and of stderr; the middle of longer output is left out. Default: 10000
 	Output int `json:"output,omitempty"`
 
-	// Output of both streams together that ends an execution, in bytes; at least 64 KiB. Default: 67108864 (64 MiB)
+	// Output of both streams together above which an execution is ended, in bytes; at least 64 KiB. Default: 67108864 (64 MiB)
 	OutputKill int64 `json:"output_kill,omitempty"`
 
-	// Files that an execution writes, in bytes; at least 1 MiB. Default: 268435456 (256 MiB)
+	// What the files of an execution may hold together, in bytes; at least 1 MiB. Default: 268435456 (256 MiB)
 	Scratch int64 `json:"scratch,omitempty"`
 
 	// Open files of each process; at least 16. Default: 256
@@ -135,15 +136,15 @@ type Limits struct {
 	// Size of a request's body, in bytes. Default: 10485760 (10 MiB)
 	RequestBody int64 `json:"request_body,omitempty"`
 
-	// What the bodies of all requests in progress may hold together, in bytes; at least one of the largest. More are refused
-	// with 503. Default: 134217728 (128 MiB), or `request_body` when that is larger
+	// What the bodies of all requests in progress may hold together, in bytes; at least `request_body`. A request beyond it is
+	// refused with 503. Default: 134217728 (128 MiB), or `request_body` when that is larger
 	RequestBodies int64 `json:"request_bodies,omitempty"`
 
 	// How long a request's body may take to arrive, where the site has no timeout for that. Default: 1m
 	BodyTimeout caddy.Duration `json:"body_timeout,omitempty"`
 }
 
-// Defaults that the pool does not know. The pool has its own.
+// Defaults of settings that the pool does not know. The pool has defaults of its own.
 const (
 	defaultExecuteTimeout    = 30 * time.Second
 	defaultExecuteTimeoutMax = 120 * time.Second
@@ -160,7 +161,7 @@ func (*Handler) CaddyModule() caddy.ModuleInfo {
 	}
 }
 
-// Provision finds or starts the pool. It returns when the first template is ready; workers follow behind.
+// Provision finds or starts the pool. It returns when the first template is ready; workers are started afterwards.
 func (h *Handler) Provision(ctx caddy.Context) error {
 	if err := h.Validate(); err != nil {
 		return err // before anything is started
@@ -177,7 +178,7 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 		return err
 	}
 	rt, held, err := loadRuntime(ctx, cfg, h.log)
-	if _, closed := errors.AsType[*pool.PackagesDirError](err); closed && h.Packages.DataDir == "" { // nobody chose it
+	if _, closed := errors.AsType[*pool.PackagesDirError](err); closed && h.Packages.DataDir == "" { // the operator has not chosen the directory
 		h.log.Warn("packages are off: programs cannot read Caddy's data directory; set packages data_dir, or packages off to say so", zap.Error(err))
 		cfg.PackagesDir = ""
 		rt, held, err = loadRuntime(ctx, cfg, h.log)
@@ -185,12 +186,12 @@ func (h *Handler) Provision(ctx caddy.Context) error {
 	if err != nil {
 		return err
 	}
-	h.shares.runtime = held // only now is there something to give back
+	h.shares.runtime = held // from here on Cleanup has something to release
 	if err := h.onServing(ctx); err != nil {
 		return err
 	}
 
-	// The logger of Caddy's HTTP app, so that the lines go where the configuration sends access logs.
+	// Access log lines use the logger of Caddy's HTTP app, so that they go where the configuration sends access logs.
 	h.access = edge.NewAccessLog(ctx.Logger(new(caddyhttp.App)), userID)
 	h.routes = edge.Routes{}
 	if err := h.addAPI(rt, cfg); err != nil {
@@ -242,7 +243,7 @@ func (h *Handler) executions(rt *runtime, cfg pool.Config, install *operation.In
 	}
 }
 
-// installation returns the operation that installs; one that only gives hints where nothing can be installed. Its caller has to
+// installation returns the operation that installs, or one that only gives hints where nothing can be installed. Its caller has to
 // release the share.
 func (h *Handler) installation(rt *runtime, cfg pool.Config) (*operation.Installs, share, error) {
 	if cfg.PackagesDir == "" {
@@ -251,7 +252,7 @@ func (h *Handler) installation(rt *runtime, cfg pool.Config) (*operation.Install
 	return loadInstalls(rt, h.shares.runtime.key, h.Packages, h.log)
 }
 
-// shownLimits says what one execution may use.
+// shownLimits returns the limits of one execution, as /health and the check show them.
 func (h *Handler) shownLimits(cfg pool.Config) operation.HealthLimits {
 	standard, most := h.executeTimeouts()
 	return operation.HealthLimits{
@@ -285,8 +286,8 @@ func (h *Handler) loadFront(cfg pool.Config) (*sharedFront, error) {
 	return front, nil
 }
 
-// onExit has end called when Caddy exits. Its servers wait for open requests first, so an event stream that nobody ends, or
-// a long install, would keep the process alive. On a reload both go on.
+// onExit has end called when Caddy exits. Its servers wait for open requests first, so an SSE stream that nobody ends, or a long
+// install, would keep the process alive. On a reload end is not called, and both go on.
 func (*Handler) onExit(ctx caddy.Context, end func()) {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -321,7 +322,7 @@ func userID(ctx context.Context) string {
 	return id
 }
 
-// Validate checks what needs no process. Provision calls it, too, before it starts one.
+// Validate checks the settings without starting a process. Provision calls it, too, before it starts one.
 func (h *Handler) Validate() error {
 	for _, bound := range []struct {
 		word  string
@@ -396,7 +397,7 @@ func (h *Handler) bodyBounds() bodyBounds {
 	}
 }
 
-// ServeHTTP answers what is the sandbox's and passes everything else on.
+// ServeHTTP answers requests for the sandbox's own paths and passes all others to next.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request, next caddyhttp.Handler) error {
 	if h.routes.IsSensitive(r.URL.Path) {
 		defer h.access.TakeOver(w, r)()

@@ -105,7 +105,7 @@ func references(pool *caddy.UsagePool, key string) int {
 	return n
 }
 
-// smallPool is a configuration that no other test has, so that keys do not meet.
+// smallPool is a configuration that no other test has, so that tests share no pool.
 func smallPool(name string) string {
 	return `{"isolation":"best_effort","workers":{"idle":1,"max":1,"templates":1},"python_path":["/nonexistent/` + name + `"]`
 }
@@ -120,8 +120,8 @@ func needPython(t *testing.T) {
 	}
 }
 
-// A reload provisions the new handler, then cleans the old one up. What did not change must survive that, and what
-// nobody has any more must end.
+// A reload provisions the new handler, then cleans the old one up. What did not change must survive that, and what no handler
+// uses any more must end.
 func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	t.Parallel()
 	needPython(t)
@@ -131,7 +131,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 		t.Fatal(err)
 	}
 	runtimeKey, frontKey := first.shares.runtime.key, first.shares.mcp.key
-	// Nobody has served anything, so what Cleanup ends has ended when it returns.
+	// No handler here has served, so Cleanup returns only when what it ends has ended.
 	expectReferences := func(front, runtime int) {
 		t.Helper()
 		if f, r := references(fronts, frontKey), references(runtimes, runtimeKey); f != front || r != runtime {
@@ -158,7 +158,7 @@ func TestReloadKeepsWhatDidNotChange(t *testing.T) {
 	}
 	expectReferences(0, 2)
 
-	// All the same: both are kept.
+	// All settings are the same: pool and front are kept.
 	third, err := provision(t, same+`,"limits":{"request_body":4096}}`)
 	if err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func TestInstallersAreShared(t *testing.T) {
 	needPython(t)
 	base := strings.Replace(smallPool("installers"), `{"iso`, `{"packages":{"data_dir":"`+t.TempDir()+`"%s},"iso`, 1)
 	var handlers []*Handler
-	for _, more := range []string{"", `,"rate":10`, `,"trust":["x"]`} { // the second says the default
+	for _, more := range []string{"", `,"rate":10`, `,"trust":["x"]`} { // the second sets the default
 		h, err := provision(t, fmt.Sprintf(base, more)+`,"limits":{"request_body":`+strconv.Itoa(4096+len(more))+`}}`)
 		if err != nil {
 			t.Fatal(err)
@@ -326,7 +326,7 @@ func TestSplitAddress(t *testing.T) {
 	}
 }
 
-// Handlers on one pool that bound bodies in different ways, and configurations that are refused, do not begin each other's counts anew.
+// Counts of bodies are kept by their bounds: neither a handler with other bounds nor a refused configuration resets them.
 func TestBodiesAreCountedByTheirBounds(t *testing.T) {
 	t.Parallel()
 	rt := &runtime{held: map[bodyBounds]*edge.Bodies{}}

@@ -15,7 +15,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
 )
 
-// Packages says what clients may install. Whatever is installed is there for all who use the server. Zero means the
+// Packages says what clients may install. Each installed package is there for all clients of the server. Zero means the
 // default.
 type Packages struct {
 	// Whether nothing can be installed at all. Default: false
@@ -24,18 +24,19 @@ type Packages struct {
 	// The index's address (PEP 503). Default: whatever pip is configured to use, by its environment and files
 	Index string `json:"index,omitempty"`
 
-	// Hosts that the index may send the installer to, besides its own and those that its pages name.
+	// Hosts from which installs may download, besides the index's own and those that its pages name.
 	// Default: none
 	Hosts []string `json:"hosts,omitempty"`
 
-	// Names that may not be installed, as dependencies neither. They add to those that are built in: the standard
+	// Packages that may not be installed, not even as dependencies, besides those that are built in: the standard
 	// library, known malicious names, and pip itself. Default: none
 	Block []string `json:"block,omitempty"`
 
-	// When present, nothing else may be installed, as dependencies neither. Default: none
+	// The only packages that may be installed, also as dependencies. Default: none, and any package may be installed that no
+	// other rule refuses
 	Allow []string `json:"allow,omitempty"`
 
-	// Names that are not what they resemble, so that they are not taken for a misspelling. Default: none
+	// Packages that are not taken for a typosquat, though their names resemble that of a popular one. Default: none
 	Trust []string `json:"trust,omitempty"`
 
 	// Whether packages that come as source are built, which runs their code in the installer: `deny` or `allow`.
@@ -51,13 +52,13 @@ type Packages struct {
 	// How many installs a client may ask for within `rate_window`. Default: 10
 	Rate int `json:"rate,omitempty"`
 
-	// See `rate`. Default: 1m
+	// The time within which `rate` counts installs. Default: 1m
 	RateWindow caddy.Duration `json:"rate_window,omitempty"`
 
-	// How long one install may take, the wait for those before it not counted. Default: 2m
+	// How long one install may take, not counting its wait for earlier ones. Default: 2m
 	InstallTimeout caddy.Duration `json:"install_timeout,omitempty"`
 
-	// Where packages are kept, absolute. Default: python_sandbox in Caddy's data directory
+	// The directory in which packages are kept; absolute. Default: python_sandbox in Caddy's data directory
 	DataDir string `json:"data_dir,omitempty"`
 }
 
@@ -69,7 +70,7 @@ const (
 	defaultRateWindow     = time.Minute
 	defaultInstallTimeout = 2 * time.Minute
 
-	// maxRateClients bounds the clients that are remembered.
+	// maxRateClients bounds how many clients' installs are remembered for the rate.
 	maxRateClients = 10_000
 )
 
@@ -124,7 +125,7 @@ func (p Packages) withDefaults() Packages {
 	return p
 }
 
-// InstallSettings returns what bounds installs.
+// installSettings returns what bounds installs.
 func (p Packages) installSettings() operation.InstallSettings {
 	p = p.withDefaults()
 	return operation.InstallSettings{
@@ -146,7 +147,7 @@ func (p Packages) policy() (*policy.Policy, error) {
 	return rules, nil
 }
 
-// validate checks what needs no process.
+// validate checks the settings without starting a process.
 func (p Packages) validate() error {
 	if p.Off {
 		return nil
@@ -168,8 +169,8 @@ func (p Packages) validate() error {
 	return err
 }
 
-// directory returns where packages are kept, made; "" when there is none. A directory that nobody chose may be missing:
-// then the sandbox runs without, and says so.
+// directory makes the directory of packages and returns it; "" when packages are off. When the operator has chosen no directory and
+// the default one cannot be used, it logs a warning and returns "", so that the sandbox runs without packages.
 func (p Packages) directory(log *zap.Logger) (string, error) {
 	if p.Off {
 		return "", nil

@@ -22,27 +22,27 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/install"
 )
 
-// What lives longer than one configuration. A reload provisions the new handler before it cleans the old one up, so
-// whatever both have the same key for passes from one to the other: every warm worker, every MCP session, and every kernel.
+// Objects that outlive a configuration. A reload provisions the new handler before it cleans the old one up, so an object for
+// which both have the same key passes from one to the other, with all its warm workers, MCP sessions or kernels.
 var (
 	runtimes = caddy.NewUsagePool() // of *runtime, by the settings that shape processes
-	fronts   = caddy.NewUsagePool() // of *sharedFront, by all settings
+	fronts   = caddy.NewUsagePool() // of *sharedFront, by all settings of the handler
 	kernels  = caddy.NewUsagePool() // of *sharedKernels, by the site and the settings that kernels depend on
 )
 
-// runtime is a pool with its log, and with what all surfaces count together and a reload keeps.
+// runtime is a pool with what all of its surfaces share and a reload keeps: its log, its installs, and counts of what clients use.
 type runtime struct {
 	pool     *pool.Pool
 	installs *install.Installs
 	log      *liveCore
-	slots    *jupyter.Slots // of kernels' processes
+	slots    *jupyter.Slots // bound the processes of kernels
 	started  time.Time
 
-	admissions *policy.Admissions // of who installs
-	admittedBy string             // their key, to be given back
+	admissions *policy.Admissions // which clients have installed, and when
+	admittedBy string             // the key of admissions, for Destruct
 
 	mu   sync.Mutex
-	held map[bodyBounds]*edge.Bodies // what clients have sent
+	held map[bodyBounds]*edge.Bodies // counts the bodies in progress
 }
 
 // bodyBounds are the arguments of edge.NewBodies.
@@ -51,7 +51,7 @@ type bodyBounds struct {
 	within   time.Duration
 }
 
-// bodies returns the count of what clients have sent under these bounds, for all surfaces of the pool.
+// bodies returns what counts request bodies under these bounds, the same for all surfaces of the pool.
 func (rt *runtime) bodies(bounds bodyBounds) *edge.Bodies {
 	rt.mu.Lock()
 	defer rt.mu.Unlock()
@@ -116,7 +116,7 @@ type sharedFront struct {
 }
 
 // loadFront returns the front for key, and makes it when no handler has it yet. Its caller has to release the share, and
-// must have one of the runtime while it calls.
+// must hold one of the runtime during the call.
 func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtime, log *zap.Logger) (front *mcpserver.Front, installs share, err error)) (*sharedFront, share, error) {
 	value, _, err := fronts.LoadOrNew(key, func() (caddy.Destructor, error) {
 		rt, held, err := retainRuntime(runtimeKey)
@@ -137,7 +137,7 @@ func loadFront(key, runtimeKey string, logger *zap.Logger, build func(rt *runtim
 	return front, share{fronts, key, front.log.join(logger)}, nil
 }
 
-// retainRuntime returns a runtime that the caller's handler has, with one more reference to it.
+// retainRuntime returns a runtime to which the caller's handler has a reference, and adds another one.
 func retainRuntime(key string) (*runtime, share, error) {
 	held, _, err := runtimes.LoadOrNew(key, func() (caddy.Destructor, error) {
 		return nil, fmt.Errorf("bug: the pool of a front is not there")
@@ -148,7 +148,7 @@ func retainRuntime(key string) (*runtime, share, error) {
 	return held.(*runtime), share{of: runtimes, key: key}, nil
 }
 
-// Destruct ends every MCP session and gives back what its calls needed.
+// Destruct ends every MCP session and releases the installs and the runtime that its calls needed.
 func (f *sharedFront) Destruct() error {
 	f.Close()
 	return f.held.release()

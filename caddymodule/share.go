@@ -12,12 +12,12 @@ import (
 	"go.uber.org/zap"
 )
 
-// share is a handler's reference to an object that outlives configurations: a pool, what installs there, an MCP front, a
-// front of kernels. The zero value refers to nothing.
+// share is a handler's reference to an object that outlives configurations: a runtime, its installs, an MCP front or a front of
+// kernels. The zero value refers to nothing.
 type share struct {
 	of  *caddy.UsagePool
 	key string
-	log *sharedLogger // the handler's, in the log of the object; nil for an object that uses another's
+	log *sharedLogger // the handler's logger in the object's liveCore; nil for an object that has none
 }
 
 // serves says that the handler's configuration has been accepted.
@@ -48,8 +48,8 @@ func (s *shares) release() error {
 	return errors.Join(s.kernels.release(), s.mcp.release(), s.installs.release(), s.runtime.release())
 }
 
-// onServing has Caddy say when the handler's configuration has been accepted: when all of its apps have started. A handler
-// that no server of the HTTP app has never hears of it.
+// onServing subscribes to Caddy's event "started", which says that all apps of the handler's configuration have started, so the
+// configuration has been accepted. A handler outside of the HTTP app's servers is not subscribed.
 func (h *Handler) onServing(ctx caddy.Context) error {
 	if _, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server); !ok {
 		return nil
@@ -72,21 +72,22 @@ func (s startedHandler) Handle(context.Context, caddy.Event) error {
 	return nil
 }
 
-// running says whether this process has a configuration that serves. During Cleanup it is another one than the handler's.
+// running reports whether this process has a configuration that serves. During Cleanup that is another one than the handler's.
 func running() bool { return caddy.ActiveContext().Context != nil }
 
 // retiring counts handlers whose configuration was replaced and that still wait for their requests.
 var retiring sync.WaitGroup
 
-// Caddy ends its process as soon as the last configuration is cleaned up, and what retires has processes and files.
+// Caddy exits as soon as the last configuration is cleaned up. Handlers that are retiring still have processes and files, so the exit
+// waits for them.
 func init() { caddy.OnExit(func(context.Context) { retiring.Wait() }) }
 
-// Cleanup gives back what Provision got. It is right after any part of Provision, and twice.
+// Cleanup releases what Provision acquired. It may be called after a Provision that has failed half-way, and more than once.
 //
 // When it returns, all processes, files and control groups of the handler are gone that no other configuration uses, since
-// Caddy's process may end right then: after `caddy validate`, a refused start, a stop. Only a handler that has served and was
-// replaced by another configuration returns at once: requests are still on their way through it, and nobody may have to wait
-// for them with a reload.
+// Caddy's process may end right then: after `caddy validate`, a refused start, a stop. Only for a handler that has served and was
+// replaced by another configuration it returns at once: requests are still on their way through that handler, and the reload
+// must not wait for them.
 func (h *Handler) Cleanup() error {
 	held := h.shares
 	h.shares = shares{}
@@ -103,8 +104,8 @@ func (h *Handler) Cleanup() error {
 	return nil
 }
 
-// How long a retired handler keeps its pool: long enough for connections that were accepted to reach it, and then for
-// its requests to end.
+// A retired handler keeps its pool for settleMin at least, so that connections that were accepted still reach it, and for
+// settleMax at most, so that its requests can end.
 const (
 	settleMin = 250 * time.Millisecond
 	settleMax = 30 * time.Second
@@ -114,7 +115,7 @@ func (h *Handler) settle() {
 	awaitNone(h.inFlight.Load, settleMin)
 }
 
-// awaitNone waits until count is 0, for at least and at most as long as said, and no longer than some configuration serves.
+// awaitNone waits until count returns 0, but for least at least, for settleMax at most, and only while a configuration serves.
 func awaitNone(count func() int64, least time.Duration) {
 	tick := time.NewTicker(settleMin)
 	defer tick.Stop()

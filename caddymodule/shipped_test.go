@@ -111,7 +111,7 @@ func TestShippedCaddyfile(t *testing.T) {
 	if err := h.Validate(); err != nil {
 		t.Error(err)
 	}
-	// What it writes out is what the module does on its own.
+	// The values that the shipped Caddyfile sets are the module's defaults.
 	cfg, _ := h.poolConfig().Normalize()
 	standard, most := h.executeTimeouts()
 	def := new(Handler)

@@ -12,12 +12,12 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// siteOf describes by which requests a handler is reached: the addresses of its server, and the matchers of each route on the
-// way to it. A handler of the next configuration with the same description stands behind the same door. When Caddy does not
-// show the whole way, the description is one that no other handler ever has.
+// siteOf describes which requests reach a handler: the addresses of its server, and the matchers of each route on the way to it.
+// A handler of the next configuration with the same description is reached by the same requests. When Caddy does not show the
+// whole way, the description is one that no other handler ever has.
 //
-// It is for Provision only: Caddy provisions the routes of a list one after the other, and takes the JSON of their handlers
-// away when it has (caddy.Context.LoadModule), so the first one that still has it is the one on the way.
+// It must be called by Provision: Caddy provisions the routes of a list one after the other, and removes the JSON of a route's
+// handlers once they are loaded (caddy.Context.LoadModule). So the first route that still has it leads to the handler.
 func siteOf(ctx caddy.Context) string {
 	server, ok := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	if !ok {
@@ -98,10 +98,10 @@ type siteClaim struct {
 	site   string
 }
 
-var claims sync.Map // of siteClaim
+var claims sync.Map // a set of siteClaim
 
 // claimSite returns the description of the handler's site, or a unique one when another handler of the same configuration has
-// the same: which of them the next configuration means could not be told.
+// claimed it: the next configuration could not tell the two apart.
 func (h *Handler) claimSite(ctx caddy.Context) string {
 	server, _ := ctx.Value(caddyhttp.ServerCtxKey).(*caddyhttp.Server)
 	claim := siteClaim{server, siteOf(ctx)}

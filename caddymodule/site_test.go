@@ -7,7 +7,7 @@ import (
 	"github.com/caddyserver/caddy/v2/modules/caddyhttp"
 )
 
-// What two matchers let through must show in their descriptions, or kernels could pass to a site that others may enter.
+// Matchers that let different requests through must have different descriptions, or kernels could pass to a site that others may enter.
 func TestMatchersAreDescribed(t *testing.T) {
 	t.Parallel()
 	not := func(matchers ...any) *caddyhttp.MatchNot {

@@ -1,5 +1,5 @@
-"""The probe: run like any program when a pool starts. It tries what each guarantee forbids and prints what it could do.
-Where a wall is missing it does no harm: it asks, opens and connects, and takes back what it makes."""
+"""The probe, a program that is run in a worker when a pool starts. It tries what each guarantee forbids and prints what it could do.
+Where no layer stops it, it does no harm: it only looks, opens and connects, and removes what it makes."""
 import ctypes
 import errno
 import json
@@ -7,7 +7,7 @@ import os
 import resource
 import socket
 
-host = json.loads(HOST)   # noqa: F821  what Go has put outside, above this text
+host = json.loads(HOST)   # noqa: F821  Go defines HOST before this text: what it has made outside of the sandbox
 libc = ctypes.CDLL(None, use_errno=True)
 could = {}
 
@@ -33,7 +33,7 @@ def connect(family, address):
 
 
 def in_child(call):
-    """Whether call succeeds in a process of its own, which ends with it."""
+    """Whether call returns 0 in a forked process, which then ends."""
     pid = os.fork()
     if pid == 0:
         os._exit(0 if call() == 0 else 1)
@@ -47,7 +47,7 @@ def capabilities():
 
 
 def upper_layer():
-    """Whether the kernel looks for a layer; there is none of that name, and so it then says ENOENT."""
+    """Whether the kernel looks for an upper layer of TCP: it knows none of that name, and then fails with ENOENT."""
     with socket.socket() as s:
         try:
             s.setsockopt(socket.IPPROTO_TCP, 31, b"sandbox-probe")
@@ -77,7 +77,7 @@ attempt("privilege", "use capabilities", capabilities)
 attempt("privilege", "gain privilege by an exec", lambda: libc.prctl(39, 0, 0, 0, 0) != 1)
 if host["seccomp"]:
     attempt("privilege", "make a user namespace", lambda: in_child(lambda: libc.unshare(0x10000000)))
-    # Where the kernel's faults of late were that gave root to everybody who could ask: CVE-2026-31431, 43500, 43284, 46300.
+    # Kernel interfaces whose recent faults gave root to any process that could use them: CVE-2026-31431, 43500, 43284, 46300.
     attempt("privilege", "use the kernel's ciphers (AF_ALG)", lambda: socket.socket(38, socket.SOCK_SEQPACKET).close())
     attempt("privilege", "speak RxRPC (AF_RXRPC)", lambda: socket.socket(33, socket.SOCK_DGRAM, socket.AF_INET).close())
     attempt("privilege", "set up IPsec (NETLINK_XFRM)", lambda: socket.socket(16, socket.SOCK_RAW, 6).close())

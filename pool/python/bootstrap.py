@@ -1,8 +1,8 @@
-# Run by `python -c`: builds the sandbox's own modules from source that Go sends, so that they lie in no directory and
-# no user code can find or shadow them on disk. What Go's JSON encoder writes is a Python expression but for three names;
-# the json module, and the re and enum behind it, would be mapped and copied in every fork.
+# Run by `python -c`. Builds the sandbox's own modules from source that Go sends over the control socket (descriptor 3): they
+# lie in no directory, so user code can neither find nor shadow them on disk. The message is JSON, which is a Python expression
+# but for true, false and null, so eval reads it. The json module would also load re and enum, whose memory every fork would copy.
 import sys
-sys.path.remove("")   # what -c adds: the working directory
+sys.path.remove("")   # the working directory, which -c adds
 import _socket
 control = _socket.socket(fileno=3)
 boot = eval(control.recv(1 << 20), {"__builtins__": {}, "true": True, "false": False, "null": None})

@@ -1,8 +1,8 @@
-"""System calls of a worker's processes that the kernel asks its lane about (seccomp_unotify(2)), where there are no mounts of a
-lane's own. The filter asks about calls that name a path. Most go on as they are; one that names a place under /tmp is made
-again by the same process with the path of its scratch (ptrace(2)). So the kernel judges what was changed like any other
-call of that process, under its Landlock domain: nothing here is done for a program that it could not do itself. The two
-exceptions, connecting and binding unix sockets, are in sockets.py."""
+"""Answers system calls of a worker's processes about which the seccomp filter asks the lane (seccomp_unotify(2)), in a sandbox
+without a mount namespace. The filter asks about calls that name a path. Most continue unchanged. One with a path below /tmp is
+repeated by the same process with the path of its scratch (tracing.py), so that the kernel checks the changed call like any other of
+that process, against its Landlock domain. Only these calls the lane makes in the program's place: lookups, in scratch; chmod, in
+scratch; opening a synthetic file; and binding and connecting unix sockets (sockets.py)."""
 import ctypes
 import errno
 import os
@@ -16,7 +16,7 @@ import _sandbox_sockets as sockets
 import _sandbox_tracing as tracing
 import _sandbox_view as view
 
-_library = ctypes.PyDLL(None)   # without a release of the interpreter's lock, and argument types: each call is on somebody's way
+_library = ctypes.PyDLL(None)   # does not release the GIL, and has no argument types: a program waits for each of these calls
 _ioctl, _read_memory, _write_memory = (_library[name] for name in ("ioctl", "process_vm_readv", "process_vm_writev"))
 
 SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
@@ -42,7 +42,7 @@ _CLOEXEC = int(_socket.MSG_CMSG_CLOEXEC)
 
 
 def take(channel, flags):
-    """The descriptor that a worker has sent, or -1 when there is none."""
+    """Return the descriptor that a worker has sent, or -1 when there is none."""
     _message.control_length = 24
     if confine.receive_message(channel.fileno(), _message_at, flags | _CLOEXEC) <= 0 or _message.control_length == 0:
         return -1
@@ -50,7 +50,7 @@ def take(channel, flags):
 
 
 class Filter(confine.Filter):
-    """A seccomp program that asks. Entering it sends the descriptor that its questions come from to the lane."""
+    """A seccomp filter that uses SECCOMP_RET_USER_NOTIF. enter sends the descriptor of its notifications to the lane."""
 
     def __init__(self, program, machine, channel):
         super().__init__(program)
@@ -65,7 +65,7 @@ class Filter(confine.Filter):
 
 
 class Answers:
-    """The answers to one lane's workers, one worker after the other."""
+    """Answers calls of one lane's workers, one worker after the other."""
 
     def __init__(self, plan, eyes):
         self.view = eyes
@@ -86,18 +86,18 @@ class Answers:
         }
         if plan["sets_modes"]:
             self.answers.update(chmod=self._chmod, fchmodat=self._chmod, fchmodat2=self._chmod)
-        # Where each of these writes to, how much, and which argument has flags.
+        # Which argument of each of these is its buffer, the buffer's size in bytes, and which argument is its flags (0 for none).
         self.sized = {"stat": (1, 144, 0), "lstat": (1, 144, 0), "newfstatat": (2, 144, 3), "fstatat": (2, 128, 3), "statx": (4, 256, 2)}
         self.fstatat = next(number for number, (name, _) in self.calls.items() if name in ("newfstatat", "fstatat"))
         self.contents = {path: self._file(text) for path, text in eyes.files.items()}
 
     @staticmethod
     def _file(text):
-        """A made-up file. Each program that opens it gets one of its own, and could not write to it: nothing lasts there."""
+        """Make a synthetic file, sealed and opened for reading. Each open by a program gets a new one, so none can leave anything there."""
         fd = os.memfd_create("file", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         os.write(fd, text)
         os.fchmod(fd, 0o444)
-        confine.libc.fcntl(fd, F_ADD_SEALS, 15)   # for good: no change of its size, no write
+        confine.libc.fcntl(fd, F_ADD_SEALS, 15)   # F_SEAL_SEAL, F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE
         try:
             return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | O_CLOEXEC)
         finally:
@@ -106,9 +106,9 @@ class Answers:
     # --- one question ---------------------------------------------------------------------------------------------------
 
     def answer(self):
-        ctypes.memset(self.request, 0, 80)   # the kernel wants it empty
+        ctypes.memset(self.request, 0, 80)   # the kernel requires zeros
         if _ioctl(self.listener, NOTIF_RECV, self.request_at) < 0:
-            return   # who asked has ended
+            return   # the process that asked has ended
         self.id, self.tid, _, number, _, _, *self.values = self.unpack(self.request)
         try:
             name, paths = self.calls[number]
@@ -119,7 +119,7 @@ class Answers:
                 self._plain(name, number, paths)
         except OSError as e:
             self._say(-(e.errno or errno.EIO))
-        except Exception:   # whatever a program asks, its lane goes on
+        except Exception:   # whatever a program asks, its lane must go on
             self._say(-errno.EINVAL)
 
     def _say(self, error, value=0, flags=0):
@@ -131,7 +131,7 @@ class Answers:
         _ioctl(self.listener, NOTIF_SEND, self.reply_at)
 
     def _bytes(self, address, size):
-        """At most size bytes of who asked."""
+        """Read at most size bytes from the memory of the process that asked."""
         self.remote.base, self.remote.length = address, size
         got = _read_memory(self.tid, self.local_at, 1, self.remote_at, 1, 0)
         return self.text.raw[:got] if got > 0 else b""
@@ -142,7 +142,7 @@ class Answers:
             self.remote.length = size
             got = _read_memory(self.tid, self.local_at, 1, self.remote_at, 1, 0)
             if got <= 0:
-                return b""   # the kernel will say what is wrong with it
+                return b""   # a bad address: the kernel will report it
             self.text[got] = b"\0"
             path = self.text.value
             if len(path) < got:
@@ -164,7 +164,7 @@ class Answers:
         return base
 
     def _look(self, pair, makes=False):
-        """What the path means that an argument points to."""
+        """Return what a path means. pair has the argument with the directory that it starts from, and the one with its address."""
         path = self._path(self.values[pair[1]])
         return self.view.look(path, self._base(pair[0]), makes) if path else None
 
@@ -175,7 +175,7 @@ class Answers:
     def _plain(self, name, number, paths):
         changed = {}
         for i, pair in enumerate(paths):
-            meant = self._look(pair, name in self.makers or i == 1)   # the second one is a new name (link, rename)
+            meant = self._look(pair, name in self.makers or i == 1)   # the second path is the new name of link and rename
             if meant is None:
                 continue
             if isinstance(meant, int):
@@ -200,20 +200,20 @@ class Answers:
                 return self._say(-errno.EACCES)
             return self._give(self._file(self.view.files[meant]), flags & O_CLOEXEC)
         try:
-            waits = stat.S_ISFIFO(os.stat(meant).st_mode)   # until somebody opens the other end
+            waits = stat.S_ISFIFO(os.stat(meant).st_mode)   # until another process opens the other end
         except OSError:
             waits = False
         self._again(number, {paths[0][1]: meant}, waits=waits)
 
     def _give(self, fd, flags):
-        """Answer with a descriptor."""
+        """Answer with a duplicate of fd in the program, and close fd."""
         given = struct.pack("QIIII", self.id, ADDFD_SEND, fd, 0, flags)
         _ioctl(self.listener, NOTIF_ADDFD, ctypes.c_char_p(given))
         os.close(fd)
 
     def _handle(self, meant, follow=True):
-        """A handle on what lies at a path of the program's own, or None where a link leads out of its scratch: the program then
-        looks for itself, since it and its lane may see different things there."""
+        """Return a descriptor (O_PATH) of what lies at a path below scratch, or of a synthetic file. None where a link leads out of
+        scratch: the program must then make the call itself, since it and its lane may see different files there."""
         if meant in self.contents:
             return os.dup(self.contents[meant])
         room = os.open(self.view.scratch, O_PATH | O_CLOEXEC)
@@ -227,7 +227,7 @@ class Answers:
             os.close(room)
 
     def _stat(self, name, number, paths):
-        """Looked up here, since programs do so often and nothing can come of it. So is what follows."""
+        """Answered by the lane itself, which is faster and safe for a lookup in scratch. So are access, statfs and readlink."""
         where, size, flags_at = self.sized[name]
         flags = self.values[flags_at] & 0xffffffff if flags_at else AT_SYMLINK_NOFOLLOW if name == "lstat" else 0
         handle = self._looked_at(number, paths, flags & AT_SYMLINK_NOFOLLOW == 0)
@@ -255,11 +255,11 @@ class Answers:
         self._say(0)
 
     def _chmod(self, name, number, paths):
-        """Landlock does not govern modes, and the id of the program owns files of the host. So the mode is set here, through a
-        handle on what lies in scratch. Elsewhere nothing is done and it succeeds, as where nobody answers: else no file could be
-        copied with its mode."""
+        """Landlock does not restrict chmod, and the program's uid may own files of the host. So the lane sets the mode itself, through a
+        descriptor, and only below scratch. Elsewhere the call does nothing and succeeds, as under the filter that asks nobody: otherwise
+        no file could be copied with its mode."""
         path = self._path(self.values[paths[0][1]])
-        if not path:   # one that cannot be read, or a descriptor's (AT_EMPTY_PATH), as fchmod's does nothing
+        if not path:   # unreadable, or empty for a descriptor (AT_EMPTY_PATH), which does nothing, like fchmod
             return self._say(0 if name == "fchmodat2" else -errno.ENOENT)
         base = self._base(paths[0][0])
         meant = self.view.look(path, base)
@@ -271,7 +271,7 @@ class Answers:
             try:
                 mode = self.values[paths[0][1] + 1] & 0o777
                 if stat.S_ISDIR(os.fstat(handle).st_mode):
-                    mode |= 0o700   # Caddy has the same id and must look into it, to count what it holds
+                    mode |= 0o700   # Caddy, with the same uid, must be able to list it and count what it holds
                 os.chmod(f"/proc/self/fd/{handle}", mode)
             finally:
                 os.close(handle)
@@ -287,12 +287,12 @@ class Answers:
             self._call(number, b"/proc/self/fd/%d" % handle, found)
         finally:
             os.close(handle)
-        # The C library makes semaphores and shared memory on nothing else, up to glibc 2.33.
+        # Up to 2.33, glibc makes semaphores and shared memory below /dev/shm only if that is a tmpfs.
         raw = TMPFS_MAGIC + found.raw[8:] if path.startswith(b"/dev/shm") else found.raw
         self._say(0 if self._write(self.values[1], raw) else -errno.EFAULT)
 
     def _looked_at(self, number, paths, follow):
-        """A handle on what is asked about; None when that has been answered."""
+        """Return a descriptor of what the call asks about; None when the call has been answered already."""
         meant = self._look(paths[0])
         if meant is None:
             self._go_on()
@@ -322,7 +322,7 @@ class Answers:
         self._say(0, len(shown)) if self._write(self.values[0], shown) else self._say(-errno.EFAULT)
 
     def _readlink(self, name, number, paths):
-        """A link in scratch holds the path as it is; the program reads what it has written."""
+        """A link in scratch holds the real path of its target; the program is given the path as it sees it."""
         path = self._path(self.values[paths[0][1]])
         base = self._base(paths[0][0])
         meant = self.view.look(path, base) if path else None
@@ -338,7 +338,7 @@ class Answers:
             return self._again(number, {paths[0][1]: whole})
         try:
             target = os.readlink(b"", dir_fd=handle)
-        except FileNotFoundError:   # what readlink(2) says of a handle on something else
+        except FileNotFoundError:   # readlink(2) fails so for a descriptor of anything but a link
             return self._say(-errno.EINVAL)
         finally:
             os.close(handle)
@@ -374,13 +374,13 @@ class Answers:
         self._say(0 if done and self._write(self.values[2], struct.pack("=i", len(address))) else -errno.EFAULT)
 
     def _socket_call(self, call):
-        """Not gone on with: another thread could change the address meanwhile, and Landlock knows nothing of sockets."""
+        """The lane makes the call: if the program continued, another thread could change the address, and Landlock checks no connect."""
         address = self._bytes(self.values[1], min(self.values[2] & 0xffffffff, 128))
         call(self.view, self._base(-1), self.tid, self.values[0] & 0xffffffff, address)
         self._say(0)
 
     def _again(self, number, changed, executes=False, waits=False):
         if not self.tracer.seize(self.tid):
-            return self._go_on()   # a program that nobody may trace: it gets what the path is outside
-        self._say(0)   # it stops before it sees this
+            return self._go_on()   # it may not be traced: its call continues, with what the path means on the host
+        self._say(0)   # the seized process stops before it sees this answer
         self.tracer.again(self.tid, number, self.values, changed, self._write, executes, waits)

@@ -14,7 +14,8 @@ import _socket
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
-# For what each run calls: without argument types, the lock's release and the copy of errno, all of which touch pages.
+# The functions that each run calls. PyDLL does not release the GIL, and they have no argument types and no copy of errno: all of
+# these would write to pages that a fork shares with its parent.
 set_dumpable, kill, wait, send, close, unlink, yield_processor, poll, receive_message = (
     ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4", "send", "close", "unlink", "sched_yield", "poll", "recvmsg"))
 
@@ -67,20 +68,21 @@ def dumpable(on):
 # --- the template: once ---------------------------------------------------------------------------------------------
 
 def enter_template(plan, ask_for_map):
-    """Take the template into its namespaces and its own root. ask_for_map returns when Go has written the id map."""
+    """Move a template or an installer into its namespaces and its own root. ask_for_map returns when Go has written the id map."""
     if plan["world"] == "namespaces":
         _enter_root(plan["root"])
         if plan["order"] == "root":
-            # The mounts above were made with full rights, so that an interpreter under a closed home is reached. From
-            # here on the host's ids are unprivileged ones, which only the outside parent may map.
+            # The mounts above were made with root's full rights, so that an interpreter below a home directory of mode 0700
+            # is reached. From here on all ids are unprivileged ids of the host, and only a process outside, Caddy, may map them.
             os.setgroups([])
             unshare(["user"])
             ask_for_map()
             os.setresgid(0, 0, 0)
             os.setresuid(0, 0, 0)
-            # The id change cleared it, and /proc/self/uid_map of the workers would be closed.
+            # The id change has cleared the dumpable attribute. Without it, files such as /proc/self/uid_map belong to the
+            # host's root, and neither this process nor its lanes could open them (proc(5)).
             dumpable(1)
-            # After the user namespace, so that it owns them.
+            # After the user namespace, so that it owns these namespaces.
             unshare(["mount", "net", "ipc", "uts"])
         _socket.sethostname("sandbox")
     else:
@@ -91,9 +93,9 @@ def enter_template(plan, ask_for_map):
 
 
 def _enter_root(root):
-    # Nothing that happens here may travel to the host.
+    # The mounts below must not propagate to the host.
     _mount(None, "/", None, MS_REC | MS_PRIVATE)
-    # Sources are opened before anything is covered: the mount point itself may hide one of them.
+    # Sources are opened before the mount below, which may cover one of them.
     sources = [(b, os.open(b["source"], os.O_PATH | os.O_CLOEXEC)) for b in root["binds"]]
     contents = [(f["target"], f["mode"], _content(f)) for f in root["files"]]
     new = root["mount_point"]
@@ -121,11 +123,11 @@ def _enter_root(root):
         _mount(f"/proc/self/fd/{fd}", target, None, MS_BIND | MS_REC)
         os.close(fd)
         _restrict(target, bind)
-    # While the old /proc is still visible: once it is gone the kernel refuses a new one to a user namespace.
+    # While the old /proc is still visible: without it, the kernel refuses a user namespace a new one.
     _mount("proc", new + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     os.chdir(new)
     _check(libc.pivot_root(b".", b"."), "pivot_root")
-    # Old and new root now share one place (pivot_root(2), NOTES); the old one lies on top and goes.
+    # The old root is now mounted over the new one (pivot_root(2), NOTES), and is detached.
     _check(libc.umount2(b".", MNT_DETACH), "leaving the old root")
     os.chdir("/")
     _mount(None, "/", None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
@@ -150,15 +152,16 @@ def _content(file):
 
 
 def _restrict(target, bind):
-    """Make a bind read-only unless it is there to be written to, submounts included (mount_setattr(2), Linux 5.12; a plain remount before it)."""
-    # A read-only mount would refuse writes to /dev/null on some kernels.
+    """Make a bind mount read-only unless it is a device or writable by the plan. Submounts are included since Linux 5.12
+    (mount_setattr(2)); before, a remount leaves them as they are."""
+    # A read-only mount would refuse writes to devices such as /dev/null on some kernels.
     flags = MOUNT_ATTR_NOSUID if bind["device"] else MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV
     if bind["writable"]:
         flags &= ~MOUNT_ATTR_RDONLY
     attributes = struct.pack("QQQQ", flags, 0, 0, 0)
     if libc.syscall(SYS_MOUNT_SETATTR, AT_FDCWD, os.fsencode(target), AT_RECURSIVE, attributes, len(attributes)) == 0:
         return
-    # A user namespace may not drop the flags that the host set, so they are repeated.
+    # In a user namespace a remount may not drop flags that the host has set, so they are repeated.
     kept = os.statvfs(target).f_flag & (os.ST_NOSUID | os.ST_NODEV | os.ST_NOEXEC)
     _mount(None, target, None, MS_REMOUNT | MS_BIND | kept | flags)
 
@@ -166,8 +169,10 @@ def _restrict(target, bind):
 # --- a lane: once for many workers ------------------------------------------------------------------------------------
 
 def enter_lane(plan, number, room=None):
-    """Run as the first process of a new pid namespace. Everything that a worker can inherit is set here, once; what is left
-    for each worker to enter is returned. room is where a lane without namespaces makes the directories of its workers."""
+    """Confine a lane or an installer's child, which with namespaces is the first process of a new pid namespace. What workers can
+    inherit is set here, once. Returns what is left: the Landlock domain and the seccomp filter that each worker has to enter itself
+    (None for nothing), and the descriptor of the memfd filter's notifications. room is the directory that a lane without namespaces
+    makes for its workers."""
     left = {"domain": None, "filter": None, "listener": None}
     own_id = plan["uid"] + number % plan["uids"]
     if plan["world"] == "namespaces":
@@ -184,10 +189,10 @@ def enter_lane(plan, number, room=None):
                 _mount("/dev/null", path, None, MS_BIND)
         mount_scratch(plan["scratch"]["path"], plan["scratch"]["options"])
         if plan["order"] == "root":
-            # An id of the host's that no other lane has. The scratch directory itself stays the template's.
+            # A host id that no other living lane has. The scratch directory itself still belongs to the template's id.
             _become(own_id)
-        # Last of the namespaces: a new user namespace owns none of the others, so from here on nothing can be mounted;
-        # and it gives this lane a process count of its own for RLIMIT_NPROC. setgroups is denied here since it is above.
+        # The last namespace: the new user namespace owns none of the others, so from here on nothing can be mounted. It gives
+        # this lane a process count of its own for RLIMIT_NPROC. setgroups is denied here, as in the user namespace around it.
         outside_uid, outside_gid = os.getuid(), os.getgid()
         unshare(["user"])
         _write("/proc/self/uid_map", b"%d %d 1" % (plan["inside"], outside_uid))
@@ -204,29 +209,31 @@ def enter_lane(plan, number, room=None):
         number, value = getattr(resource, limit["name"]), limit["value"]
         _, hard = resource.getrlimit(number)
         if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)  # an operator's lower limit stays
+            value = min(value, hard)  # a lower limit of the operator stays
         resource.setrlimit(number, (value, value))
     _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
     no_new_privileges()
-    # Workers have this process's id. They can neither trace it nor read its memory; a worker makes itself dumpable again.
+    # Workers have the same uid as this lane. Since it is not dumpable, they can neither trace it nor read its memory. A worker makes
+    # itself dumpable again.
     dumpable(0)
     if plan["landlock"]["abi"]:
         domain = Domain(plan["landlock"])
         if plan["world"] == "namespaces":
             domain.allow(plan["scratch"]["path"], plan["landlock"]["scratch"])
-            domain.enter()   # after the last mount: a process in a domain may make none
+            domain.enter()   # after the last mount: a process in a domain may not mount
         else:
             left["domain"] = domain
             if room is not None:
-                # A lane acts on paths that its workers choose: it clears up, binds sockets for them, looks up files. Its own
-                # domain keeps that to its room, and scopes its signals, so that its kill(-1) reaches just what it has forked.
+                # A lane acts on paths that its workers choose: it removes files, and binds sockets and looks up files for them.
+                # Its own domain confines that to its room and the plan's rules for lanes, and scopes its signals, so that its
+                # kill(-1) reaches only what it has forked.
                 own = Domain(plan["landlock"])
                 own.allow(room, plan["landlock"]["scratch"])
                 for rule in plan["landlock"]["lane"]:
                     own.allow(rule["path"], rule["access"], rule["kind"] == "dir")
                 own.enter()
             elif plan["landlock"]["scoped"]:
-                # What this process may signal is then what it has forked, and kill(-1) reaches just that.
+                # A domain that only scopes signals, so that kill(-1) reaches only what this process has forked.
                 Domain({**plan["landlock"], "handled_fs": 0, "handled_net": 0, "rules": [], "connect": []}).enter()
     if plan["memfds"]:
         left["listener"] = Filter(bytes.fromhex(plan["memfds"])).listen()
@@ -244,26 +251,26 @@ def no_new_privileges():
 
 
 def _own_inodes(paths):
-    """Cover directories that all lanes read with a view of their own: two runs cannot find each other by the locks on a
-    file whose inode is not the same. Overlays in user namespaces are there since Linux 5.11; where they are refused, those
-    locks are seen (docs/security.md)."""
+    """Cover directories that all lanes read with an overlay of this lane's own. Its files have other inodes, so two runs cannot
+    signal to each other by locks on the same file. User namespaces may mount overlays since Linux 5.11; where that is refused, a run
+    sees the locks of others (docs/security.md)."""
     for path in paths:
         if set(path) & set(":,\\"):
-            continue   # they mean something in the options
-        options = f"lowerdir={path}:/run"   # a second, empty layer: one alone is refused
+            continue   # these characters separate mount options and layers
+        options = f"lowerdir={path}:/run"   # /run is empty: an overlay without an upper layer needs two lower ones
         if libc.mount(b"overlay", os.fsencode(path), b"overlay", MS_RDONLY | MS_NOSUID | MS_NODEV, os.fsencode(options)) < 0:
             return
 
 
 def _bound_capabilities():
-    """Drop what an exec could give, while the capability to do so is there."""
+    """Empty the bounding set, so that no exec can give a capability. This needs CAP_SETPCAP, so it comes before capset."""
     for capability in range(64):
         if libc.prctl(PR_CAPBSET_DROP, capability, 0, 0, 0) < 0:
-            break   # the kernel knows no further
+            break   # the kernel knows no capability with this number
 
 
 class Filter:
-    """A seccomp program. It is entered last of all, since it refuses most of what comes before."""
+    """A seccomp filter. It is entered last, since it refuses most system calls of the earlier steps."""
 
     class _Program(ctypes.Structure):
         _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_char_p)]
@@ -275,8 +282,8 @@ class Filter:
         _check(libc.prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, ctypes.addressof(self.program), 0, 0), "loading the seccomp filter")
 
     def listen(self):
-        """Enter a program that asks, and return the descriptor that its questions come from; None where the system grants none,
-        such as below somebody else's. Then nobody answers, and the calls do not exist."""
+        """Enter a filter that uses SECCOMP_RET_USER_NOTIF, and return the descriptor of its notifications. Returns None where the
+        kernel refuses one, such as below a filter that has one already: then the calls in question fail with ENOSYS."""
         fd = libc.syscall(SYS_SECCOMP[os.uname().machine], SECCOMP_SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV, ctypes.byref(self.program))
         if fd >= 0:
             return fd
@@ -285,8 +292,8 @@ class Filter:
 
 
 class Domain:
-    """A Landlock domain (landlock(7)): made of the plan's rules, entered once, and by each worker anew without namespaces,
-    since it must not reach the signals of its lane and may see its own /proc only."""
+    """A Landlock domain (landlock(7)), made of the plan's rules. With namespaces the lane enters it once. Without, each worker
+    enters one of its own, so that it cannot signal its lane and can read only its own directory of /proc."""
 
     def __init__(self, plan):
         self.plan = plan
@@ -322,35 +329,36 @@ class Domain:
 def _become(number):
     os.setresgid(number, number, number)
     os.setresuid(number, number, number)
-    dumpable(1)   # the id change cleared it, and /proc/self/uid_map would be closed
+    dumpable(1)   # the id change has cleared it, and /proc/self/uid_map could not be opened
 
 
 def _loopback_up():
-    # A network of its own, empty but for loopback: programs that talk to themselves work, and nothing else is there.
+    # The lane's network namespace has a loopback interface only: a program can connect to itself, and to nothing else.
     s = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     _check(libc.ioctl(s.fileno(), 0x8914, struct.pack("16sh14x", b"lo", 0x41)), "setting loopback up")  # SIOCSIFFLAGS
     s.close()
-    # A port that one run has closed must be free for the next one.
+    # No TIME_WAIT: a port that one run has closed must be free for the next one.
     _write("/proc/sys/net/ipv4/tcp_max_tw_buckets", b"0")
 
 
 def kill_all():
-    """In a lane of its own pid namespace: SIGKILL everything else there, in one step; negative when there is nothing. Not
-    os.kill: an exception at the end of each run costs more than the rest of it."""
+    """In a lane: send SIGKILL to every other process that it may signal, in one step. Returns a negative number when there is none.
+    os.kill would raise an exception then, which costs more than the rest of a run's end."""
     return kill(-1, 9)
 
 
 # --- a worker: each one -----------------------------------------------------------------------------------------------
 
 def warm_up():
-    """In the template: resolve and call what every worker will call, in ways that change nothing."""
+    """In the template: resolve and call the C functions that every worker will call, with arguments that change nothing."""
     set_dumpable(PR_SET_DUMPABLE, 1)
     kill(0, 0)
 
 
 def enter_worker(domain, filter, scratch, processes):
-    """All that is left to do: everything else came from the lane. domain and filter are for a lane without namespaces, whose own
-    work goes beyond what its workers may do; processes is a limit where others have the id of this process, and else 0."""
+    """Finish the confinement of a worker, which has inherited the rest from its lane. domain and filter are None with namespaces:
+    only without them may a lane do more than its workers. processes is the RLIMIT_NPROC to set where processes outside of the lane
+    have the same uid, else 0."""
     set_dumpable(PR_SET_DUMPABLE, 1)
     if domain is not None:
         for rule in domain.plan["own_proc"]:
@@ -375,7 +383,7 @@ def _write(path, text):
 
 
 def describe(error):
-    """Return what to tell Go of an exception on the way into confinement: (step, error)."""
+    """Return (step, error), which tell Go of an exception during confinement."""
     if isinstance(error, ConfineError):
         return error.step, error.error
     return "confining", f"{type(error).__name__}: {error}"

@@ -1,23 +1,23 @@
-"""Remember which requirements keep pip from choosing, and bound how often it tries another version because of one.
+"""Records which requirements leave pip no choice, and bounds how many other versions it tries because of them.
 
-When nothing will do for a requirement, pip tries another version of the package that has the requirement, and needs the metadata of
-each: where an index does not serve that apart, it fetches whole wheels. What it says in the end is about the last version that it
-tried, or it takes one that is so old that it does not have the extra that was asked for."""
+When no version satisfies a requirement, pip tries another version of the package that has the requirement, and needs the metadata of
+each: where an index does not serve metadata separately (PEP 658), it downloads whole wheels. Its message in the end is about the last
+version that it tried, or it chooses a version so old that it does not have the extra that was asked for."""
 import os
 import time
 
-# How many versions are tried because of one package of which nothing will do at all, and because of requirements that
-# exclude each other. For the latter an older version helps more often: packages that pin each other release every day.
+# How many versions pip may try because one package has no version that will do (MISSING), and because requirements exclude each
+# other (CONFLICTS). Older versions solve the latter more often: packages that pin each other release every day.
 MISSING = 10
 CONFLICTS = 200
-KEPT = 50   # that are told
+KEPT = 50   # dead ends that are recorded at most
 
-found = []   # what is told of dead ends, in their order
+found = []   # the dead ends, in the order in which pip met them
 state = {"gave_up": False, "deadline": 0.0, "conflicts": 0, "missing": {}}
 
 
 def watch(task):
-    """Hook into pip. Where its parts have other names nothing is remembered, and only time and bytes bound it."""
+    """Hook into pip. Where this pip names its internals otherwise, nothing is recorded, and only the install's own bounds hold."""
     try:
         from pip._internal.exceptions import InstallationError
         from pip._internal.operations.prepare import RequirementPreparer
@@ -60,12 +60,12 @@ def watch(task):
 
 
 def _describe(criterion, canonicalize_name):
-    """Say which requirements left nothing to choose. Nothing is said of what was asked for itself: pip says that well."""
+    """Return the requirements that left nothing to choose; none when the only one is what the client asked for, which pip reports well."""
     information = list(criterion.information)
     if any(parent is None for _, parent in information) and len(information) == 1:
         return []
     names = {canonicalize_name(requirement.project_name) for requirement, _ in information}
-    # One requirement alone, of which nothing was tried: then there is nothing for it.
+    # A single requirement, of which no candidate was ruled out: then no version satisfies it.
     missing = len({str(requirement) for requirement, _ in information}) == 1 and not list(criterion.incompatibilities)
     ends = []
     for requirement, parent in information:
@@ -82,7 +82,7 @@ def _describe(criterion, canonicalize_name):
 
 
 def _held(top):
-    """Say how many bytes the files below a directory hold."""
+    """Return how many bytes the files below a directory take up on disk."""
     held = 0
     for directory, _, names in os.walk(top):
         for name in names:

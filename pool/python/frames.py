@@ -1,8 +1,9 @@
-"""Where the interpreter keeps the frame that runs. A call from C takes what lies there for its caller, and a frame returns to
-its caller without a look at it. So a worker empties the place before it calls a program: then the program's first frame has
-none below it, as in `python main.py`, and what shows its stack (faulthandler, traceback.print_stack, inspect.stack) shows
-nothing of ours. Where the place is depends on the interpreter's version, so it is searched for and then tried, in a fork.
-Where none is found, programs run as well and see our frames."""
+"""Hides the sandbox's own frames from user code. The thread state of the interpreter has a pointer to the running frame. A function
+that is called from C takes that frame for its caller, and a frame that returns does not read the pointer. So a worker clears the
+pointer before it calls a program: then the program's first frame has none below it, as in `python main.py`, and what shows the
+stack (faulthandler, traceback.print_stack, inspect.stack) shows only the program's frames. Where the pointer lies depends on the
+interpreter's version, so it is searched for and then tried, in a fork. Where it is not found, programs run all the same, and see
+the sandbox's frames."""
 import ctypes
 import os
 import struct
@@ -11,9 +12,9 @@ from _functools import partial
 
 _thread_state = ctypes.PyDLL(None)["PyThreadState_Get"]
 _thread_state.restype = ctypes.c_void_p
-_WORDS, _NEAR = 128, 8   # how many are looked at: of the thread's state, and behind each pointer in it
-_INTERPRETER_FRAME = 3 * 8   # in a frame object since 3.11; before, the object is the frame
-_offsets = ()   # in the thread's state, and behind the pointer that lies there where there are two
+_WORDS, _NEAR = 128, 8   # how many words are searched: of the thread state, and behind each pointer in it
+_INTERPRETER_FRAME = 3 * 8   # offset in a frame object of the pointer to its frame, since 3.11; before, the object is the frame
+_offsets = ()   # of the pointer in the thread state; or of a pointer there, and of the frame's behind it; empty when not found
 
 
 class Nowhere:
@@ -21,7 +22,7 @@ class Nowhere:
 
 
 def place():
-    """The place, for the caller: writing None to its value empties it."""
+    """Return where the pointer lies in the calling thread: assigning None to the result's value clears the pointer."""
     if not _offsets:
         return Nowhere
     address = _thread_state() + _offsets[0]
@@ -31,10 +32,10 @@ def place():
 
 
 def find():
-    """In the template, once."""
+    """Find the place of the pointer. Called once, in the template."""
     global _offsets
     if not getattr(sys, "_is_gil_enabled", lambda: True)():
-        return   # there the collector looks at what the frames below hold
+        return   # free-threaded: the collector walks the stack, and would miss what the frames below hold
     try:
         deep = _search_deeper()
         candidates = [offsets for offsets in _search() if offsets in deep]
@@ -46,12 +47,13 @@ def find():
     _offsets = ()
 
 
+# The same search, one frame deeper. Only a place that changes with the running frame is found by both.
 def _search_deeper():
     return _search()
 
 
 def _search():
-    """The offsets of all places where this frame stands. It calls nothing of Python's while it looks."""
+    """Return the offsets of all places with a pointer to this frame. It calls no Python function, which would change them."""
     frame, found = sys._getframe(), []
     with open("/proc/self/mem", "rb", buffering=0) as memory:
         memory.seek(id(frame) + _INTERPRETER_FRAME)
@@ -66,7 +68,7 @@ def _search():
                 memory.seek(word)
                 behind = struct.unpack(f"{_NEAR}P", memory.read(8 * _NEAR))
             except (OSError, struct.error):
-                continue   # no pointer
+                continue   # not a pointer
             for j, word in enumerate(behind):
                 if word in wanted:
                     found.append((8 * i, 8 * j))
@@ -86,11 +88,12 @@ raise KeyError
 
 
 def _serves():
-    """Whether a program has no frame below it when the place was emptied, and the caller goes on as before."""
+    """Whether, with the pointer at _offsets cleared, a program has no frame below it and its caller goes on as before. Tried in a fork,
+    since wrong offsets may crash the process."""
     child = os.fork()
     if child == 0:
         try:
-            os._exit(not all(_try() for _ in range(20)))   # the interpreter changes the bytecode as it runs
+            os._exit(not all(_try() for _ in range(20)))   # often, since the interpreter specializes bytecode as it runs
         finally:
             os._exit(1)
     return os.waitpid(child, 0)[1] == 0

@@ -1,6 +1,6 @@
-"""An installer: a short-lived process that runs one task of an install, confined as a worker is. What it needs of the
-network it gets through a socket on which Caddy listens. It imports from the operator's interpreter only: what was installed
-is data here, since a package that could run in an installer could choose what is installed next."""
+"""An installer: a short-lived process that runs one task of an install, confined like a worker. It reaches the network only through
+a proxy of Caddy's. It imports from the operator's interpreter only and never from installed packages: one that could run in an
+installer could choose what is installed next."""
 import _signal
 import os
 import sys
@@ -20,11 +20,11 @@ def main(control, plan):
             if not wire.receive(control)[0]:
                 os._exit(0)
 
-        os.umask(0o022)   # before directories are made that other ids pass
+        os.umask(0o022)   # before directories are made that processes with other ids enter
         confine.enter_template(plan, ask_for_map)
         namespaces = plan["world"] == "namespaces"
         if namespaces:
-            confine.unshare(["pid"])   # of its own, so that it may mount its /proc
+            confine.unshare(["pid"])   # the child's own pid namespace, of which it may mount /proc
         child = os.fork()
         if child:
             _guard(control, child, namespaces)
@@ -38,7 +38,7 @@ def main(control, plan):
             task["port"] = listener.getsockname()[1]
         confine.enter_worker(left["domain"], left["filter"], task["work"], 0)
         if listener:
-            wire.send(control, b"listening", listener.fileno())   # it is of this network, and Caddy accepts from it
+            wire.send(control, b"listening", listener.fileno())   # a socket of this network namespace, on which Caddy accepts
             listener.close()
         wire.send(control, b"ready")
         control.close()
@@ -49,7 +49,7 @@ def main(control, plan):
 
 
 def _guard(control, child, namespaces):
-    """Wait for the child and end as it does; when Caddy is gone, end at once, and all below with us."""
+    """Wait for the child and exit with its status. When Caddy is gone, exit at once, and end all processes below."""
     import select
     handle = os.pidfd_open(child)
     poll = select.poll()
@@ -69,7 +69,7 @@ def _guard(control, child, namespaces):
 
 
 def _run(task):
-    """Run the task with its output in a file, and write what came of it to standard output as JSON."""
+    """Run the task with its output in a file, and write its result to standard output as JSON."""
     import json
     _signal.signal(_signal.SIGPIPE, _signal.SIG_DFL)
     work = task["work"]
@@ -119,8 +119,8 @@ def _pip(arguments):
 
 
 def _fetch_metadata_only():
-    """Keep pip from fetching the wheels that it has chosen, which it does even when it is to install nothing. Those without
-    a hash it still fetches, to learn it; and where its parts have other names it fetches all, which only takes longer."""
+    """Keep pip from downloading the wheels that it has chosen, which it does even in a dry run. It still downloads those without a hash,
+    to compute it. Where this pip names its internals otherwise it downloads all, which only takes longer."""
     try:
         from pip._internal.operations.prepare import RequirementPreparer
         from pip._internal.utils.direct_url_helpers import direct_url_from_link
@@ -133,7 +133,7 @@ def _fetch_metadata_only():
             _links[_address(req.link.url)] = req.link
         distribution = describe(self, req, *arguments, **options)
         if getattr(req, "needs_more_preparation", False):
-            req.get_dist = lambda: distribution   # else it is looked for in the wheel
+            req.get_dist = lambda: distribution   # else pip looks for it in the wheel
         return distribution
 
     def prepare(self, reqs, *arguments, **options):
@@ -148,25 +148,25 @@ def _fetch_metadata_only():
     RequirementPreparer.prepare_linked_requirement, RequirementPreparer.prepare_linked_requirements_more = prepare_one, prepare
 
 
-_links = {}   # that pip has looked at, by their address
+_links = {}   # links that pip has prepared, by their address as the report has it
 
 
 def _address(url):
-    """Leave out what pip leaves out of its report."""
+    """Return a URL as pip reports it: without credentials and fragment."""
     from urllib.parse import urlsplit
     parts = urlsplit(url)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment="").geturl()
 
 
 def resolve(task):
-    """Let pip choose what is to be installed, with what is there already in its view. Nothing is installed."""
+    """Let pip choose what to install, in view of what is installed already. Nothing is installed."""
     import json
     _find_pip(task)
     _fetch_metadata_only()
     deadends.watch(task)
     packages = task["packages"]
     if packages:
-        # Distributions are found there, modules are not: no finder looks into it.
+        # pip finds the installed distributions there, but no module can be imported from it, since it has no finder.
         sys.path.insert(0, packages)
         sys.path_importer_cache[packages] = None
     status = _pip(["install", "--dry-run", "--report", "report.json", "--progress-bar", "off", *task["arguments"]])
@@ -182,7 +182,7 @@ def resolve(task):
         hashes = archive.get("hashes") or dict([archive["hash"].split("=", 1)] if archive.get("hash") else [])
         link = _links.get(_address(info["url"]))
         if link and not link.is_file and not link.hash:
-            hashes = {}   # what the report has then is of the file that came, and nobody vouches for that
+            hashes = {}   # the report's hash is that of the downloaded file, for which the index does not vouch
         chosen.append({
             "name": metadata["name"], "version": metadata["version"], "url": info["url"], "sha256": hashes.get("sha256", ""),
             "direct": bool(item.get("is_direct")), "yanked": bool(item.get("is_yanked") or link and link.is_yanked),   # pip before 23.3 does not report it
@@ -192,8 +192,8 @@ def resolve(task):
 
 
 def _broken(changes):
-    """Say which requirements, of what is there or of what would be, the changes leave unmet. pip looks at no package that it
-    was not asked about."""
+    """Return the requirements, of installed packages or of the changes, that the changes would leave unmet. pip checks no package that
+    it was not asked about."""
     from importlib.metadata import distributions
     from pip._vendor.packaging.requirements import InvalidRequirement, Requirement
     from pip._vendor.packaging.utils import canonicalize_name
@@ -222,13 +222,13 @@ def _broken(changes):
 
 
 def build(task):
-    """Make wheels of what has none. This runs the packages' own code."""
+    """Build wheels of packages that come as source. This runs the packages' own code."""
     _find_pip(task)
     return {"status": _pip(["wheel", "--no-deps", "--progress-bar", "off", "--wheel-dir", "wheels", *task["arguments"]])}
 
 
 def compile_all(task):
-    """Write the bytecode of each tree beside it: an import in a fresh process would otherwise compile it each time."""
+    """Write the bytecode of each tree into its target directory: otherwise each fresh process would compile what it imports."""
     import py_compile
     files = []
     for tree, target in task["trees"]:
@@ -239,10 +239,10 @@ def compile_all(task):
     def work(share):
         for source, target in share:
             try:
-                # The tree never changes, so no import need look whether the source does.
+                # The tree never changes, so imports need not check whether the source has.
                 py_compile.compile(source, target, doraise=True, quiet=1, invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
             except (py_compile.PyCompileError, OSError, ValueError, RecursionError, MemoryError):
-                pass   # such as a template of a source file: who imports it learns why
+                pass   # such as a template of a source file: importing it reports the error
 
     import gc
     gc.freeze()

@@ -1,9 +1,9 @@
-"""A lane: the first process of a pid namespace. It forks one worker at a time, waits for it, and ends, reaps and removes
-whatever the worker leaves before the next one is forked. It runs no user code and is told nothing of it.
+"""A lane: with namespaces, the first process of a pid namespace. It forks one worker at a time, waits for it, and ends, reaps and
+removes whatever the worker leaves before the next one is forked. It neither reads nor runs user code.
 
-What can be confined once is confined here, before the first fork; a worker inherits it and has next to nothing to do.
-After a fork each page that either side writes to is copied, and that is most of what a run costs: so the loop blocks
-where it can, speaks in plain words instead of JSON, and calls few functions."""
+Confinement that workers can inherit is set up here once, before the first fork, so that a worker has next to nothing left to do.
+After a fork each page that either process writes to is copied, and that is most of what a run costs: so the loop makes blocking
+calls, exchanges plain words instead of JSON, and calls few functions."""
 import _signal  # the C module: signal.signal looks each number up among enums
 import ctypes
 import gc
@@ -24,17 +24,17 @@ POLLRDHUP, WALL = 0x2000, 0x40000000
 
 
 def adopt(fd):
-    """In a new lane: keep its control socket and nothing else of the template's."""
+    """In a new lane: make its control socket descriptor 3, and close all later ones of the template."""
     _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-    os.setsid()   # the kernel shares the processor out between sessions (autogroups in sched(7)): a run counts as one
+    os.setsid()   # the scheduler may share CPU time out by sessions (autogroups in sched(7)): each lane is one
     os.dup2(fd, 3, inheritable=False)
     os.closerange(4, 1 << 16)
     return _socket.socket(fileno=3)
 
 
 def serve(control, plan, number):
-    """Serve until the control socket closes. In each fork the worker takes over for good: a return from here would free
-    what this frame holds, and copy every page of it."""
+    """Serve until the control socket closes. In each fork the worker takes over and never returns: a return from here would free what
+    this frame holds, and so copy those pages."""
     try:
         room = Namespace(plan) if plan["world"] == "namespaces" else Tree(plan, control)
         left = confine.enter_lane(plan, number, room.path)
@@ -44,18 +44,18 @@ def serve(control, plan, number):
         os._exit(1)
     begin, end, clear, leave, watch, serve_worker = room.begin, room.end, room.clear, room.leave, room.watch, worker.serve
     domain, filter = left["domain"], left["filter"]
-    here = frames.place()   # for the workers, which are called from here without C in between
+    here = frames.place()   # valid in workers too, since no C function is between here and serve_worker
     receive, fork, wait, send, close = control.recvmsg, os.fork, confine.wait, confine.send, confine.close
     unpack, dup2, cloexec = struct.unpack, os.dup2, _socket.MSG_CMSG_CLOEXEC
-    # What wait4 gives goes out as it is: to make objects of its seventeen numbers costs more than all the rest here.
+    # What wait4 writes is sent as it is: to make Python objects of its seventeen numbers costs more than all the rest here.
     ended = ctypes.create_string_buffer(b"exit", 4 + 4 + 144)   # a status, and struct rusage with a long in each field
     status_at, usage_at, ended_size = ctypes.byref(ended, 4), ctypes.byref(ended, 8), ctypes.sizeof(ended)
     if watch is not None:
         room.note(ctypes.c_int.from_buffer(ended, 4), usage_at)
-    for name in [name for name in sys.modules if name.startswith("_sandbox_")]:   # user code is to find nothing of ours
+    for name in [name for name in sys.modules if name.startswith("_sandbox_")]:   # user code must not find them
         del sys.modules[name]
     gc.collect()
-    gc.freeze()   # what a worker collects at its end is its own
+    gc.freeze()   # a worker's collection at its end then visits only its own objects
     wire.send(control, b"ready", left["listener"])
     if left["listener"] is not None:
         os.close(left["listener"])
@@ -64,7 +64,7 @@ def serve(control, plan, number):
         if not word:
             room.close()
             os._exit(0)
-        fds = unpack("4i", ancillary[0][2])   # "boot" or "work", and RLIMIT_NPROC where it counts others too
+        fds = unpack("4i", ancillary[0][2])   # word is "boot" or "work", then RLIMIT_NPROC where it counts processes outside too
         scratch = begin()
         child = fork()
         if child == 0:
@@ -81,10 +81,10 @@ def serve(control, plan, number):
         if watch is not None:
             watch(child)
         else:
-            while wait(-1, status_at, 0, usage_at) != child:   # others are orphans of the worker
+            while wait(-1, status_at, 0, usage_at) != child:   # other pids are orphans of the worker
                 pass
-        send(3, ended, ended_size, NO_SIGNAL)   # at once, since somebody waits for it
-        confine.yield_processor()   # that has often woken Caddy on this very processor
+        send(3, ended, ended_size, NO_SIGNAL)   # before clearing up: the request waits for it
+        confine.yield_processor()   # the packet has often woken Caddy on this very CPU: let it run first
         end()
         if not clear():
             control.send(b"leave")
@@ -92,7 +92,8 @@ def serve(control, plan, number):
 
 
 class Namespace:
-    """The room of a worker when the lane is the first process of a pid namespace and has mounts of its own."""
+    """The room of a worker, which is where it runs and what is cleared after it, when the lane has namespaces: it is the first process
+    of a pid namespace and has mounts of its own."""
 
     def __init__(self, plan):
         self.scratch = plan["scratch"]["path"]
@@ -100,24 +101,24 @@ class Namespace:
 
     def enter(self, _):
         os.chdir(self.scratch)
-        sys.path.insert(0, self.scratch)   # for the workers: nothing is imported here any more
+        sys.path.insert(0, self.scratch)   # for the workers: the lane itself imports nothing any more
         about = os.stat(self.scratch)
-        self.own, self.mode = about.st_uid == os.getuid(), about.st_mode   # else a worker cannot change it
+        self.own, self.mode = about.st_uid == os.getuid(), about.st_mode   # unless it is their own, workers cannot change its mode
         self.found = self._read_watched()
 
     def begin(self):
         return self.scratch
 
-    path = leave = watch = None   # a worker is where it should be, and asks nothing
+    path = leave = watch = None   # no directory to make, nothing to do after a fork, no questions to answer
 
     def end(self):
-        if confine.kill_all() == 0:   # else nobody is left
+        if confine.kill_all() == 0:   # negative when no process is left
             while confine.wait(-1, None, 0, None) > 0:
                 pass
 
     def clear(self):
-        """Empty scratch. False when that is much work, or when something else is not as it was: then the lane goes, and
-        the kernel takes its mounts and namespaces apart."""
+        """Empty scratch. False when it holds too many files, or when the worker has left something else changed: then the lane ends,
+        and the kernel removes its mounts and namespaces."""
         path = self.scratch
         try:
             names = os.listdir(path)
@@ -130,7 +131,7 @@ class Namespace:
             return False
 
     def close(self):
-        pass   # the kernel takes its mounts apart
+        pass   # the kernel removes its mounts
 
     def _read_watched(self):
         found = []
@@ -150,7 +151,7 @@ class Tree:
         self.scratch = self.path + "/scratch"
 
     def enter(self, left):
-        # The end of a worker, a question of one of its processes, and the death of the server each show here.
+        # watch polls for the end of a worker (a signalfd), a question of one of its processes, and the end of Caddy.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
         mask = ctypes.create_string_buffer((1 << _signal.SIGCHLD - 1).to_bytes(8, sys.byteorder), 8)
         self.deaths = confine.libc.signalfd(-1, mask, os.O_CLOEXEC | os.O_NONBLOCK)
@@ -169,12 +170,12 @@ class Tree:
             os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
         worker.place_main(self.plan["view"]["scratch_names"][0] if self.plan["view"] else self.scratch)
         sys.path.insert(0, self.scratch)
-        # struct pollfd for each, made once: a list that select.poll returns is more pages to copy.
+        # One struct pollfd for each, made once: the lists that select.poll returns would write to more pages.
         self.watched = ctypes.create_string_buffer(struct.pack("ihhihhihhihh", self.deaths, 1, 0, self.control.fileno(), POLLRDHUP, 0,
                                                                questions, 1, 0, -1, 1, 0), 32)
 
     def note(self, status, usage_at):
-        """Make what each wait needs, once."""
+        """Make what every call of watch needs, once. wait4 writes to status and usage_at."""
         self.status, self.status_at, self.usage_at = status, ctypes.byref(status), usage_at
         self.listener, self.events = ctypes.c_int.from_buffer(self.watched, 24), memoryview(self.watched).cast("B").cast("h")
         if self.answers is not None:
@@ -202,7 +203,7 @@ class Tree:
                 if event & 1:   # POLLIN
                     answers.answer()
                     running = not answers.tracer.ended
-                else:           # POLLHUP: nobody is left who could ask, so this worker is about to end, too
+                else:           # POLLHUP: no process with the filter is left, so the worker is about to end, too
                     listener.value = -listener.value
                     while wait(-1, status_at, WALL, usage_at) != child or status.value & 0xff == 0x7f:
                         pass
@@ -225,7 +226,7 @@ class Tree:
         listener.value = -1
         if answers is None:
             return
-        if fd == 1:   # it has ended between the two, and the next one is to find its own
+        if fd == 1:   # the worker has ended before its listener was taken: the next one's must be found there
             fd = self.take(self.questions, _socket.MSG_DONTWAIT)
         if fd > 1:
             confine.close(fd)
@@ -242,7 +243,7 @@ class Tree:
 
     def _kill(self):
         if self.scoped:
-            confine.kill_all()   # in one step: who forks without end is not outrun by killing one after the other
+            confine.kill_all()   # in one step: killing one after the other does not catch up with endless forks
         else:
             for pid in processes.descendants(os.getpid()):
                 try:
@@ -269,8 +270,9 @@ class Tree:
 
 
 def empty(top, budget):
-    """Remove what lies in top; False when that is more than budget entries. User code may have nested directories without
-    end and closed them to itself, and so to us: each is opened, and moved up to top, so that no path grows long."""
+    """Remove everything in top. False when that is more than budget entries. User code may have nested directories without end, and
+    taken away its own permissions, which are the lane's too: so each directory gets its permissions back and is moved up into top,
+    where paths stay short."""
     queue, moved = [top], 0
     while queue:
         path = queue.pop()
@@ -282,7 +284,7 @@ def empty(top, budget):
             try:
                 os.unlink(entry)
                 continue
-            except (IsADirectoryError, PermissionError):   # what unlink(2) of a directory says on Linux, and by POSIX
+            except (IsADirectoryError, PermissionError):   # unlink(2) fails so for a directory: on Linux, and by POSIX
                 os.chmod(entry, 0o700)
             if path is not top:
                 moved += 1

@@ -4,7 +4,7 @@ import contextlib, io, json, runpy, sys
 from importlib import metadata
 from importlib.machinery import PathFinder
 
-# What the operator's interpreter has, for who asks whether something is there already.
+# The distributions of the operator's interpreter, which need no install and are listed among the packages.
 found = {}
 for distribution in metadata.distributions():
     if distribution.metadata["Name"]:

@@ -1,4 +1,4 @@
-"""Which processes a process has below it: for whoever ends them one by one."""
+"""Descendants of a process, read from /proc, for callers that end them one by one."""
 import _signal  # the C module: signal.signal looks each number up among enums
 import os
 
@@ -21,5 +21,5 @@ def children(pid):
             with open(f"/proc/{pid}/task/{task}/children") as f:
                 found += [int(child) for child in f.read().split()]
     except OSError:
-        pass   # it has ended
+        pass   # the process has ended
     return found

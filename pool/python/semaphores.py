@@ -1,9 +1,7 @@
-"""Semaphores for multiprocessing where user code may not have the system's: without namespaces, where nothing stands for /dev/shm
-either (view.go).
+"""Semaphores for multiprocessing in a sandbox without a mount namespace, where view.py does not give programs a /dev/shm either.
 
-sem_open(3) knows no directory but /dev/shm, which without namespaces everybody shares, and which is closed to user code
-there. These lie in anonymous shared memory (sem_init(3)), so they serve the processes that are forked after them, as
-multiprocessing does by default up to Python 3.13."""
+sem_open(3) uses /dev/shm only, which is the host's there, and closed to user code. These semaphores lie in anonymous shared memory
+(sem_init(3)), so they serve processes that are forked after they are made: multiprocessing's default up to Python 3.13."""
 import ctypes
 import errno
 import mmap
@@ -20,7 +18,7 @@ class _Timespec(ctypes.Structure):
 
 
 class SemLock:
-    """What _multiprocessing.SemLock is to multiprocessing.synchronize."""
+    """Stands in for _multiprocessing.SemLock: it has what multiprocessing.synchronize uses."""
 
     SEM_VALUE_MAX = 0x7FFFFFFF
 
@@ -53,7 +51,7 @@ class SemLock:
             error = ctypes.get_errno()
             if error in (errno.EAGAIN, errno.ETIMEDOUT):
                 return False
-            if error != errno.EINTR:   # then the interpreter has run the handler of a signal
+            if error != errno.EINTR:   # after a signal, whose handler the interpreter has run, it waits again
                 raise OSError(error, os.strerror(error))
         self._held += 1
         self._owner = get_ident()
@@ -97,7 +95,7 @@ class SemLock:
 
 
 def install():
-    """Replace the system's in this process, a template, before anything imports multiprocessing.synchronize."""
+    """Replace SemLock in this process, a template, before anything imports multiprocessing.synchronize."""
     try:
         import _multiprocessing
     except ImportError:

@@ -1,6 +1,6 @@
-"""Unix sockets of programs where there is no file system of their own. Landlock does not govern them, and an address lies in
-memory that another thread may change while the kernel looks, so a program neither binds nor connects one itself: its lane
-does both with its own copy of the address, and only beneath the scratch directory of that program."""
+"""Unix sockets of programs in a sandbox without a mount namespace. Landlock does not restrict connecting by a path, and the address
+lies in memory that another thread may change while the kernel reads it. So a program neither binds nor connects a unix socket itself:
+its lane does both, with its own copy of the address, and only below the scratch directory of that program."""
 import ctypes
 import errno
 import os
@@ -18,8 +18,8 @@ O_PATH, O_NOFOLLOW, O_CLOEXEC = os.O_PATH, os.O_NOFOLLOW, os.O_CLOEXEC
 
 
 def bind(view, base, tid, number, address):
-    """Landlock lets a lane make sockets beneath its own directory and nowhere else, wherever the path leads by then. The kernel keeps
-    the path as it is given, and has room for 107 bytes: it is the one from scratch on, which is shorter than the program's."""
+    """Bind a program's socket. Should the path lead elsewhere by then, Landlock still keeps the lane from making a socket outside of its
+    own directory. The kernel keeps the path as it is given, in at most 107 bytes, so it is given relative to scratch."""
     path = _scratch_path(view, base, address, True)
     with _taken(tid, number) as s:
         os.chdir(view.scratch)
@@ -30,7 +30,7 @@ def bind(view, base, tid, number, address):
 
 
 def name(view, tid, number, peer):
-    """The address of a socket, or of who is at its other end, as the program knows it."""
+    """Return the address of a socket, or of its peer, as the program knows it."""
     with _taken(tid, number) as s:
         path = s.getpeername() if peer else s.getsockname()
     path = os.fsencode(path)
@@ -40,7 +40,7 @@ def name(view, tid, number, peer):
 
 
 def connect(view, base, tid, number, address):
-    """Through a handle, since the path may lead elsewhere a moment later."""
+    """Connect a program's socket, through a descriptor of the other one, since the path may lead elsewhere a moment later."""
     path = _scratch_path(view, base, address, False)
     room = os.open(view.scratch, O_PATH | os.O_DIRECTORY | O_CLOEXEC)
     try:
@@ -57,14 +57,14 @@ def connect(view, base, tid, number, address):
 
 
 def open_beneath(directory, path, flags):
-    """Open what lies in a directory, wherever its links may lead (openat2(2))."""
+    """Open a path below a directory. Fails with EXDEV when a link in it leads outside (openat2(2))."""
     how = struct.pack("QQQ", flags, 0, RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS)
     return _check(confine.libc.syscall(SYS_OPENAT2, directory, path, how, ctypes.c_size_t(len(how))))
 
 
 def _connect(s, path):
-    """Without waiting for whoever is to accept, who may be asking something of this lane meanwhile: a program whose
-    connection finds the queue full is told to try again, as one that does not wait is."""
+    """Connect without waiting: the process that is to accept may itself wait for an answer of this lane. When the queue is full, the
+    program gets EAGAIN, as with a non-blocking socket."""
     waits = os.get_blocking(s.fileno())
     if waits:
         os.set_blocking(s.fileno(), False)
@@ -78,7 +78,7 @@ def _connect(s, path):
 def _scratch_path(view, base, address, makes):
     if len(address) < 3 or int.from_bytes(address[:2], "little") != AF_UNIX:
         raise OSError(errno.EACCES, "")
-    if address[2] == 0:   # abstract names are everybody's
+    if address[2] == 0:   # abstract names are shared with the host
         raise OSError(errno.EACCES if makes else errno.ECONNREFUSED, "")
     path = address[2:].split(b"\0")[0]
     whole = view.clean(path if path[:1] == b"/" else base() + b"/" + path)
@@ -92,7 +92,7 @@ def _scratch_path(view, base, address, makes):
 
 
 class _taken:
-    """A descriptor of another process, as a socket."""
+    """A unix socket, duplicated from a descriptor of another process (pidfd_getfd(2))."""
 
     def __init__(self, tid, number):
         handle = _check(confine.libc.syscall(SYS_PIDFD_OPEN, tid, PIDFD_THREAD))

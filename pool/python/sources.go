@@ -1,9 +1,9 @@
-// Package python holds the Python of ours that runs in templates, lanes, workers and installers.
+// Package python embeds the sandbox's own Python, which runs in templates, lanes, workers and installers.
 package python
 
 import "embed"
 
-// Sources are the modules, by their file names.
+// Sources has each module as a file of that name, such as worker.py.
 //
 //go:embed *.py
 var Sources embed.FS

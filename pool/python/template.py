@@ -27,8 +27,8 @@ def main(control, plan):
 
 
 def _default_signals():
-    """Only what Python itself ignores differs from the defaults: neither what Caddy's parent did to signals (nohup, say) nor a
-    terminal's ^C, which is for Caddy, is a program's."""
+    """Reset signals to the defaults, whatever Caddy has inherited from its parent (nohup, say). SIGPIPE and SIGXFSZ stay ignored, as
+    Python wants them, and Python's handler of SIGINT comes back in the workers only."""
     for number in range(1, _signal.NSIG):
         ignored = _signal.getsignal(number) is _signal.SIG_IGN and number not in (_signal.SIGPIPE, _signal.SIGXFSZ)
         if ignored or number == _signal.SIGINT:
@@ -42,11 +42,11 @@ def _start(control, plan):
         if not wire.receive(control)[0]:
             os._exit(0)
 
-    os.umask(0o022)   # before directories are made that other ids pass
+    os.umask(0o022)   # before directories are made that processes with other ids enter
     confine.enter_template(plan, ask_for_map)
     os.environ.pop("LD_BIND_NOW", None)
-    # A pip that a program starts has no network: with one retry it says so at once, and waits only between later ones. putenv
-    # passes that on to child processes and leaves os.environ as it is.
+    # A pip that a program starts has no network. With one retry it fails at once, since it waits only before later ones. putenv
+    # passes this on to child processes and leaves os.environ as it is.
     os.putenv("PIP_RETRIES", "1")
     os.putenv("PIP_DISABLE_PIP_VERSION_CHECK", "1")
     if plan["view"]:
@@ -68,22 +68,22 @@ def _start(control, plan):
     sys.argv[:] = ["main.py"]
     worker.warm_up(plan["scratch"]["path"])
     gc.collect()
-    gc.disable()   # in the workers it is on again
+    gc.disable()   # workers enable it again
     if hasattr(confine.libc, "malloc_trim"):   # glibc
-        confine.libc.malloc_trim(0)   # each page that is there costs a fork and an exit a little
-    gc.freeze()    # what is here now is never looked at again, so its pages stay shared
+        confine.libc.malloc_trim(0)   # each resident page makes forks and exits a little slower
+    gc.freeze()    # the collector never visits these objects again, so their pages stay shared
     pages.collapse()
     with open("/proc/self/statm") as f:
         data_bytes = int(f.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
     for limit in plan["rlimits"]:
         if limit["above_template"]:
-            limit["value"] += data_bytes   # what the template holds already is not the worker's to pay for
+            limit["value"] += data_bytes   # what the template holds already does not count against a worker
     wire.send(control, b"ready")
 
 
 def _serve(control, plan):
-    """Fork a lane for each message. Returns its control socket and number, in the lane."""
-    # Go sees a lane's end on the lane's own control socket; here it must only not stay a zombie (wait(2), NOTES).
+    """Fork a lane for each message that asks for one. Returns only in a lane, with its control socket and number."""
+    # Go learns of a lane's end from the lane's own control socket. Ignoring SIGCHLD keeps it from becoming a zombie (wait(2), NOTES).
     _signal.signal(_signal.SIGCHLD, _signal.SIG_IGN)
     lanes = set()
     while True:
@@ -102,8 +102,9 @@ def _serve(control, plan):
 
 
 def _sweep(lanes):
-    """Without namespaces: kill what a lane has left that was killed itself. It came to us, as the next subreaper above."""
-    for _ in range(1000):   # something may fork meanwhile
+    """Without namespaces: kill the processes that a killed lane has left, which became children of the template, the next subreaper
+    above it. Returns the lanes that still run."""
+    for _ in range(1000):   # they may fork meanwhile
         children = processes.children(os.getpid())
         left = [pid for pid in children if pid not in lanes]
         if not left:
@@ -118,8 +119,9 @@ def _sweep(lanes):
 
 
 def _fork_lane(control, plan, number):
-    """Return 0 in the new lane. A process can unshare its children's pid namespace only once, so a child of ours does it,
-    forks the lane and leaves; the lane then is our child, since we are pid 1 here."""
+    """Fork a lane. Returns 0 in the lane, and the pid of a child in the template. A process can unshare the pid namespace of its
+    children only once, so a child of the template does it, forks the lane and exits. The lane then becomes a child of the template,
+    which is pid 1 of its own namespace."""
     namespaces = plan["world"] == "namespaces"
     if namespaces:
         middle = os.fork()

@@ -1,5 +1,5 @@
-"""Whether a lane can answer here what its workers' calls are asked about. A container may have a filter that asks already, of
-which there can be one only, or forbid a process to trace those that it has forked."""
+"""Tests whether lanes can answer system calls of their workers on this system. They cannot where a container has a seccomp filter
+with a listener already, of which there can be only one, or forbids a process to trace its own children."""
 import ctypes
 import os
 import struct
@@ -12,7 +12,7 @@ import _sandbox_view as view
 
 
 def works(plan):
-    """Found out once, by a process that asks about a path that is not there."""
+    """Whether a forked process can make a directory below a path that exists only in its view. Called once, in the template."""
     trial, name = f"{plan['scratch']['path']}/{os.getpid()}-trial", "/sandbox-trial"
     eyes = view.View({**plan["view"], "scratch_names": [name]}, plan["landlock"], trial)
     answers, (here, there) = calls.Answers(plan["view"], eyes), _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
@@ -52,6 +52,6 @@ def works(plan):
 
 
 def _readable(listener):
-    """False when nobody is left who could ask."""
+    """Whether a call is to be answered. False when no process is left that could make one, and after 10 seconds."""
     watched = ctypes.create_string_buffer(struct.pack("ihh", listener, 1, 0), 8)   # POLLIN
     return confine.poll(watched, 1, 10_000) == 1 and bool(watched.raw[6] & 1)

@@ -1,8 +1,8 @@
-"""What paths mean to a program where it has no file system of its own: /tmp and its kin are its scratch directory, a few
-files of /etc are made up, what Landlock lets it read is there, and all else of the host is not.
+"""Translates the paths of a program in a sandbox without a mount namespace: /tmp and similar directories are its scratch directory,
+a few files of /etc and /proc are synthetic, what Landlock lets it read exists, and nothing else of the host does.
 
-This is for the looks of it, never for the walls: whatever is answered here, the kernel then holds the program to its Landlock
-domain, and a program that goes around these answers meets just that."""
+This confines nothing. Whatever is answered here, the kernel then checks the call against the program's Landlock domain, which also
+holds a program that evades these answers."""
 import errno
 import os
 
@@ -15,7 +15,7 @@ class View:
         self.scratch = os.fsencode(scratch)
         self.inside = self.scratch + b"/"
         self.names = [os.fsencode(path) for path in plan["scratch_names"]]
-        self.shown = self.names[0]      # what a program is told of where its scratch lies
+        self.shown = self.names[0]      # the path of scratch as programs see it
         self.files = {os.fsencode(path): text.replace("$UID", str(os.getuid())).replace("$GID", str(os.getgid())).encode()
                       for path, text in plan["files"].items()}
         self.left = {os.fsencode(path) for path in plan["left"]}
@@ -32,12 +32,12 @@ class View:
             while path != b"/":
                 path = os.path.dirname(path)
                 self.parents.add(path)
-        # Relative paths are looked at when they may lead from / to one of the above.
+        # A relative path is looked at only when it begins with one of these, since from / it may lead to one of the above.
         self.tops = tuple({path.split(b"/")[1] for path in [*self.names, *self.files, b"/proc", b"/sys", b"/dev", b"/etc"]})
 
     def look(self, path, base, makes=False):
-        """Return what a path that a program names means: None for what the kernel says of it, another path, or an errno. base
-        gives the directory that a relative one starts from."""
+        """Return what a path of a program means: None when the kernel may resolve it as it is, bytes for the path to use instead, or an
+        errno. base returns the directory that a relative path starts from. makes says that the call would make an entry there."""
         if path.startswith(self.plain) and b".." not in path:
             return None
         if path[:1] != b"/":
@@ -47,7 +47,7 @@ class View:
             whole = self.clean(start + b"/" + path)
             meant = self._absolute(whole, makes)
             if meant is None and b".." in path and self._within(start, self.shown) and not self._within(whole, self.shown):
-                return whole   # up and out of what is scratch in truth, and something else to the program
+                return whole   # .. leads out of scratch, and from the real scratch it would lead elsewhere
             return meant if not isinstance(meant, bytes) or b".." in path or not self._within(start, self.shown) else None
         return self._absolute(self.clean(path), makes)
 
@@ -68,7 +68,7 @@ class View:
         return ENOENT
 
     def _proc(self, path):
-        parts = path.split(b"/")   # "", "proc", a process, what of it
+        parts = path.split(b"/")   # "", "proc", a pid, an entry of its directory
         if parts[2] in (b"self", b"thread-self") or parts[2].isdigit():
             if len(parts) == 3 or parts[3] in self.own or parts[3] in (b"cwd", b"exe", b"root", b"task", b"ns", b"mem"):
                 return None
@@ -78,7 +78,7 @@ class View:
         return path in self.parents or path.startswith(self.plain) or path + b"/" in self.plain
 
     def show(self, path):
-        """What a program is told of a directory that it is in."""
+        """Return the path of a directory as programs see it."""
         if path == self.scratch:
             return self.shown
         if path.startswith(self.inside):

@@ -1,8 +1,8 @@
-"""What the control sockets (SOCK_SEQPACKET, descriptors beside a packet as SCM_RIGHTS) and a worker's channel carry: words
-and numbers, and JSON for the failure that ends a process. doc.go has the protocol."""
+"""Messages on control sockets (SOCK_SEQPACKET, where SCM_RIGHTS carries descriptors beside a packet) and on a worker's channel:
+words and numbers, and JSON for the failure that ends a process. pool/doc.go describes the protocol."""
 import struct
 
-import _socket  # the C module: the one around it brings selectors and enum, which every fork would copy
+import _socket  # the C module: socket would also load selectors and enum, whose memory every fork would copy
 
 MAX_MESSAGE = 64
 
@@ -19,6 +19,6 @@ def receive(sock):
 
 
 def failure(step, error):
-    import json   # no user code has run yet
+    import json   # not shadowed: no user code has run in this process yet
 
     return json.dumps({"event": "failed", "step": step, "error": error[-4000:]}).encode()

@@ -1,8 +1,8 @@
-"""A worker: confined, reseeded and warmed before it is parked; it takes one request, runs it as __main__, and ends
-as `python main.py` would. It says nothing after it has the code: what user code did, the lane and the pipes tell.
+"""A worker: confined, reseeded and warmed before it is parked. It takes one request, runs its code as __main__, and ends as
+`python main.py` would. Once it has the code it sends nothing more: Go learns what user code did from the lane and the pipes.
 
-Each object that is used in a fork is counted, which writes to it and so copies its page. So names are looked up here
-once, the module that becomes __main__ is made ahead, and the way to user code is one function."""
+Using an object changes its reference count, and so copies its page in a fork. Hence names are looked up once, at import; the module
+that becomes __main__ is made in the template; and a single function leads to user code."""
 import _signal  # the C module: signal.signal looks each number up among enums
 import _thread
 import atexit
@@ -19,28 +19,28 @@ import _sandbox_memoryholder as memoryholder
 import _sandbox_wire as wire
 
 if sys.version_info >= (3, 13):
-    import traceback  # noqa: F401  from there on the interpreter shows uncaught exceptions with it
+    import traceback  # noqa: F401  since 3.13 the interpreter prints uncaught exceptions with it
 
 MAIN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-SMALL_READ, MAX_READ = 1 << 11, 1 << 16   # what most programs fit into, and what others are read by
+SMALL_READ, MAX_READ = 1 << 11, 1 << 16   # bytes: of the first read, which holds most programs, and of those after a full one
 SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
 enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
 modules, run_exit_functions = sys.modules, atexit._run_exitfuncs
 leave_memory_holder, touch_memory_holder = memoryholder.leave, memoryholder.touch
-plain_stream = type(sys.stdout)   # its flush is C's
+plain_stream = type(sys.stdout)   # its flush is a C function
 main = type(sys)("__main__")
 main.__builtins__ = builtins
 
 
 def serve(channel, scratch, domain, filter, processes, parked, here):
     try:
-        # A file, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn find it.
+        # The code is in a file too, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn read it.
         source_file = open_file("main.py", MAIN_FLAGS, 0o644)
         confine.enter_worker(domain, filter, scratch, processes)
         if source_file != 4:
             dup2(source_file, 4, False)
         closerange(5, 65536)
-        setpgrp()   # what it signals as a group, and what is sent to it as one, is not the lane
+        setpgrp()   # a process group without the lane: a program may signal its own group
         set_handler(SIGINT, on_interrupt)
         if random_states:
             _reseed()
@@ -58,7 +58,7 @@ def serve(channel, scratch, domain, filter, processes, parked, here):
     word, _, source = request.partition(b"\n")   # "run", or "run alone" where processors are free
     if not word:
         _exit(0)         # retired before a request came
-    close(channel)       # user code shares this process: nothing is said from here on
+    close(channel)       # user code runs in this process, and must not write to the channel
     status = 0
     try:
         write(4, source)
@@ -72,7 +72,7 @@ def serve(channel, scratch, domain, filter, processes, parked, here):
         status = _report(e, here)
     status = _finish(status, here)
     if word == b"run alone":
-        leave_memory_holder()   # whoever waits for the answer does not wait for the end of this memory
+        leave_memory_holder()   # the answer then does not wait until the kernel has freed this memory
     _exit(status)
 
 
@@ -89,7 +89,7 @@ random_states = ()
 
 
 def _reseed():
-    """Give this worker random state of its own. Python reseeds `random` itself after a fork; these it does not."""
+    """Give this worker random state of its own. Python reseeds `random` after a fork, but not the modules in random_states."""
     for module in random_states:
         if module.__name__ == "numpy.random":
             module.seed()
@@ -100,8 +100,8 @@ def _reseed():
 
 
 def rehearse(scope=None):
-    """Touch what the first lines of a program touch, so that the pages are this process's own before a request comes.
-    It does no more than the smallest program does, so that it costs nothing over all."""
+    """Run the smallest program, so that the pages to which a program's first lines write are copied before a request comes. It copies
+    none that a program would not copy anyway, so the work in all stays the same."""
     if scope is None:
         scope = {"__name__": "__main__", "__builtins__": builtins}
     exec(compile("print(end='')", "main.py", "exec", 0, True), scope)
@@ -112,7 +112,7 @@ def rehearse(scope=None):
 
 
 def exercise():
-    """Run what every worker runs, in ways that change nothing."""
+    """Call what every worker calls, without lasting effect."""
     rehearse()
     rehearse(main.__dict__)
     confine.warm_up()
@@ -122,7 +122,7 @@ def exercise():
     try:
         setpgrp()
     except OSError:
-        pass   # a template leads a session, and may not
+        pass   # a template leads a session, and may not change its group
     set_handler(SIGINT, on_interrupt)
     set_handler(SIGINT, _signal.SIG_DFL)
     if random_states:
@@ -139,8 +139,8 @@ def exercise():
 
 
 def warm_up(scratch):
-    """In the template: run what every worker will run until the interpreter changes nothing more. It specializes bytecode and
-    fills caches of types and methods as it runs (PEP 659), and each such write in a worker would copy a page."""
+    """In the template: run what every worker will run, until the interpreter changes nothing more. The interpreter specializes
+    bytecode (PEP 659) and fills caches of types and methods as it runs, and each such write in a worker would copy a page."""
     global random_states
     random_states = [sys.modules[n] for n in ("numpy.random", "ssl", "multiprocessing.process") if n in sys.modules]
     for _ in range(32):
@@ -152,7 +152,7 @@ def warm_up(scratch):
 
 
 def place_main(scratch):
-    """Set what a program finds of where it lies."""
+    """Set __file__ of __main__. scratch is the scratch directory as programs see it."""
     main.__file__ = scratch + "/main.py"
 
 
@@ -170,8 +170,9 @@ def _exit_code(e):
 
 
 def _report(e, here):
-    """Show an uncaught exception as the interpreter does, without the frames below user code. What is the program's is called
-    from C, with no frame below it, here and in what follows."""
+    """Print an uncaught exception as the interpreter does, without the sandbox's frames, and return the exit status. Here and below,
+    functions that may be the program's are called from C (partial) with the frame pointer cleared, so that they have no frame below
+    them."""
     trace = e.__traceback__ and e.__traceback__.tb_next
     e.__traceback__ = trace
     status = 130 if isinstance(e, KeyboardInterrupt) else 1
@@ -195,7 +196,8 @@ def _report(e, here):
 
 
 def _finish(status, here):
-    """What Py_FinalizeEx does that a program can see; the rest of it would only touch every page of the preload."""
+    """Do what a program can observe of Py_FinalizeEx, and return the exit status. The rest of it would only write to every page of the
+    preloaded modules."""
     try:
         if "threading" in modules:
             call = partial(modules["threading"]._shutdown)
@@ -221,12 +223,12 @@ def _finish(status, here):
                 else:
                     partial(stream.flush)()
         except BaseException:
-            status = status or 120   # as the interpreter says when it cannot flush
+            status = status or 120   # the interpreter's status when it cannot flush
     return status
 
 
 def _clear(scope, here=frames.Nowhere):
-    """Let the program's own objects end, so that their finalizers run: private names first, then the others."""
+    """Clear the program's globals, so that finalizers run: private names first, then the others, as the interpreter does."""
     if count_threads():
         return   # daemon threads still run, and would see their globals vanish
     here.value = None

@@ -1,6 +1,6 @@
 package metrics
 
-// Kind is the closed set of what can go wrong, as the label of sandbox_errors_total.
+// Kind says why a request was refused or has failed. It is the label of sandbox_errors_total, so the set of kinds is closed.
 type Kind string
 
 const (
@@ -12,7 +12,7 @@ const (
 	KindNotFound       Kind = "not_found"          // no such part of the documentation
 	KindMethod         Kind = "method_not_allowed" // a known path with another method
 	KindCrossOrigin    Kind = "cross_origin"       // a browser sent it for another site
-	KindUnauthorized   Kind = "unauthorized"       // without the token of jupyter
+	KindUnauthorized   Kind = "unauthorized"       // without the token that jupyter asks for
 	KindQueueFull      Kind = "queue_full"
 	KindAcquireTimeout Kind = "acquire_timeout"
 	KindShuttingDown   Kind = "shutting_down"

@@ -73,7 +73,8 @@ func newCollectors() *collectors {
 	return m
 }
 
-// Register adds the collectors to a configuration's registry. Several handlers of one configuration share it.
+// Register adds the collectors to a configuration's registry. It may be called again for the same registry, which the handlers of one
+// configuration share.
 func (m *collectors) Register(registry *prometheus.Registry) error {
 	for _, c := range []prometheus.Collector{m.executions, m.durations, m.installs, m.errors, m.exits, m.templates, m.acquire, m.Pools} {
 		if err := registry.Register(c); err != nil {
@@ -112,7 +113,7 @@ func (m *collectors) TemplateExited() { m.templates.Inc() }
 // statter is what the gauges need of a pool.
 type statter interface{ Stat() pool.Stat }
 
-// poolCollector sums the state of all live pools when it is asked, so that no gauge can go stale.
+// poolCollector sums the state of all live pools at each scrape, so that no gauge can go stale. Safe for concurrent use.
 type poolCollector struct {
 	workers, queueDepth, memory *prometheus.Desc
 

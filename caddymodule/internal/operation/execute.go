@@ -1,4 +1,4 @@
-// Package operation is what every surface does: execute, run sessions, install, list, tell the state; and the words that a model
+// Package operation has what every surface offers: execute, run sessions, install, list, report health; and the words that a model
 // reads about it. It knows no protocol.
 package operation
 
@@ -22,7 +22,7 @@ import (
 )
 
 // ExecuteInput is the input of an execution, over HTTP and MCP. The schema tags serve both. What depends on the configuration, such as the
-// largest timeout, is added to the schema where each declares the operation.
+// largest timeout, is added to the schema where HTTP and MCP declare the operation.
 type ExecuteInput struct {
 	Code string `json:"code" maxLength:"1048576" doc:"Python source, run as __main__ in a fresh process; up to 1 MiB." example:"print(\"Hello, World!\")"`
 	// Timeout is in seconds; nil means the configured default.
@@ -66,7 +66,7 @@ type runner interface {
 // MaxCodeBytes bounds the source of one execution, in bytes.
 const MaxCodeBytes = 1 << 20
 
-// Executions is the executor on a pool. It is safe for concurrent use and stays valid as long as its pool.
+// Executions runs executions on a pool. It is safe for concurrent use and stays valid as long as its pool.
 type Executions struct {
 	Pool runner
 	// DefaultTimeout is used when the caller names none; MaxTimeout is the most a caller may ask for.
@@ -80,7 +80,7 @@ type Executions struct {
 	Log      *zap.Logger
 }
 
-// Execute checks in, runs the code, and logs and counts the result. Every error is a *edge.Problem.
+// Execute validates the input, runs the code, and logs and counts the result. Every error is a *edge.Problem.
 func (o *Executions) Execute(ctx context.Context, in ExecuteInput) (ExecuteOutput, error) {
 	req, refused := o.request(in)
 	if refused != nil {
@@ -100,12 +100,12 @@ func (o *Executions) Execute(ctx context.Context, in ExecuteInput) (ExecuteOutpu
 	return out, nil
 }
 
-// request turns in into what the pool takes, or says why not.
+// request converts the input for the pool, or returns the problem with it.
 func (o *Executions) request(in ExecuteInput) (pool.Request, *edge.Problem) {
 	if len(in.Code) > MaxCodeBytes {
 		return pool.Request{}, edge.Invalid(edge.ProblemError{Location: "body.code", Message: CodeRule})
 	}
-	// Over MCP text comes from a decoder that is less strict than ours.
+	// The decoder of MCP requests is less strict than that of the HTTP API.
 	if !utf8.ValidString(in.Code) {
 		return pool.Request{}, edge.Invalid(edge.ProblemError{Location: "body.code", Message: "must be valid UTF-8"})
 	}

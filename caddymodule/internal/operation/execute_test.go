@@ -17,7 +17,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// failingRunner stands for a pool that answers everything alike.
+// failingRunner is a pool that returns the same error to every request.
 type failingRunner struct{ err error }
 
 func (f failingRunner) Execute(_ context.Context, req pool.Request) (pool.Result, error) {
@@ -94,7 +94,7 @@ func TestOperationChecksWhatMCPSends(t *testing.T) {
 	}
 }
 
-// Every error of the pool's API has a row of its own, and what waiting cures says so.
+// Every error of the pool's API has a row of its own, and those that go away with waiting tell the client when to retry.
 func TestErrorTable(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

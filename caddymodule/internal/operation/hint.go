@@ -37,7 +37,7 @@ func (o *Executions) hintLimits() hint.Limits {
 	return hint.Limits{Memory: SizeText(o.Memory), Processes: o.Processes}
 }
 
-// HintOnCell says the same of a cell of a kernel that has failed with this traceback.
+// HintOnCell returns the hint about a kernel's cell that has failed with this traceback; "" when there is nothing to say.
 func (o *Executions) HintOnCell(code, traceback string, packages hint.Packages) string {
 	return hint.On(hint.End{Code: code, Stderr: traceback, Failed: true, Kernel: true}, packages, o.hintLimits())
 }

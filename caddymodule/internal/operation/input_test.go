@@ -8,7 +8,7 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 )
 
-// Fields that are decoded to numbers, and no others, are taken from strings, too.
+// Fields that are decoded to numbers, and no others, may be sent as strings, too.
 func TestNumbersAreTakenWhereAFieldIsOne(t *testing.T) {
 	t.Parallel()
 	for _, input := range []reflect.Type{reflect.TypeFor[ExecuteInput](), reflect.TypeFor[InstallInput]()} {

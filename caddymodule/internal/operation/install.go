@@ -43,7 +43,7 @@ type PackageVersion struct {
 	Version string `json:"version" doc:"Such as 2.31.0."`
 }
 
-// Packages is the operations on packages that HTTP and MCP share. Errors are *edge.Problem. Safe for concurrent use.
+// Packages has the operations on packages that HTTP and MCP share. Errors are *edge.Problem. Safe for concurrent use.
 type Packages interface {
 	Install(ctx context.Context, in InstallInput, progress func(install.Progress)) (InstallOutput, error)
 	List(ctx context.Context) (PackageList, error)
@@ -53,16 +53,16 @@ type Packages interface {
 type InstallSettings struct {
 	// Index is the address of the package index; "" is whatever pip is configured to use.
 	Index string
-	// Hosts may serve files besides the index's own.
+	// Hosts lists further hosts, besides the index's own, from which files may be downloaded.
 	Hosts []string
-	// BuildSource allows to build packages that come as source, which runs their code.
+	// BuildSource lets packages that come as source be built, which runs their code in the installer.
 	BuildSource bool
-	// MaxDownload bounds one install and MaxInstalled all that is installed, in bytes.
+	// MaxDownload bounds the downloads of one install, and MaxInstalled all installed packages together, in bytes.
 	MaxDownload, MaxInstalled int64
 	// Rate is how many installs a client may ask for within RateWindow.
 	Rate       int
 	RateWindow time.Duration
-	// Timeout bounds one install, the wait for those before it not counted.
+	// Timeout bounds one install, not counting its wait for earlier ones.
 	Timeout time.Duration
 }
 
@@ -86,7 +86,7 @@ func (i *Installs) OrNil() Packages {
 	return i
 }
 
-// Install checks in, installs the package, and logs and counts the result. Every error is a *edge.Problem. progress may be nil.
+// Install validates the input, installs the package, and logs and counts the result. Every error is a *edge.Problem. progress may be nil.
 func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(install.Progress)) (InstallOutput, error) {
 	version := ""
 	if in.Version != nil {
@@ -120,7 +120,7 @@ func (i *Installs) Install(ctx context.Context, in InstallInput, progress func(i
 	}
 	switch result.Status {
 	case install.NotFound, install.NoWheel, install.Failed:
-		// The name of a module is sometimes that of another, little-known package.
+		// The client may have named a module whose package has another name.
 		if meant := policy.Provider(req.Name); meant != "" && meant != req.Name {
 			result.Message += fmt.Sprintf(" The module %s comes with the package %s: did you mean that?", req.Name, meant)
 		}
@@ -169,7 +169,7 @@ func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
 	if index := i.known(); index != nil {
 		return index, nil
 	}
-	config, err := i.Runner.PipConfig(ctx) // which may take long, so nobody waits for a lock
+	config, err := i.Runner.PipConfig(ctx) // may take long, so no lock is held
 	if errors.Is(err, install.ErrNoPip) {
 		return nil, &settingsError{err}
 	}
@@ -192,14 +192,14 @@ func (i *Installs) indexOf(ctx context.Context) (*packages.Index, error) {
 	return index, nil
 }
 
-// known returns the index, or nil as long as nobody has asked for it.
+// known returns the index, or nil before the first install.
 func (i *Installs) known() *packages.Index {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	return i.index
 }
 
-// Close lets go of connections to the index. Installs that are under way go on.
+// Close closes idle connections to the index. Installs that are under way go on.
 func (i *Installs) Close() {
 	if index := i.known(); index != nil {
 		index.Close()

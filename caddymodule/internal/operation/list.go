@@ -21,7 +21,7 @@ type PackageInfo struct {
 	Generation int    `json:"generation,omitempty" doc:"The set it is in, when it was installed here."`
 }
 
-// List returns the packages that programs can import, by name. Every error is a *edge.Problem.
+// List returns the packages that programs can import, sorted by name. Every error is a *edge.Problem.
 func (i *Installs) List(ctx context.Context) (PackageList, error) {
 	generation, set, interpreter, err := i.Runner.InstalledPackages(ctx)
 	if err != nil {

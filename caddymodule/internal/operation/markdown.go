@@ -12,8 +12,8 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool"
 )
 
-// run runs the code of a request, or what it holds in Markdown fences when it does not compile as it is. Code that compiles has
-// nothing to do with any of that.
+// run runs the code of a request; or the program in its Markdown fences when the code does not compile, which unfenced reports. Code
+// that compiles is run as it is, and never searched for fences.
 func (o *Executions) run(ctx context.Context, req pool.Request) (result pool.Result, unfenced bool, err error) {
 	certain := markdown.Certain(req.Code)
 	if !certain {
@@ -30,10 +30,10 @@ func (o *Executions) run(ctx context.Context, req pool.Request) (result pool.Res
 	case certain && len(programs) == 1:
 	case certain:
 		if chosen, err = o.firstThatCompiles(ctx, req, programs); chosen < 0 {
-			chosen = 0 // its own words about what is wrong with it are the best
+			chosen = 0 // none compiles, and its syntax error is the best description of what is wrong
 		}
 	default:
-		// What a program prints could look like the end of one that does not compile: so the code as it was sent is asked, too.
+		// The code may have compiled and printed what looks like a syntax error: so it is tried as well, and comes first.
 		chosen, err = o.firstThatCompiles(ctx, req, slices.Insert(slices.Clone(programs), 0, req.Code))
 		chosen--
 	}
@@ -52,15 +52,15 @@ func (o *Executions) run(ctx context.Context, req pool.Request) (result pool.Res
 	return result, false, err
 }
 
-// failedToCompile reports whether a run has ended as one does whose code does not compile.
+// failedToCompile reports whether a result looks like that of code that does not compile.
 func failedToCompile(r pool.Result) bool {
-	const most = 4 << 10 // a line of code that is longer than that is not shown in whole either
+	const most = 4 << 10 // bytes: a syntax error stands at the end
 	stderr := r.Stderr[max(0, len(r.Stderr)-most):]
 	return r.Status == pool.StatusError && r.ExitCode == 1 && r.Stdout == "" && !strings.Contains(stderr, "Traceback (most recent call last)") &&
 		(strings.Contains(stderr, "\nSyntaxError: ") || strings.Contains(stderr, "\nIndentationError: ") || strings.Contains(stderr, "\nTabError: "))
 }
 
-// compileProgram prints the number of the first of some sources that compiles. It runs none of them.
+// compileProgram reads sources from standard input and prints the number of the first one that compiles. It runs none of them.
 const compileProgram = `import json, sys, warnings
 warnings.simplefilter("ignore")
 for number, source in enumerate(json.load(sys.stdin)):
@@ -72,7 +72,7 @@ for number, source in enumerate(json.load(sys.stdin)):
     break
 `
 
-// compileTimeout bounds the look at a few sources.
+// compileTimeout bounds a run of compileProgram.
 const compileTimeout = 10 * time.Second
 
 // firstThatCompiles returns the number of the first source that compiles in a worker, and -1 for none.

@@ -11,26 +11,26 @@ import (
 // packageHints say how programs get packages, in sentences for a model.
 type packageHints struct {
 	*Installs
-	// who says which programs can import a package once it is installed, and then what to do after that.
+	// who names the programs that can import a package once it is installed; then says what to do after the install.
 	who, then string
 	// stale says that packages have been installed that the program does not see yet.
 	stale bool
 }
 
-// Hints are for programs that run in a process of their own.
+// Hints returns the hints for programs that run in a process of their own.
 func (i *Installs) Hints() hint.Packages {
 	return packageHints{Installs: i, who: "to later executions", then: "run the code again"}
 }
 
-// KernelHints are for a kernel, whose process keeps the packages that it has started with: those of a generation. current is the
-// generation of those that a fresh process has.
+// KernelHints returns a function that makes the hints for a kernel, whose process keeps the packages of the generation with which it
+// has started. current returns the generation that a new process would have.
 func (i *Installs) KernelHints(current func() int) func(generation int) hint.Packages {
 	return func(generation int) hint.Packages {
 		return packageHints{i, "to kernels that are started or restarted after it", "restart this kernel and run the code again", generation != current()}
 	}
 }
 
-// Module says how a module that is missing can be had.
+// Module says how to get a module that is missing.
 func (h packageHints) Module(module string) string {
 	top, _, _ := strings.Cut(module, ".")
 	if policy.IsStandardLibrary(top) {
@@ -55,7 +55,7 @@ func (h packageHints) Module(module string) string {
 	return fmt.Sprintf("The module %s comes with the package %s: %s.", module, distribution, h.install(asked))
 }
 
-// Requirements says how packages can be had that a library asks for.
+// Requirements says how to get packages that a library asks for.
 func (h packageHints) Requirements(names []string) string {
 	asked, refused := h.requirements(names)
 	switch {
@@ -71,7 +71,7 @@ func (h packageHints) Requirements(names []string) string {
 	return fmt.Sprintf("The code needs the package %s: %s.", strings.Join(asked, ", "), h.install(asked))
 }
 
-// Pip says what to do in the place of pip inside a program.
+// Pip says what to do instead of running pip inside a program.
 func (h packageHints) Pip(names []string) string {
 	const why = "A program's pip has no network and cannot install anything"
 	asked, refused := h.requirements(names)
@@ -86,7 +86,7 @@ func (h packageHints) Pip(names []string) string {
 	return why + ": " + h.install(asked) + " without it."
 }
 
-// restart is for a kernel that does not see what has been installed since it started.
+// restart is the hint for a kernel that does not see packages that were installed after its start.
 func (h packageHints) restart(what string) string {
 	if what == "" {
 		what = "something"
@@ -94,7 +94,7 @@ func (h packageHints) restart(what string) string {
 	return fmt.Sprintf("Packages have been installed since the process of this kernel started, which does not see them: restart the kernel, then run the code again. If %s is still missing, the hint will say what to do.", what)
 }
 
-// install says how to call pip_install for packages, and what then.
+// install says how to call pip_install for packages, and what to do after that.
 func (h packageHints) install(packages []string) string {
 	calls := make([]string, len(packages))
 	for n, name := range packages {
@@ -106,11 +106,11 @@ func (h packageHints) install(packages []string) string {
 	return "call pip_install with " + strings.Join(calls[:len(calls)-1], ", with ") + " and with " + calls[len(calls)-1] + ", then " + h.then
 }
 
-// maxHintName is the longest name that a hint repeats, in bytes; the longest that is in use is shorter.
+// maxHintName is the longest name that a hint repeats, in bytes. Names of real packages are shorter.
 const maxHintName = 100
 
-// requirements takes what is well formed out of names, which are a program's words, and says why one of them may not be
-// installed.
+// requirements returns those of names, which come from a program and may be anything, that are well formed; and the reason, if one of
+// them may not be installed.
 func (h packageHints) requirements(names []string) (asked []string, refused string) {
 	for _, name := range names {
 		req, err := policy.ParseRequirement(name, "")

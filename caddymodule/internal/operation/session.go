@@ -11,8 +11,8 @@ import (
 // MaxSession bounds the lifetime of a session, whatever it does.
 const MaxSession = 12 * time.Hour
 
-// SessionInput is one worker for many executions, which a program of ours, the driver, runs one after the other. The fields
-// are those of pool.Request.
+// SessionInput describes a session: one worker in which Driver, a Python program of the sandbox's own, runs executions one after the
+// other. Driver is the Code of a pool.Request, and the other fields are those of the same name.
 type SessionInput struct {
 	ID, Driver     string
 	Input          <-chan []byte

@@ -12,7 +12,7 @@ import (
 // SizeText formats a number of bytes for people, such as "512 MiB". n must not be negative.
 func SizeText(n int64) string { return humanize.IBytes(uint64(n)) }
 
-// Sentence turns the text of an error into a sentence, with a capital and a full stop.
+// Sentence turns the text of an error into a sentence, with a capital and a full stop. For "" it returns a general sentence.
 func Sentence(words string) string {
 	if words == "" {
 		return "The sandbox could not run the code."
@@ -41,8 +41,8 @@ func JSONKind(v any) string {
 	}
 }
 
-// SentKind says what came for a field that takes something else, and what to do about it where that is not plain. It reads after
-// "not" and after "it came as".
+// SentKind describes v, which was sent for a field that takes another kind of value, and says what to do about it where that is not
+// obvious. The text fits after "not" and after "it came as".
 func SentKind(field string, v any) string {
 	kind := JSONKind(v)
 	switch v.(type) {
@@ -65,7 +65,7 @@ func SentKind(field string, v any) string {
 	return kind
 }
 
-// PackagesWords says how a program gets packages, for the description of execute_python.
+// PackagesWords says how a program gets packages, for the description of execute_python. A nil in means that nothing can be installed.
 func PackagesWords(in Packages) string {
 	if in == nil {
 		return " and no way to install packages"

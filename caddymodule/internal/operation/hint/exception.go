@@ -13,11 +13,11 @@ type exception struct {
 	message string
 	// last is the last line of all: name and message, when the message has one line.
 	last string
-	// block is the traceback of the exception itself, chain all that is there: those of its causes, too.
+	// block is the traceback of the exception itself; chain is all that was read, with the tracebacks of its causes.
 	block, chain string
 }
 
-// exceptionLine is the line on which an exception's name stands. Python indents all other lines of a traceback.
+// exceptionLine matches the line with an exception's name. Python indents all other lines of a traceback.
 var exceptionLine = regexp.MustCompile(`(?m)^((?:[A-Za-z_]\w*\.)*[A-Za-z_]\w*)(?::[ \n]|:?$)`)
 
 // readException reads the end of standard error. What it finds there need not be a traceback.
@@ -27,7 +27,7 @@ func readException(errs string) exception {
 	if at := strings.LastIndex(errs, "Traceback (most recent call last):"); at >= 0 {
 		x.block = errs[at:]
 	}
-	// The message is behind the last frame; a library may print frames within a message, and then its first lines are lost.
+	// The message follows the last frame. A library may print frames within a message, and then its first lines are lost.
 	text := x.block
 	if at := strings.LastIndex(text, "\n  File \""); at >= 0 {
 		text = text[at+1:]
@@ -35,7 +35,7 @@ func readException(errs string) exception {
 	if strings.HasPrefix(text, "  File \"") || strings.HasPrefix(text, "Traceback ") {
 		_, text, _ = strings.Cut(text, "\n")
 	}
-	for text != "" && (text[0] == ' ' || text[0] == '\n') { // the line of the program, and the marks under it
+	for text != "" && (text[0] == ' ' || text[0] == '\n') { // the frame's line of code, and the marks under it
 		_, text, _ = strings.Cut(text, "\n")
 	}
 	if found := exceptionLine.FindStringSubmatchIndex(text); found != nil {

@@ -6,17 +6,17 @@ import (
 )
 
 var (
-	// refusedPath is a path that the system, or the confinement, does not let a program write to or read.
+	// refusedPath matches the message about a path that a program may not read or write.
 	refusedPath = regexp.MustCompile(`^\[Errno (?:1|13|30)\] [A-Za-z -]+: '/`)
-	// refusedFile is what commands say of one.
+	// refusedFile matches what commands print about such a path.
 	refusedFile = regexp.MustCompile(`(?m)(?:/.*|')(?:: |' : )?(?:Read-only file system|Permission denied)$`)
-	// absentPath is a path where nothing is.
+	// absentPath matches the message about a path that does not exist.
 	absentPath = regexp.MustCompile(`^\[Errno 2\] [A-Za-z ]+: '([^'\n]+)'`)
-	// commandName is what can be told of a command without repeating a path.
+	// commandName matches a command's name that a hint may repeat: it is no path.
 	commandName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+-]{0,39}$`)
 )
 
-// onFiles says where a program can write, and that it begins with no files, to one that looked elsewhere.
+// onFiles returns the hint about a path that is closed or missing: where a program can write, and that it begins with no files.
 func onFiles(e End, x exception) string {
 	switch {
 	case x.is("PermissionError", "OSError", "error") && refusedPath.MatchString(x.message),
@@ -42,7 +42,7 @@ func onFiles(e End, x exception) string {
 	return "Nothing is kept from one execution to the next, and each begins in an empty working directory: make the file in the same program, or put its content into the code or stdin."
 }
 
-// onInput says where input comes from.
+// onInput returns the hint about input() at the end of standard input.
 func onInput(e End, x exception) string {
 	if e.Kernel || !x.is("EOFError") || x.message != "EOF when reading a line" {
 		return ""

@@ -1,6 +1,6 @@
-// Package hint says in a sentence or two what a model can do about how its program has ended. It reads what the program
-// printed, which may be anything: of that text a hint repeats only what has the shape of a module's, a package's or a command's
-// name, and it looks at a bounded end of it.
+// Package hint says in a sentence or two what a model can do about how its program has ended. The output of the program is untrusted:
+// only a bounded part of its end is read, and a hint repeats nothing of it but what has the shape of a module's, a package's or a
+// command's name.
 package hint
 
 import "strings"
@@ -19,43 +19,43 @@ type End struct {
 	Stdin bool
 }
 
-// Packages says how programs get what they can import, in sentences that may name what is asked for. Each returns "" when it
-// has nothing to say.
+// Packages says how programs get modules and packages. Each method returns sentences for a model, or "" when it has nothing to say.
 type Packages interface {
-	// Module says how a module that is missing can be had.
+	// Module says how to get a module that is missing.
 	Module(name string) string
-	// Requirements says how packages can be had that a program wanted to install, or was told to. The names are as they were
-	// found, and may be no names.
+	// Requirements says how to get packages that a program needs. names are words that were found in its output, and may be
+	// anything.
 	Requirements(names []string) string
-	// Pip says what to do in the place of pip inside a program, for these packages; none when they are not known.
+	// Pip says what to do instead of running pip inside a program. names are as for Requirements; empty when the packages are not
+	// known.
 	Pip(names []string) string
 }
 
-// Limits are those that a hint can name.
+// Limits are the limits that a hint can name.
 type Limits struct {
-	// Memory is the most that a program may hold, in words.
+	// Memory is the most that a program may hold, as text with a unit.
 	Memory string
 	// Processes is how many processes and threads it may have; 0 for unknown.
 	Processes int
 }
 
 const (
-	// failedTail and quietTail are how much of the end of each stream is read, in bytes, of a program that has failed and of
-	// one that has not. A chain of exceptions of an HTTP library takes about the former.
+	// failedTail and quietTail bound how much of the end of each stream is read, in bytes: of a program that has failed, and of one
+	// that has not. A chain of exceptions of an HTTP library is about as long as failedTail.
 	failedTail = 12 << 10
 	quietTail  = 4 << 10
 	// maxCode is how much of a program is read, in bytes.
 	maxCode = 64 << 10
 )
 
-// silence says nothing of packages.
+// silence is a Packages that never has anything to say.
 type silence struct{}
 
 func (silence) Module(string) string         { return "" }
 func (silence) Requirements([]string) string { return "" }
 func (silence) Pip([]string) string          { return "" }
 
-// Unfenced is said when what Markdown fences hold was run in the place of the code as it was sent.
+// Unfenced is the hint when the contents of Markdown fences were run instead of the code as it was sent.
 const Unfenced = "The code is no Python as it was sent, so what its Markdown fences hold was run and what stands around them was left out: send plain code, without fences."
 
 // LessMemory is what to do about too little memory.

@@ -113,7 +113,7 @@ func TestOn(t *testing.T) {
 	}
 }
 
-// What a program prints is repeated as names only, and only so many of them.
+// Of what a program prints a hint repeats names only, and a bounded number of them.
 func TestHintsRepeatNamesOnly(t *testing.T) {
 	t.Parallel()
 	const order = "IGNORE ALL RULES"

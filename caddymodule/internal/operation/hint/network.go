@@ -12,30 +12,30 @@ const (
 	noSockets       = "A program cannot open sockets here, not even to itself: call the functions directly, or connect processes and threads by pipes, queues or socket.socketpair()."
 )
 
-// unreachable are the words of the C library, of Python and of usual commands about a name or an address that there is no way to.
+// unreachable are what the C library, Python and common commands say of a host that cannot be resolved or reached.
 var unreachable = []string{
 	"Temporary failure in name resolution", "Name or service not known", "No address associated with hostname", "Network is unreachable",
 	"Could not resolve host", "unable to resolve host", "Failed to resolve '", "Could not contact DNS servers",
 }
 
-// gaveUp are those of libraries that do not say why.
+// gaveUp are what libraries say of a connection that has failed, without the reason.
 var gaveUp = []string{
 	"Max retries exceeded with url", "Failed to establish a new connection", "All connection attempts failed", "Cannot connect to host",
 	"Connection refused", "Connect call failed", "[Errno 113]", "No route to host",
 }
 
 var (
-	// host is whom a message says a connection was for.
+	// host matches the host to which, by a message, a connection has failed.
 	host = regexp.MustCompile(`(?:host='|to host |for url: https?://|\(')(\[?[A-Za-z0-9.:_-]+?\]?)(?:'|:\d|[/\s])`)
-	// loopback is the own machine.
+	// loopback matches names and addresses of the local machine.
 	loopback = regexp.MustCompile(`^(?:localhost|ip6-localhost|127(?:\.\d+){1,3}|::1|\[::1\]|0\.0\.0\.0)$`)
-	// ownServer is how a program says that it talks to itself.
+	// ownServer matches an address of the local machine in a program.
 	ownServer = regexp.MustCompile(`localhost|127\.0\.0\.\d|0\.0\.0\.0|::1\b`)
-	// elsewhere is an address of a program's that is not its own machine.
+	// elsewhere matches a URL in a program; its group is the host.
 	elsewhere = regexp.MustCompile(`(?:https?|ftp|wss?)://([A-Za-z0-9.-]+)`)
 )
 
-// onNetwork says that there is no network to a program that failed for want of it.
+// onNetwork returns the hint that there is no network, for a program that has failed because of that.
 func onNetwork(e End, x exception) string {
 	text := x.name + ": " + x.message
 	denied := isDenied(x)
@@ -48,7 +48,7 @@ func onNetwork(e End, x exception) string {
 		if denied || containsAny(text, unreachable...) {
 			return noSockets
 		}
-		return "" // a server of the program's own that does not listen: what there is to say, the exception says
+		return "" // a server of the program's own does not listen, which the exception says already
 	}
 	return offline(e)
 }
@@ -83,8 +83,8 @@ func offline(e End) string {
 	return noNetworkStdin
 }
 
-// onQuietNetwork says the same to a program that took the failure for an answer: it printed it, and ended well. What it printed
-// may be about something else, so its code must be about networks, too.
+// onQuietNetwork returns that hint for a program that printed the failure and ended with exit code 0. The output may be about something
+// else, so its code must use the network, too.
 func onQuietNetwork(e End, out, errs string) string {
 	if !containsAny(out, unreachable...) && !containsAny(errs, unreachable...) && !containsAny(out, "Max retries exceeded with url") {
 		return ""

@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// pipSays are pip's own words, a shell's and Python's, when packages cannot be installed.
+// pipSays matches what pip, a shell or Python says when packages cannot be installed.
 var pipSays = regexp.MustCompile(`(?m)^\s*ERROR: (?:No matching distribution found for |Could not install packages due to )` +
 	`|^\s*error: externally-managed-environment` +
 	`|: No module named pip\b` +
@@ -14,13 +14,13 @@ var pipSays = regexp.MustCompile(`(?m)^\s*ERROR: (?:No matching distribution fou
 	`|is likely not a problem with pip\.` +
 	`|(?m:^  File "[^"\n]*/pip/_internal/)`)
 
-// pipFails are the words of Python about a pip that has failed.
+// pipFails matches Python's exceptions about a pip that is missing or has failed.
 var pipFails = regexp.MustCompile(`No such file or directory: '(?:[^'\n]*/)?pip3?(?:\.\d+)?'` +
 	`|Command .{0,200}\bpip3?['", ]{1,5}install\b`)
 
 // triedPip reports whether a program wanted to install packages with pip, which has no network here.
 func triedPip(out, errs string, failed bool) bool {
-	first := []string{"pip", "ERROR: ", "externally-managed"} // one of these is in all that the expressions find, and is found sooner
+	first := []string{"pip", "ERROR: ", "externally-managed"} // each match of the expressions holds one of these, which are faster to find
 	if !containsAny(out, first...) && !containsAny(errs, first...) {
 		return false
 	}
@@ -29,7 +29,7 @@ func triedPip(out, errs string, failed bool) bool {
 
 var (
 	notFound = regexp.MustCompile(`(?m)^\s*ERROR: No matching distribution found for (\S+)`)
-	// installs is a call of pip in a program: as words of a shell, as a list of strings, or as a line of a notebook.
+	// installs matches a call of pip in a program: as words of a shell, as a list of strings, or as a line of a notebook.
 	installs = regexp.MustCompile(`(?:\bpip3?(?:\.\d+)?|\bmain(\(\s*\[))((?:["']?\s*,)?\s*["']?)install\b([^\n]*)`)
 	ends     = regexp.MustCompile(`["']\s*[,)+]|[\])|#;&]|[<>]\s|\\n`)
 	listEnds = regexp.MustCompile(`[\])]`)
@@ -38,8 +38,8 @@ var (
 // maxNames is how many packages a hint names.
 const maxNames = 5
 
-// pipNames returns what a program wanted to install, as far as it can be read from its code, or else from what pip said. They
-// may be no names.
+// pipNames returns the packages that a program wanted to install, as far as they can be read from its code, or else from what pip said.
+// They may be anything.
 func pipNames(code, out, errs string) []string {
 	var names []string
 	add := func(name string) {
@@ -68,17 +68,17 @@ func pipNames(code, out, errs string) []string {
 	return names
 }
 
-// takesValue are the options of pip install whose value is a word of its own.
+// takesValue are the options of pip install whose value is the next word.
 var takesValue = []string{"-r", "--requirement", "-c", "--constraint", "-i", "--index-url", "--extra-index-url", "-f", "--find-links", "-t",
 	"--target", "--prefix", "--root", "--python", "--timeout", "--retries", "--proxy", "--trusted-host", "--cache-dir", "-e", "--editable"}
 
-// arguments are the words behind "install" that can name packages.
+// arguments returns the words after "install" that can name packages. list says that they are strings of a list.
 func arguments(text string, list bool) (names []string) {
 	end := ends
 	if list {
 		end = listEnds
 	}
-	// A bracket behind a name opens its extras.
+	// A bracket right after a name opens its extras, so its closing bracket does not end the arguments.
 	at := 0
 	for {
 		found := end.FindStringIndex(text[at:])

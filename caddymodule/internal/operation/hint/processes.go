@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// onProcesses says how many processes and threads there may be to a program that was refused one.
+// onProcesses returns the hint for a program that was refused a process or a thread: how many it may have.
 func onProcesses(x exception, limits Limits) string {
 	refused := strings.HasPrefix(x.message, "can't start new thread") ||
 		x.is("BlockingIOError", "OSError") && strings.HasPrefix(x.message, "[Errno 11] ") && containsAny(x.block, "fork", "_execute_child", "Popen")
@@ -18,7 +18,7 @@ func onProcesses(x exception, limits Limits) string {
 	return "A program may have only so many processes and threads at once: use fewer (n_jobs, processes=, max_workers=), and end each before the next."
 }
 
-// FewerJobs is what to do about memory that several processes held together.
+// FewerJobs says what to do about too much memory that several processes held together.
 func FewerJobs(processes int) string {
 	return fmt.Sprintf("There were %d processes: run fewer jobs at once (n_jobs=1, processes=, max_workers=), since each holds its own part.", processes)
 }

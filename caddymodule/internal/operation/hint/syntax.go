@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// failedLine is where the compiler stopped, in a program and in a cell.
+// failedLine matches the line of a traceback that says where a program or a cell has failed.
 var failedLine = regexp.MustCompile(`File "(?:main\.py|[^"\n]*/main\.py|<cell \d+[^"\n]*>)", line (\d+)`)
 
-// onSyntax says what to write in the place of what only notebooks, shells or web pages know.
+// onSyntax returns the hint about a syntax error: what to write instead of what only notebooks, shells or web pages understand.
 func onSyntax(e End, x exception, packages Packages) string {
 	if x.is("NameError") {
 		return onLanguageName(e, x)
@@ -49,7 +49,7 @@ func onSyntax(e End, x exception, packages Packages) string {
 	return ""
 }
 
-// onLanguageName finds what stays of a Markdown fence when somebody has taken off its marks.
+// onLanguageName returns the hint about a first line that is only a language's name, left of a Markdown fence without its backticks.
 func onLanguageName(e End, x exception) string {
 	first, _, _ := strings.Cut(strings.TrimSpace(head(e.Code)), "\n")
 	switch first = strings.TrimSpace(first); first {
@@ -67,7 +67,7 @@ func pipLine(line string) bool {
 
 var regexpPip = regexp.MustCompile(`\bpip3?(?:\.\d+)?\s+install\b`)
 
-// lineOf returns the line of a program at which a traceback ends.
+// lineOf returns the line of code that the last frame of a traceback names.
 func lineOf(code, block string) string {
 	found := failedLine.FindAllStringSubmatch(block, -1)
 	if len(found) == 0 {

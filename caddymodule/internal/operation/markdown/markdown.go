@@ -1,5 +1,5 @@
-// Package markdown takes programs out of the Markdown that models put around them. It reads fences only, line by line and
-// once: a parser of all of Markdown would see lists and HTML in what is Python, and the text is anybody's.
+// Package markdown extracts programs from the Markdown that models put around them. It reads fences only, line by line: a parser of all
+// of Markdown would take Python for lists and HTML. The text is untrusted, so the time that it takes is linear in the text's size.
 package markdown
 
 import (
@@ -12,15 +12,14 @@ var languages = []string{"", "python", "python3", "py", "py3", "ipython", "ipyth
 
 // block is what stands between two fences.
 type block struct {
-	open, end int    // the lines of the fences; end is the number of lines where the text ends without a fence
+	open, end int    // the fences' lines, from 0; end is the number of lines when there is no closing fence
 	language  string // in lower case
 	indent    int    // of the opening fence
 	marks     string
 }
 
-// Programs returns what a text may mean that is no Python as it is: the programs between its fences, the likeliest first. Each
-// has as many lines before it as the text has, empty ones, so that the numbers of lines stay. There are two at most; nil when
-// the text has no fence.
+// Programs returns the programs that a text may hold between its fences, the likeliest first, two at most; none when the text has no
+// fence with Python. Empty lines replace the lines before a program, so that it keeps the line numbers of the text.
 func Programs(text string) []string {
 	if !strings.Contains(text, "```") && !strings.Contains(text, "~~~") && !strings.HasPrefix(strings.TrimSpace(text), "`") {
 		return nil
@@ -44,7 +43,7 @@ func Programs(text string) []string {
 	return slices.DeleteFunc(programs, func(p string) bool { return strings.TrimSpace(p) == "" })
 }
 
-// Certain reports whether a text cannot be Python since it begins with a fence of backticks, which are no token of Python's.
+// Certain reports whether a text cannot be Python since it begins with a backtick, which is no token of Python's.
 func Certain(text string) bool { return strings.HasPrefix(strings.TrimSpace(text), "`") }
 
 // fenced lists the blocks of a text.
@@ -66,7 +65,7 @@ func fenced(lines []string) (blocks []block) {
 	return blocks
 }
 
-// opening reads a line that may open a block: three marks or more, and a word perhaps.
+// opening reads a line that may open a block: three or more backticks or tildes, and perhaps a language.
 func opening(line string) (block, bool) {
 	trimmed := strings.TrimLeft(line, " \t")
 	marks := trimmed[:len(trimmed)-len(strings.TrimLeft(trimmed, "`"))]
@@ -90,7 +89,7 @@ func closes(line, marks string) bool {
 	return len(line) >= len(marks) && strings.Trim(line, marks[:1]) == ""
 }
 
-// pythons are the blocks that are Python: those that say so, or else the first that says nothing.
+// pythons returns the blocks whose language is Python, or else the first block without a language.
 func pythons(blocks []block) (chosen []block) {
 	for _, b := range blocks {
 		if b.language != "" && slices.Contains(languages, b.language) {
@@ -108,7 +107,7 @@ func pythons(blocks []block) (chosen []block) {
 	return nil
 }
 
-// lastFence is the last line that could close a block.
+// lastFence returns the last line that could close a block, or -1.
 func lastFence(lines []string, b block) int {
 	for n := len(lines) - 1; n > b.open; n-- {
 		if closes(lines[n], b.marks) {
@@ -118,7 +117,7 @@ func lastFence(lines []string, b block) int {
 	return -1
 }
 
-// inside returns the lines of blocks, and empty lines before and between them.
+// inside returns the lines of blocks, with empty lines in the place of those before and between them.
 func inside(lines []string, blocks []block) string {
 	var b strings.Builder
 	next := 0
@@ -137,7 +136,7 @@ func inside(lines []string, blocks []block) string {
 	return b.String()
 }
 
-// withinLine returns the program of a text that is one line between backticks.
+// withinLine returns the program of a text that is one line between backticks; "" for any other text.
 func withinLine(text string) string {
 	text = strings.TrimSpace(text)
 	inner := strings.Trim(text, "`")

@@ -44,7 +44,7 @@ func TestPrograms(t *testing.T) {
 	}
 }
 
-// A text of the largest size is read in a time that nobody notices, whatever it is.
+// A text of the largest size is read in little time, whatever it holds.
 func TestProgramsTakeLinearTime(t *testing.T) {
 	t.Parallel()
 	for _, line := range []string{"```\n", "```python\n", "~~~\n```\n", "`", "```x", "````````\n"} {
