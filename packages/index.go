@@ -57,7 +57,7 @@ func NewIndex(c PipConfig, o IndexOptions) (*Index, error) {
 	for _, host := range c.TrustedHosts {
 		normal := normalHost(host)
 		if normal == "" {
-			return nil, fmt.Errorf("trusted-host of pip's configuration is %q: use a host's name, or HOST:PORT", host)
+			return nil, fmt.Errorf("trusted-host of pip's configuration is %q: use a host's name, or HOST:PORT", redactURL(host))
 		}
 		if !hasPort(host) {
 			normal = strings.TrimSuffix(normal, ":443")
@@ -89,7 +89,7 @@ func NewIndex(c PipConfig, o IndexOptions) (*Index, error) {
 	for _, host := range o.ExtraHosts {
 		normal := normalHost(host)
 		if normal == "" {
-			return nil, fmt.Errorf("packages hosts names %q: use a host's name, or HOST:PORT", host)
+			return nil, fmt.Errorf("packages hosts names %q: use a host's name, or HOST:PORT", redactURL(host))
 		}
 		x.addHost(normal)
 	}
@@ -139,7 +139,7 @@ func (x *Index) addFindLinks(place string) error {
 	if strings.HasPrefix(place, "file:") {
 		u, err := url.Parse(place)
 		if err != nil || u.Host != "" && u.Host != "localhost" || u.Path == "" {
-			return fmt.Errorf("find-links of pip's configuration is %q: use a path, or file:///PATH", place)
+			return fmt.Errorf("find-links of pip's configuration is %q: use a path, or file:///PATH", redactURL(place))
 		}
 		path = u.Path
 	} else if strings.Contains(place, "://") {
@@ -156,7 +156,7 @@ func (x *Index) addFindLinks(place string) error {
 	}
 	path = absolutePath(cmp.Or(path, place))
 	if info, err := os.Stat(path); err != nil || !info.IsDir() {
-		x.log.Warn("find-links of pip's configuration is ignored, since it is no directory that can be read", "path", path)
+		x.log.Warn("find-links of pip's configuration is ignored, since it is no directory that can be read", "find_links", redactURL(place))
 		return nil //nolint:nilerr // pip ignores it, too
 	}
 	if !slices.Contains(x.dirs, path) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -221,6 +222,39 @@ func TestIndexErrorsCanBeShown(t *testing.T) {
 		got := new(IndexError)
 		if err := requestError(c.ctx, u, c.err); !errors.As(err, &got) || !strings.Contains(err.Error(), c.says) || got.Timeout != c.timeout || strings.Contains(err.Error(), "secret") {
 			t.Errorf("got %v, want %s", err, c.says)
+		}
+	}
+}
+
+// Whatever an operator has mistyped, no password of it comes into an error or the log.
+func TestMistypedAddressesKeepTheirPasswords(t *testing.T) {
+	t.Parallel()
+	for _, typed := range []string{
+		"alice:secret@a.example/simple", "//alice:secret@a.example", "alice:secret@a.example:port/", "http:alice:secret@a.example/",
+		"http://alice:secret%@a.example/", "http://alice:se/cret@a.example:x/", "http://alice:secret@", "http://a.example:x/?token=secret",
+		"http://a.example:x/#secret", "file:alice:secret@a.example", "file://alice:secret@a.example/x", "gopher://alice:secret?@a.example/x",
+	} {
+		for _, c := range []struct {
+			setting string
+			config  PipConfig
+			options IndexOptions
+		}{
+			{"index-url", PipConfig{IndexURL: typed}, IndexOptions{}},
+			{"extra-index-url", PipConfig{IndexURL: "https://a.example/", ExtraIndexURLs: []string{typed}}, IndexOptions{}},
+			{"find-links", PipConfig{NoIndex: true, FindLinks: []string{typed}}, IndexOptions{}},
+			{"trusted-host", PipConfig{NoIndex: true, TrustedHosts: []string{typed}}, IndexOptions{}},
+			{"proxy", PipConfig{NoIndex: true, Proxy: typed}, IndexOptions{}},
+			{"hosts", PipConfig{NoIndex: true}, IndexOptions{ExtraHosts: []string{typed}}},
+		} {
+			var log strings.Builder
+			c.options.Logger = slog.New(slog.NewTextHandler(&log, nil))
+			x, err := NewIndex(c.config, c.options)
+			if err == nil {
+				x.Close()
+			}
+			if said := fmt.Sprint(err, log.String()); strings.Contains(said, "secret") || strings.Contains(said, "se/cret") {
+				t.Errorf("%s %s: %s", c.setting, typed, said)
+			}
 		}
 	}
 }

@@ -57,18 +57,19 @@ func isLoopback(u *url.URL) bool {
 	return name == "localhost" || err == nil && address.IsLoopback()
 }
 
-// redactURL returns a URL for messages, without user, password and fragment, and without the query, which may be a signature.
-// When raw cannot be parsed, only what stands between "//" and the last "@" is removed. Without "//" in raw, a user and password
-// in it are not recognized.
+// redactURL returns a URL for messages, without user, password and fragment, and without the query, which may be a signature. It also
+// takes texts that are no URL, such as one that lacks "http://": what an operator has mistyped may hold a password, too.
 func redactURL(raw string) string {
-	if u, err := url.Parse(raw); err == nil {
-		u.User, u.RawQuery, u.Fragment = nil, "", ""
-		return u.String()
+	shown, _, _ := strings.Cut(raw, "#")
+	scheme, rest, found := strings.Cut(shown, "//")
+	if !found {
+		scheme, rest = "", shown
+	} else {
+		scheme += "//"
 	}
-	if before, after, found := strings.Cut(raw, "//"); found {
-		return before + "//" + after[strings.LastIndex(after, "@")+1:]
-	}
-	return raw
+	rest = rest[strings.LastIndex(rest, "@")+1:] // a password may have "/", "?" or "@" in it where it is not encoded
+	rest, _, _ = strings.Cut(rest, "?")
+	return scheme + rest
 }
 
 // parseIndexURL parses a URL of pip's configuration, which must be http or https; word is the setting's name.
