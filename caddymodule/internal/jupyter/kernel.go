@@ -159,15 +159,20 @@ func (k *kernel) enqueue(c *cell) (refused string) {
 	case len(k.queue) >= maxQueue:
 		return fmt.Sprintf("%d cells wait in this kernel already: wait for their replies", maxQueue)
 	}
-	c.ctx, c.cancel = context.WithCancel(k.front.ctx)
-	c.interrupts, c.over = make(chan struct{}, 1), make(chan struct{})
 	if k.running != nil {
 		k.queue = append(k.queue, c)
 		return ""
 	}
-	k.running = c
+	k.begin(c)
 	k.front.work.Go(func() { k.runFrom(c) })
 	return ""
+}
+
+// begin makes c the running cell; runFrom ends its context. The caller holds k.mu.
+func (k *kernel) begin(c *cell) {
+	c.ctx, c.cancel = context.WithCancel(k.front.ctx)
+	c.interrupts, c.over = make(chan struct{}, 1), make(chan struct{})
+	k.running = c
 }
 
 // runFrom runs c and then the queued cells, until none is left.
@@ -197,7 +202,7 @@ func (k *kernel) advance() *cell {
 	defer k.mu.Unlock()
 	k.running = nil
 	if len(k.queue) > 0 {
-		k.running = k.queue[0]
+		k.begin(k.queue[0])
 		k.queue = k.queue[1:]
 	}
 	return k.running

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -228,4 +229,34 @@ func TestJupyterPingsEndDeadConnections(t *testing.T) {
 	site.dial(site.start()) // answers no ping, since it does not read
 	waitFor(t, "it has joined", func() bool { return site.front.list()[0].model().Connections == 1 })
 	waitFor(t, "its connection ends", func() bool { return site.front.list()[0].model().Connections == 0 })
+}
+
+// A client may queue cells and go, again and again: nothing of them is kept for as long as the front lives. It is not parallel, since it
+// looks at the memory of the whole program.
+func TestCellsThatNeverRunAreForgotten(t *testing.T) {
+	k := newKernel(newSite(t, Options{}).front)
+	k.running = &cell{interrupts: make(chan struct{}, 1)}
+	gone := &socket{}
+	round := func() {
+		for range maxQueue {
+			if refused := k.enqueue(&cell{from: gone}); refused != "" {
+				t.Fatal(refused)
+			}
+		}
+		k.leave(gone)
+	}
+	before := heap()
+	for range 20000 {
+		round()
+	}
+	if grown := heap() - before; grown > 4<<20 {
+		t.Errorf("%d bytes are left of %d cells", grown, 20000*maxQueue)
+	}
+}
+
+func heap() int64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return int64(m.HeapAlloc)
 }
