@@ -82,7 +82,7 @@ func (d deadEnd) of(req Request) bool {
 func (d deadEnd) String() string {
 	needs := strings.Join(strings.Fields(d.Needs), " ")
 	if len(needs) > 200 {
-		needs = needs[:200] + "..."
+		needs = strings.ToValidUTF8(needs[:200], "") + "..."
 	}
 	if d.Parent == "" {
 		return "what was asked for includes " + needs

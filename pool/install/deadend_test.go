@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/policy"
@@ -42,6 +43,16 @@ func TestNothingForADependency(t *testing.T) {
 			if !strings.Contains(refused.message, word) {
 				t.Errorf("%q lacks %q", refused.message, word)
 			}
+		}
+	}
+}
+
+func TestLongRequirementsAreCutBetweenCharacters(t *testing.T) {
+	t.Parallel()
+	for extra := range 4 {
+		said := deadEnd{Needs: strings.Repeat("x", extra) + strings.Repeat("€", 100), Parent: "one", ParentVersion: "1"}.String()
+		if !utf8.ValidString(said) || !strings.HasSuffix(said, "€...") {
+			t.Errorf("got %q", said)
 		}
 	}
 }

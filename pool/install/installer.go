@@ -229,8 +229,8 @@ func treeBytes(dir string, limit int64) int64 {
 		}
 		return nil
 	})
-	if errors.Is(err, scratch.ErrFull) {
-		return limit + 1
+	if err != nil && !scratch.NoDescriptors(err) {
+		return limit + 1 // more, or it cannot be read, so its size is not known
 	}
 	return held
 }

@@ -78,7 +78,7 @@ func Start(ctx context.Context, interpreter Interpreter, p confine.Plan, whole a
 			return nil, fmt.Errorf("the %s was not ready within %s; is a module of preload that slow, or the system that busy?", modules[len(modules)-1], processStartTimeout)
 		}
 		if status, ok := x.Cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() {
-			return nil, fmt.Errorf("%w: it was killed while it started (%s)", ErrGone, status.Signal())
+			return nil, fmt.Errorf("the %s was killed while it started (%s): %w", modules[len(modules)-1], status.Signal(), ErrGone)
 		}
 		return nil, fmt.Errorf("%s ended before it was ready (%s%s)", interpreter.Executable, x.Cmd.ProcessState, LastLine(x.Stderr.String()))
 	}
@@ -160,7 +160,7 @@ func (x *Process) handshake(p confine.Plan, modules []string, extra any, given f
 		modules = append([]string{"semaphores"}, modules...)
 	}
 	for _, name := range modules {
-		source, err := python.Sources.ReadFile("" + name + ".py")
+		source, err := python.Sources.ReadFile(name + ".py")
 		if err != nil {
 			return err
 		}
@@ -249,7 +249,7 @@ func (t *Tail) String() string {
 }
 
 // ErrGone means that a template or an installer has ended, or that a lane has.
-var ErrGone = errors.New("the template is gone")
+var ErrGone = errors.New("the process is gone")
 
 // Numbers counts the lanes and installers of this Caddy. The uid of each is derived from its number, so that those alive at the same time
 // have different ones.

@@ -39,12 +39,15 @@ func Full(dir string, lanePID int, limit int64) bool {
 			}
 			return nil
 		})
-		if err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) { // Caddy has no descriptor left to count with now
+		if err != nil && !NoDescriptors(err) {
 			return true // full, or it cannot be read, so its size is not known
 		}
 	}
 	return false
 }
+
+// NoDescriptors says whether an error of Walk means that Caddy or the system has no file descriptor left to count with now.
+func NoDescriptors(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
 
 // ErrFull is Walk's error for directories that are nested too deep. A visit may return it to end the walk.
 var ErrFull = errors.New("scratch is full")
@@ -54,18 +57,22 @@ var ErrFull = errors.New("scratch is full")
 func RemoveOf(dir string, lanePID int) {
 	for _, top := range Of(dir, lanePID) {
 		_ = Walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
-			if stat.Mode&unix.S_IFMT != unix.S_IFDIR {
-				return nil
-			}
-			// Through a descriptor (open(2), O_PATH), since user code may meanwhile have replaced the directory by a symbolic link.
-			handle, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
-			if err == nil {
-				_ = os.Chmod("/proc/self/fd/"+strconv.Itoa(handle), 0o700)
-				_ = unix.Close(handle)
+			if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
+				restoreAccess(parent, name)
 			}
 			return nil
 		})
 		_ = os.RemoveAll(top)
+	}
+}
+
+// restoreAccess gives the owner of a directory access to it. It goes through a descriptor (open(2), O_PATH), since user code may meanwhile
+// have replaced the directory by a symbolic link.
+func restoreAccess(parent int, name string) {
+	handle, err := unix.Openat(parent, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err == nil {
+		_ = os.Chmod("/proc/self/fd/"+strconv.Itoa(handle), 0o700)
+		_ = unix.Close(handle)
 	}
 }
 
@@ -83,7 +90,11 @@ func Walk(parent int, name string, depth int, visit func(parent int, name string
 	if depth > maxDepth {
 		return ErrFull
 	}
-	fd, err := unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := openDir(parent, name)
+	if errors.Is(err, unix.EACCES) { // made without access for its owner, as os.mkdir(path, 0) does
+		restoreAccess(parent, name)
+		fd, err = openDir(parent, name)
+	}
 	if err != nil {
 		return ignoreGone(err)
 	}
@@ -103,6 +114,10 @@ func Walk(parent int, name string, depth int, visit func(parent int, name string
 			return ignoreGone(err)
 		}
 	}
+}
+
+func openDir(parent int, name string) (int, error) {
+	return unix.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 }
 
 func ignoreGone(err error) error {
