@@ -57,7 +57,7 @@ func TestDownloadGivesUpOnASilentHost(t *testing.T) {
 		<-r.Context().Done()
 	}))
 	t.Cleanup(server.Close)
-	x := newTestIndex(t, PipConfig{IndexURL: server.URL, Timeout: 50 * time.Millisecond}, IndexOptions{})
+	x := newTestIndex(t, PipConfig{IndexURL: server.URL, Timeout: time.Second}, IndexOptions{})
 	dir := t.TempDir()
 	_, err := x.Download(t.Context(), dir, []Wanted{{Name: "a", URL: server.URL + "/a-1-py3-none-any.whl"}}, DownloadOptions{})
 	failed := new(IndexError)

@@ -67,6 +67,7 @@ func (c *caddy) checkJSON(env []string, args ...string) (checked, int) {
 
 // In every world people run Caddy in, the check says what /health of a Caddy there says.
 func TestCheckAgreesWithHealth(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, served *caddy) {
 		held := served.guarantees()
 		c := prepare(t, served.o)

@@ -116,9 +116,9 @@ var screens = []struct {
 	{"phone", 390, 844, []chromedp.EmulateViewportOption{chromedp.EmulateMobile, chromedp.EmulatePortrait, chromedp.EmulateTouch, chromedp.EmulateScale(2)}},
 }
 
-// "Try it out" runs the example wherever the directive stands, on a large screen and on a small one. It is not parallel:
-// a browser takes the processor from tests of timing.
+// "Try it out" runs the example wherever the directive stands, on a large screen and on a small one.
 func TestDocsTryItOut(t *testing.T) {
+	t.Parallel()
 	c := startCaddy(t, caddyOptions{site: "handle_path /sandbox/* {\n\t\tpython_sandbox\n\t}"})
 	target, err := url.Parse(c.url)
 	if err != nil {

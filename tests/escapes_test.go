@@ -68,6 +68,7 @@ func readCases(t *testing.T, path string) []escapeCase {
 
 // In every world no program gets out, and ordinary programs do not notice what holds them.
 func TestEscapes(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		held := c.guarantees()
 		for _, name := range []string{"escape", "escape-more", "execute"} {
@@ -221,6 +222,7 @@ func makeOutside(t *testing.T, c *caddy) *outside {
 
 // What the host shows to everybody it does not show to a program, even to one that knows where to look.
 func TestHostIsOutOfReach(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		o := makeOutside(t, c)
 		addresses, err := json.Marshal(map[string]any{
@@ -288,6 +290,7 @@ print("reached", reached)
 
 // The end of a run is the end of all that it started.
 func TestNothingOutlivesItsRun(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		for _, s := range []struct{ name, code string }{
 			{"daemon", "if os.fork() == 0:\n    os.setsid()\n    if os.fork(): os._exit(0)\n    os.closerange(0, 64); time.sleep(60)"},

@@ -44,6 +44,7 @@ Promise.all(tries).then(results => { window.results = results.filter(Boolean); w
 
 // A page of another site, here another port, in a real browser runs nothing and reads nothing.
 func TestForeignPageRunsNothing(t *testing.T) {
+	t.Parallel()
 	c := startCaddy(t, caddyOptions{site: withMetrics})
 	page := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "text/html")

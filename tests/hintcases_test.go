@@ -32,6 +32,7 @@ func readHintCases(t *testing.T) []hintCase {
 }
 
 func TestHintCases(t *testing.T) {
+	t.Parallel()
 	cases := readHintCases(t)
 	inEachWorld(t, "workers {\n idle 2\n }", func(t *testing.T, c *caddy) {
 		for _, hc := range cases {

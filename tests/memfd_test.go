@@ -16,6 +16,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 // With namespaces programs have memfds as ever; without, they are refused.
 func TestMemfds(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "limits {\n memory 128MiB\n scratch 64MiB\n }", func(t *testing.T, c *caddy) {
 		if c.o.noNamespaces {
 			c.mustPrint("import os\ntry: os.memfd_create('x')\nexcept OSError as e: print(e.strerror)", "Operation not permitted\n")
@@ -99,6 +100,7 @@ func (c *caddy) memfds() (count int) {
 
 // However a program hides what it has filled, it holds no more than its memory.
 func TestMemfdsAreBounded(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "limits {\n memory 128MiB\n scratch 64MiB\n }", func(t *testing.T, c *caddy) {
 		if c.o.noNamespaces {
 			return // TestMemfds: there are none

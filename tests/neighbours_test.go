@@ -155,6 +155,7 @@ print(json.dumps({"start": start, "last": last, "end": time.time(), "found": sor
 
 // Two programs that run at once know nothing of each other, however one of them looks.
 func TestNeighboursDoNotFindEachOther(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		type held struct {
 			Start, End float64
@@ -223,6 +224,7 @@ func TestNeighboursDoNotFindEachOther(t *testing.T) {
 
 // What a run had in its memory, on its disk and in its pipes is gone with it.
 func TestMemoryOfTheDead(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "workers {\n idle 1\n max 1\n templates 1\n }", func(t *testing.T, c *caddy) {
 		const dead = `
 import os, mmap

@@ -11,6 +11,7 @@ import (
 
 // In every world the standard streams can be opened by their names, by a program and by what it starts.
 func TestStandardStreamsByName(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		const code = `
 import os, subprocess, sys
@@ -121,6 +122,7 @@ func TestChildrenAreThePythonBehindAShim(t *testing.T) {
 
 // Programs that talk over sockets set options, and find those that ordinary programs set.
 func TestOrdinarySocketOptions(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		c.mustPrint(`
 import socket, struct
@@ -166,6 +168,7 @@ print("done")
 
 // What shows the stack of a program shows the program, and nothing that it was started by.
 func TestStacksAreTheProgramsOwn(t *testing.T) {
+	t.Parallel()
 	pythons := map[string]caddyOptions{"configured": {}}
 	for _, python := range otherPythons(t) {
 		pythons[python] = caddyOptions{directive: "python " + python}
@@ -244,6 +247,7 @@ sys.exit(0)
 
 // A script that a program writes, and makes one that can be started, can be.
 func TestOwnScriptsCanBeStarted(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		c.mustPrint(`
 import os, pathlib, shutil, stat, subprocess

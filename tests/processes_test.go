@@ -21,13 +21,16 @@ type process struct {
 
 func processes(t testing.TB) map[int]process {
 	t.Helper()
-	stats, err := filepath.Glob("/proc/[0-9]*/stat")
+	entries, err := os.ReadDir("/proc")
 	if err != nil {
 		t.Fatal(err)
 	}
 	all := map[int]process{}
-	for _, path := range stats {
-		if p, ok := processAt(path); ok {
+	for _, entry := range entries {
+		if name := entry.Name(); name[0] < '0' || name[0] > '9' {
+			continue
+		}
+		if p, ok := processAt("/proc/" + entry.Name() + "/stat"); ok {
 			all[p.pid] = p
 		}
 	}

@@ -33,6 +33,7 @@ func reportPackages(t *testing.T, python string) string {
 
 // Ordinary programs run in every world as they do under a plain Python.
 func TestReportedPrograms(t *testing.T) {
+	t.Parallel()
 	var cases []reportCase
 	for _, name := range []string{"reports", "reports-more"} {
 		b, err := os.ReadFile("cases/" + name + ".json")
@@ -90,6 +91,7 @@ with multiprocessing.get_context("fork").Pool(2) as p: print(p.map(abs, [-1, 2])
 
 // A run's /tmp is its own: it finds nothing of the host's there, nothing of another run's, and leaves nothing behind.
 func TestTemporaryDirectoryIsItsOwn(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		mark := filepath.Base(sharedDir(t)) // a name that the host's own /tmp has
 		c.mustPrint("import os; print(os.path.exists('/tmp/"+mark+"'), os.listdir('/tmp'))", "False ['main.py']\n")
@@ -110,6 +112,7 @@ print(subprocess.run("echo > /tmp/zz-shell; ls /tmp | wc -l", shell=True, captur
 
 // Files in /tmp count as scratch.
 func TestTemporaryDirectoryIsBounded(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "limits {\n scratch 4MiB\n }", func(t *testing.T, c *caddy) {
 		a := c.run(`
 import errno

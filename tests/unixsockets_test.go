@@ -9,6 +9,7 @@ import (
 // Where programs have unix sockets, they have them in their own scratch: not by another path that leads to the same socket, not
 // by an address that changes while it is looked at, and not by going around whoever looks.
 func TestUnixSocketsStayInScratch(t *testing.T) {
+	t.Parallel()
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		o := makeOutside(t, c)
 		a := c.run(fmt.Sprintf("host, writable, abstract = %q, %q, %q\n", o.socket, o.writable, strings.TrimPrefix(o.abstract, "@")) + reachForASocket)
