@@ -11,7 +11,7 @@ export CGO_ENABLED := 0
 PYTHON_FILES = $(shell find . -name '*.py' -not -path './.*' -not -path './bench/.venv/*')
 SHELL_FILES  = $(shell find . -name '*.sh' -not -path './.*' -not -path './bench/.venv/*') .ci/run
 
-.PHONY: run build test lint bench fuzz fidelity xcaddy docs-assets clean need-place need-go need-python need-cc want-browser
+.PHONY: run build test prepare lint bench fuzz fidelity xcaddy docs-assets clean need-place need-go need-python need-cc want-browser
 
 run: need-go need-python build ## build and serve on SANDBOX_ADDRESS
 	@echo "Serving on http://$(SANDBOX_ADDRESS) (stop with Ctrl-C)"
@@ -31,10 +31,12 @@ endif
 # Most of tests/ runs programs and waits for them, and bounds of time there stretch with what else the machine does, so two packages run at
 # once. asfound fails when they leave the machine otherwise than they found it. go vet is part of make lint. Without the symbols that only
 # debuggers read, each test program is linked in two thirds of the time.
-test: need-place need-go need-python need-cc want-browser $(TEST_VENV)/.stamp .node-tests/.stamp ## everything, end-to-end tests included
+test: prepare ## everything, end-to-end tests included
 	CGO_ENABLED=1 go build -race ./...
 	CGO_ENABLED=1 SANDBOX_TEST_PYTHON="$(TEST_VENV)/bin/python" go run ./tests/asfound \
 		go test -race -vet off -ldflags "-s -w" -count 1 -p 2 -timeout 30m $(TESTFLAGS) ./...
+
+prepare: need-place need-go need-python need-cc want-browser $(TEST_VENV)/.stamp .node-tests/.stamp ## install what the tests need
 
 # The clients that the end-to-end tests speak with.
 $(TEST_VENV)/.stamp: tests/requirements.txt tests/requirements-mcp2.txt tests/requirements-reports.txt

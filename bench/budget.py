@@ -78,12 +78,12 @@ def rows(rounds, memory, growth):
         if one["saturated"].get("ours", {}).get("p50_ms")
     ]
     lines = [
-        Row("one client, 20 ms between requests: p50, to spawn", spaced, 1 / 10, 1 / 30, True, "1/"),
-        to_spawn("one client, back to back", "single", 7, 12, "{:.1f}"),
-        Row("saturated: runs/s, to limit", ratio(rounds, "saturated", "limit"), 0.55, 0.9),
-        to_spawn("saturated", "saturated", 5, 8, "{:.1f}"),
-        to_spawn("saturated, numpy and pandas", "pandas", 40, 65, "{:.0f}"),
-        Row("saturated: p99 over p50", tail, 3, 2, True),
+        Row("one client, 20 ms between requests: p50, to spawn", spaced, 1 / 12, 1 / 30, True, "1/"),
+        to_spawn("one client, back to back", "single", 12, 20, "{:.1f}"),
+        Row("saturated: runs/s, to limit", ratio(rounds, "saturated", "limit"), 0.6, 0.9),
+        to_spawn("saturated", "saturated", 8, 12, "{:.1f}"),
+        to_spawn("saturated, numpy and pandas", "pandas", 60, 100, "{:.0f}"),
+        Row("saturated: p99 over p50", tail, 2, 1.5, True),
     ]
     for name, must, aim in (("bare", 3, 1.5), ("pandas", 6, 3)):
         pss = memory.get(name, {}).get("pss_bytes")

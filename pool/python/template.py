@@ -73,6 +73,7 @@ def _start(control, plan):
         confine.libc.malloc_trim(0)   # each resident page makes forks and exits a little slower
     gc.freeze()    # the collector never visits these objects again, so their pages stay shared
     pages.collapse()
+    pages.collapse_code()
     with open("/proc/self/statm") as f:
         data_bytes = int(f.read().split()[5]) * os.sysconf("SC_PAGE_SIZE")
     for limit in plan["rlimits"]:
