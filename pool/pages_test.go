@@ -28,12 +28,21 @@ func TestInterpretersCodeIsInHugePages(t *testing.T) {
 			continue // it need not hold an aligned huge page
 		}
 		tried++
-		p := newTestPool(t, Config{Python: python, Templates: 1, Idle: 1, Max: 1})
-		r := execute(t, p, `import ctypes
+		// A kernel that finds no free huge page at this moment leaves the code where it is.
+		said := ""
+		for range 3 {
+			r := execute(t, newTestPool(t, Config{Python: python, Templates: 1, Idle: 1, Max: 1}), `import ctypes
 ctypes.string_at(ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value, 4096)
 print(*[line for line in open("/proc/self/smaps") if "-" in line.split()[0] or line.startswith("AnonHugePages:")], sep="")`, 10*time.Second)
-		if r.Status != StatusOK || !hasHugeCode(r.Stdout) {
-			t.Errorf("%s runs from small pages: %+v", python, r)
+			if said = r.Stdout; r.Status != StatusOK {
+				t.Fatalf("got %+v", r)
+			}
+			if hasHugeCode(said) {
+				break
+			}
+		}
+		if !hasHugeCode(said) {
+			t.Errorf("%s runs from small pages: %s", python, said)
 		}
 	}
 	if tried == 0 {
