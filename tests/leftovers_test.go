@@ -3,6 +3,7 @@ package tests
 import (
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -191,4 +192,47 @@ func TestNothingSurvivesCaddy(t *testing.T) {
 	}
 	<-c.exited
 	eventually(t, time.Second, "no process is left", func() bool { return len(living(t, slices.Values(below))) == 0 })
+}
+
+// Without namespaces a template first tries whether it can answer calls of its children. When it is killed meanwhile, as at the end of a
+// Caddy that has just started, the child that tries ends too; else Caddy would wait for it.
+func TestTemplateKilledInItsTrialLeavesNobody(t *testing.T) {
+	t.Parallel()
+	c := startCaddy(t, caddyOptions{directive: "python " + systemPython(t), noNamespaces: true})
+	below := func(pid int) []string {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
+		if err != nil {
+			return nil
+		}
+		return strings.Fields(string(text))
+	}
+	old := map[int]bool{}
+	for _, p := range children(t, c.pid()) {
+		old[p.pid] = true
+		if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var trial process
+	for begin := time.Now(); trial.pid == 0; {
+		if late(20*time.Second, begin) {
+			t.Fatal("no new template has had a child")
+		}
+		for _, template := range children(t, c.pid()) {
+			if tries := below(template.pid); !old[template.pid] && len(tries) > 0 {
+				if err := syscall.Kill(template.pid, syscall.SIGKILL); err != nil {
+					t.Fatal(err)
+				}
+				trial, _ = processAt("/proc/" + tries[0] + "/stat")
+				break
+			}
+		}
+	}
+	t.Cleanup(func() {
+		for _, p := range living(t, slices.Values([]process{trial})) {
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
+		}
+	})
+	eventually(t, 10*time.Second, "the child of the killed template is gone", func() bool { return len(living(t, slices.Values([]process{trial}))) == 0 })
+	c.mustPrint("print(1)", "1\n")
 }

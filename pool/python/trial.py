@@ -20,6 +20,7 @@ def works(plan):
     child = os.fork()
     if child == 0:
         try:
+            here.close()   # else the listener would stay open there when the template is killed now, and the mkdir below never return
             confine.no_new_privileges()
             calls.Filter(bytes.fromhex(plan["view"]["seccomp"]), plan["view"]["machine"], there).enter()
             os.mkdir(name + "/made")
