@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -17,6 +16,7 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/metrics"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/skip"
 )
 
 func TestValidate(t *testing.T) {
@@ -113,10 +113,7 @@ func smallPool(name string) string {
 func needPython(t *testing.T) {
 	t.Helper()
 	if _, err := exec.LookPath("python3"); err != nil {
-		if os.Getenv("CI") == "true" {
-			t.Fatal("python3 is not installed")
-		}
-		t.Skip("python3 is not installed")
+		skip.Without(t, "python3 is not installed")
 	}
 }
 

@@ -11,9 +11,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/skip"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
 )
 
 // layered is an escape attempt of ../tests/cases, with the guarantee that it tries to break.

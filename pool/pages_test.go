@@ -10,7 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/skip"
 )
 
 const hugePage = 2 << 20

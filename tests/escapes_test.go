@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -41,23 +40,11 @@ func inEachWorld(t *testing.T, directive string, test func(t *testing.T, c *cadd
 			o := caddyOptions{directive: "python " + systemPython(t) + "\n" + directive, noNamespaces: !w.namespaces}
 			need(t, !w.root || os.Geteuid() == 0, needsRoot)
 			if !w.root {
-				o.credential = anotherUser()
+				o.credential = ordinaryUser()
 			}
 			test(t, startCaddy(t, o))
 		})
 	}
-}
-
-var usersTaken atomic.Uint32
-
-// anotherUser is a user that no other test has: the processes of a user are counted together.
-func anotherUser() *syscall.Credential {
-	who := ordinaryUser()
-	if who != nil {
-		who.Uid = 30000 + usersTaken.Add(1)
-		who.Gid = who.Uid
-	}
-	return who
 }
 
 // escapeCase is a program that tries to get out, prints BLOCKED or ESCAPED, and does no harm where the wall is missing.

@@ -3,7 +3,6 @@ package tests
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -201,13 +200,6 @@ func TestNothingSurvivesCaddy(t *testing.T) {
 func TestTemplateKilledInItsTrialLeavesNobody(t *testing.T) {
 	t.Parallel()
 	c := startCaddy(t, caddyOptions{directive: "python " + systemPython(t), noNamespaces: true})
-	below := func(pid int) []string {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))
-		if err != nil {
-			return nil
-		}
-		return strings.Fields(string(text))
-	}
 	old := map[int]bool{}
 	for _, p := range children(t, c.pid()) {
 		old[p.pid] = true
@@ -220,14 +212,21 @@ func TestTemplateKilledInItsTrialLeavesNobody(t *testing.T) {
 		if late(20*time.Second, begin) {
 			t.Fatal("no new template has had a child")
 		}
-		for _, template := range children(t, c.pid()) {
-			if tries := below(template.pid); !old[template.pid] && len(tries) > 0 {
-				if err := syscall.Kill(template.pid, syscall.SIGKILL); err != nil {
-					t.Fatal(err)
-				}
-				trial, _ = processAt("/proc/" + tries[0] + "/stat")
-				break
+		seen := map[process]bool{}
+		seeBelow(t, c.pid(), seen)
+		parents := map[int]int{}
+		for p := range seen {
+			parents[p.pid] = p.parent
+		}
+		for p := range seen {
+			if parents[p.parent] != c.pid() || old[p.parent] {
+				continue
 			}
+			if err := syscall.Kill(p.parent, syscall.SIGKILL); err != nil {
+				t.Fatal(err)
+			}
+			trial = p
+			break
 		}
 	}
 	t.Cleanup(func() {

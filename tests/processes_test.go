@@ -27,7 +27,7 @@ func processes(t testing.TB) map[int]process {
 	}
 	all := map[int]process{}
 	for _, entry := range entries {
-		if name := entry.Name(); name[0] < '0' || name[0] > '9' {
+		if _, err := strconv.Atoi(entry.Name()); err != nil {
 			continue
 		}
 		if p, ok := processAt("/proc/" + entry.Name() + "/stat"); ok {

@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 )
@@ -71,12 +72,16 @@ func interpreterDir(t testing.TB) string {
 	return ""
 }
 
-// ordinaryUser is a user that owns nothing here, when root runs the tests, and otherwise whoever does.
+var usersTaken atomic.Uint32
+
+// ordinaryUser is, when root runs the tests, a user that owns nothing here and that no other caller gets, since the kernel counts the
+// processes of a user together. Otherwise it is whoever runs them.
 func ordinaryUser() *syscall.Credential {
 	if os.Geteuid() != 0 {
 		return nil
 	}
-	return &syscall.Credential{Uid: 65534, Gid: 65534}
+	id := 30000 + usersTaken.Add(1)
+	return &syscall.Credential{Uid: id, Gid: id}
 }
 
 // tryWorld checks that a sandbox works where it was started: it runs code, keeps what a program may have and nothing else.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"os"
 	"path/filepath"
@@ -16,8 +17,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/packages"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
@@ -203,7 +202,7 @@ func waitInstaller(ctx context.Context, process *process.Process, run installerR
 			if proxy != nil && run.received != nil {
 				run.received(proxy.Bytes())
 			}
-			if treeBytes(run.dir, run.maxBytes) > run.maxBytes {
+			if scratch.Exceeds([]string{run.dir}, run.maxBytes, math.MaxInt64) {
 				err = errDiskFull
 				killGroup(process)
 				<-process.Exited
@@ -217,22 +216,6 @@ func waitInstaller(ctx context.Context, process *process.Process, run installerR
 func killGroup(process *process.Process) {
 	_ = syscall.Kill(-process.Cmd.Process.Pid, syscall.SIGKILL)
 	_ = process.Cmd.Process.Kill()
-}
-
-// treeBytes returns how many bytes the files below a directory hold. Above limit it stops counting and returns limit + 1.
-func treeBytes(dir string, limit int64) int64 {
-	var held int64
-	err := scratch.Walk(unix.AT_FDCWD, dir, 0, func(_ int, _ string, stat *unix.Stat_t) error {
-		held += stat.Blocks * 512
-		if held > limit {
-			return scratch.ErrFull
-		}
-		return nil
-	})
-	if err != nil && !scratch.NoDescriptors(err) {
-		return limit + 1 // more, or it cannot be read, so its size is not known
-	}
-	return held
 }
 
 // planInstaller decides the confinement of an installer. It is that of a worker, but the installer may also write to run.dir, read

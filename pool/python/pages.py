@@ -27,7 +27,7 @@ def collapse():
     the rest is still handled as a whole."""
     resident = ctypes.create_string_buffer(HUGE // PAGE)
     for start, end in _anonymous():
-        for block in range(-(-start // HUGE) * HUGE, end - HUGE + 1, HUGE):
+        for block in _blocks(start, end):
             if libc.mincore(block, HUGE, resident) == 0 and sum(resident.raw) > HUGE // PAGE // 2:
                 libc.madvise(block, HUGE, MADV_COLLAPSE)
 
@@ -40,7 +40,7 @@ def collapse_code():
     inside = ctypes.cast(ctypes.pythonapi.PyObject_Call, ctypes.c_void_p).value
     for start, end in _read_only_files():
         if start <= inside < end:
-            for block in range(-(-start // HUGE) * HUGE, end - HUGE + 1, HUGE):
+            for block in _blocks(start, end):
                 _copy_to_huge_page(block)
 
 
@@ -58,11 +58,15 @@ def _copy_to_huge_page(block):
     libc.munmap(room, 2 * HUGE)
 
 
+def _blocks(start, end):
+    """The addresses of the aligned blocks of 2 MiB that lie between two addresses."""
+    return range(-(-start // HUGE) * HUGE, end - HUGE + 1, HUGE)
+
+
 def _read_only_files():
     """Yield the start and end of each run of adjacent mappings of one file that cannot be written to."""
     start = end = path = None
-    for fields in _mappings():
-        first, last = (int(address, 16) for address in fields[0].split("-"))
+    for first, last, fields in _mappings():
         here = fields[5].strip() if fields[1] in ("r--p", "r-xp") and fields[4] != "0" else None
         if here is None or here != path or first != end:
             if path is not None:
@@ -73,11 +77,15 @@ def _read_only_files():
 
 def _anonymous():
     """Yield the start and end of each writable mapping that belongs to no file."""
-    for fields in _mappings():
+    for start, end, fields in _mappings():
         if fields[1] == "rw-p" and fields[4] == "0":
-            yield tuple(int(address, 16) for address in fields[0].split("-"))
+            yield start, end
 
 
 def _mappings():
+    """Yield the start and end of each mapping, and the fields of its line (proc_pid_maps(5))."""
     with open("/proc/self/maps") as f:
-        return [line.split(None, 5) for line in f]   # read at once: what is mapped meanwhile does not matter
+        lines = f.readlines()   # read at once: what is mapped meanwhile does not matter
+    for line in lines:
+        fields = line.split(None, 5)
+        yield *(int(address, 16) for address in fields[0].split("-")), fields

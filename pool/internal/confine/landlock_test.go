@@ -13,7 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/skip"
 )
 
 func TestLandlockFollowsTheABI(t *testing.T) {

@@ -14,7 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/skip"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/internal/skip"
 )
 
 // testSources returns the sources of the python3 on PATH.

@@ -28,35 +28,37 @@ func Of(dir string, lanePID int) []string {
 // Full says whether the files of a lane's worker hold more than limit bytes and a sixteenth, or are too many or nested too deep to count.
 // Because of the sixteenth, a program that writes one large file meets RLIMIT_FSIZE first, an error that it can handle.
 func Full(dir string, lanePID int, limit int64) bool {
-	limit += limit / 16
-	var held, files int64
-	for _, top := range Of(dir, lanePID) {
-		err := Walk(unix.AT_FDCWD, top, 0, func(_ int, _ string, stat *unix.Stat_t) error {
-			files++
-			held += stat.Blocks * 512
-			if held > limit || files > maxFilesUnmounted {
-				return ErrFull
+	return Exceeds(Of(dir, lanePID), limit+limit/16, maxFilesUnmounted)
+}
+
+// Exceeds says whether the files below some directories hold more than bytes, are more than files, or are nested too deep to count. It
+// is true, too, for what cannot be read, whose size is not known; but false when Caddy or the system has no file descriptor left to count
+// with now.
+func Exceeds(dirs []string, bytes, files int64) bool {
+	for _, dir := range dirs {
+		err := walk(unix.AT_FDCWD, dir, 0, func(_ int, _ string, stat *unix.Stat_t) error {
+			files--
+			bytes -= stat.Blocks * 512
+			if bytes < 0 || files < 0 {
+				return errFull
 			}
 			return nil
 		})
-		if err != nil && !NoDescriptors(err) {
-			return true // full, or it cannot be read, so its size is not known
+		if err != nil && !errors.Is(err, unix.EMFILE) && !errors.Is(err, unix.ENFILE) {
+			return true
 		}
 	}
 	return false
 }
 
-// NoDescriptors says whether an error of Walk means that Caddy or the system has no file descriptor left to count with now.
-func NoDescriptors(err error) bool { return errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE) }
-
-// ErrFull is Walk's error for directories that are nested too deep. A visit may return it to end the walk.
-var ErrFull = errors.New("scratch is full")
+// errFull is walk's error for directories that are nested too deep. A visit may return it to end the walk.
+var errFull = errors.New("scratch is full")
 
 // RemoveOf removes the scratch directories of a lane. User code may have removed its own access to directories, so RemoveOf restores it
 // first. What cannot be removed stays.
 func RemoveOf(dir string, lanePID int) {
 	for _, top := range Of(dir, lanePID) {
-		_ = Walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
+		_ = walk(unix.AT_FDCWD, top, 0, func(parent int, name string, stat *unix.Stat_t) error {
 			if stat.Mode&unix.S_IFMT == unix.S_IFDIR {
 				restoreAccess(parent, name)
 			}
@@ -76,10 +78,10 @@ func restoreAccess(parent int, name string) {
 	}
 }
 
-// Walk calls visit for a file and, if that is a directory, for everything below it. It follows no links, works below paths longer than
+// walk calls visit for a file and, if that is a directory, for everything below it. It follows no links, works below paths longer than
 // PATH_MAX, and ignores files that are removed meanwhile. parent is a directory descriptor for name, as in openat(2); depth is 0. An
 // error of visit ends the walk and is returned.
-func Walk(parent int, name string, depth int, visit func(parent int, name string, stat *unix.Stat_t) error) error {
+func walk(parent int, name string, depth int, visit func(parent int, name string, stat *unix.Stat_t) error) error {
 	var stat unix.Stat_t
 	if err := unix.Fstatat(parent, name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return ignoreGone(err)
@@ -88,7 +90,7 @@ func Walk(parent int, name string, depth int, visit func(parent int, name string
 		return err
 	}
 	if depth > maxDepth {
-		return ErrFull
+		return errFull
 	}
 	fd, err := openDir(parent, name)
 	if errors.Is(err, unix.EACCES) { // made without access for its owner, as os.mkdir(path, 0) does
@@ -103,7 +105,7 @@ func Walk(parent int, name string, depth int, visit func(parent int, name string
 	for {
 		names, err := here.Readdirnames(256)
 		for _, name := range names {
-			if err := Walk(fd, name, depth+1, visit); err != nil {
+			if err := walk(fd, name, depth+1, visit); err != nil {
 				return err
 			}
 		}

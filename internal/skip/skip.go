@@ -7,7 +7,7 @@ import (
 )
 
 // Without skips a test because the system lacks what reason names. With CI=true it fails the test instead.
-func Without(t *testing.T, reason string) {
+func Without(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") == "true" {
 		t.Fatal(reason)
