@@ -349,17 +349,10 @@ def kill_all():
 
 # --- a worker: each one -----------------------------------------------------------------------------------------------
 
-def warm_up():
-    """In the template: resolve and call the C functions that every worker will call, with arguments that change nothing."""
-    set_dumpable(PR_SET_DUMPABLE, 1)
-    kill(0, 0)
-
-
 def enter_worker(domain, filter, scratch, processes):
-    """Finish the confinement of a worker, which has inherited the rest from its lane. domain and filter are None with namespaces:
+    """Finish the confinement of a dumpable worker, which has inherited the rest from its lane. domain and filter are None with namespaces:
     only without them may a lane do more than its workers. processes is the RLIMIT_NPROC to set where processes outside of the lane
     have the same uid, else 0."""
-    set_dumpable(PR_SET_DUMPABLE, 1)
     if domain is not None:
         for rule in domain.plan["own_proc"]:
             domain.allow(rule["path"], rule["access"], rule["kind"] == "dir")

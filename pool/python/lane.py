@@ -20,7 +20,7 @@ import _sandbox_wire as wire
 import _sandbox_worker as worker
 
 NO_SIGNAL = int(_socket.MSG_NOSIGNAL)
-POLLRDHUP, WALL = 0x2000, 0x40000000
+POLLRDHUP, WALL, WNOHANG = 0x2000, 0x40000000, 1
 
 
 def adopt(fd):
@@ -42,11 +42,11 @@ def serve(control, plan, number):
     except BaseException as e:
         wire.send(control, wire.failure(*confine.describe(e)))
         os._exit(1)
-    begin, end, clear, leave, watch, serve_worker = room.begin, room.end, room.clear, room.leave, room.watch, worker.serve
+    begin, clear, leave, watch, scratch, serve_worker = room.begin, room.clear, room.leave, room.watch, room.scratch, worker.serve
     domain, filter = left["domain"], left["filter"]
     here = frames.place()   # valid in workers too, since no C function is between here and serve_worker
-    receive, fork, wait, send, close = control.recvmsg, os.fork, confine.wait, confine.send, confine.close
-    unpack, dup2, cloexec = struct.unpack, os.dup2, _socket.MSG_CMSG_CLOEXEC
+    receive, fork, wait, send, yield_processor = control.recvmsg, os.fork, confine.wait, confine.send, confine.yield_processor
+    unpack, dup2, close, closerange, cloexec = struct.unpack, os.dup2, os.close, os.closerange, _socket.MSG_CMSG_CLOEXEC
     # What wait4 writes is sent as it is: to make Python objects of its seventeen numbers costs more than all the rest here.
     ended = ctypes.create_string_buffer(b"exit", 4 + 4 + 144)   # a status, and struct rusage with a long in each field
     status_at, usage_at, ended_size = ctypes.byref(ended, 4), ctypes.byref(ended, 8), ctypes.sizeof(ended)
@@ -65,7 +65,8 @@ def serve(control, plan, number):
             room.close()
             os._exit(0)
         fds = unpack("4i", ancillary[0][2])   # word is "boot" or "work", then RLIMIT_NPROC where it counts processes outside too
-        scratch = begin()
+        if begin is not None:
+            begin()
         child = fork()
         if child == 0:
             if leave is not None:
@@ -76,16 +77,22 @@ def serve(control, plan, number):
             dup2(fds[2], 2)
             dup2(fds[3], 3, False)
             serve_worker(3, scratch, domain, filter, int(word[5:] or 0), word[:4] == b"boot", here)
-        for fd in fds:
-            close(fd)
+        if fds[3] - fds[0] == 3:   # the kernel has handed them out in order, since no descriptor below them was free
+            closerange(fds[0], fds[3] + 1)
+        else:
+            for fd in fds:
+                close(fd)
         if watch is not None:
             watch(child)
         else:
-            while wait(-1, status_at, 0, usage_at) != child:   # other pids are orphans of the worker
-                pass
+            # The first round copies the pages to which the last one writes, while nobody waits for it yet: no worker has ended.
+            options = WNOHANG
+            while wait(-1, status_at, options, usage_at) != child:   # other pids are orphans of the worker
+                if options:
+                    send(-1, ended, ended_size, NO_SIGNAL)   # to no socket
+                options = 0
         send(3, ended, ended_size, NO_SIGNAL)   # before clearing up: the request waits for it
-        confine.yield_processor()   # the packet has often woken Caddy on this very CPU: let it run first
-        end()
+        yield_processor()   # the packet has often woken Caddy on this very CPU: let it run first
         if not clear():
             control.send(b"leave")
             os._exit(0)
@@ -102,43 +109,46 @@ class Namespace:
     def enter(self, _):
         os.chdir(self.scratch)
         sys.path.insert(0, self.scratch)   # for the workers: the lane itself imports nothing any more
-        about = os.stat(self.scratch)
-        self.own, self.mode = about.st_uid == os.getuid(), about.st_mode   # unless it is their own, workers cannot change its mode
-        self.found = self._read_watched()
+        self.clear = _clearer(self.scratch, self.watched)
 
-    def begin(self):
-        return self.scratch
-
-    path = leave = watch = None   # no directory to make, nothing to do after a fork, no questions to answer
-
-    def end(self):
-        if confine.kill_all() == 0:   # negative when no process is left
-            while confine.wait(-1, None, 0, None) > 0:
-                pass
-
-    def clear(self):
-        """Empty scratch. False when it holds too many files, or when the worker has left something else changed: then the lane ends,
-        and the kernel removes its mounts and namespaces."""
-        path = self.scratch
-        try:
-            names = os.listdir(path)
-            if (len(names) != 1 or names[0] != "main.py" or confine.unlink(b"main.py") < 0) and not empty(path, 2000):
-                return False
-            if self.own and (os.stat(path).st_mode != self.mode or os.listxattr(path)):
-                return False
-            return not self.watched or self._read_watched() == self.found
-        except OSError:
-            return False
+    path = begin = leave = watch = None   # no directory to make, nothing to do after a fork, no questions to answer
 
     def close(self):
         pass   # the kernel removes its mounts
 
-    def _read_watched(self):
+
+def _clearer(path, watched):
+    """Return the function that clears up after a worker: it ends all other processes of the pid namespace, and empties scratch. It
+    returns False when scratch holds too many files, or when the worker has left something else changed: then the lane ends, and the
+    kernel removes its mounts and namespaces. All that it uses is a variable of this call: attributes and names of modules lie in
+    dictionaries, whose pages each lookup would copy."""
+    kill, wait, unlink, listdir, main, source = confine.kill, confine.wait, confine.unlink, os.listdir, ["main.py"], b"main.py"
+    about = os.stat(path)
+    own = about.st_uid == os.getuid()   # unless it is their own, workers cannot change its mode
+
+    def read_watched():
         found = []
-        for path in self.watched:
-            with open(path, "rb") as f:
+        for name in watched:
+            with open(name, "rb") as f:
                 found.append(f.read())
         return found
+
+    found = read_watched()
+
+    def clear():
+        if kill(-1, 9) == 0:   # in one step; negative when no process is left
+            while wait(-1, None, 0, None) > 0:
+                pass
+        try:
+            if (listdir(path) != main or unlink(source) < 0) and not empty(path, 2000):
+                return False
+            if own and (os.stat(path).st_mode != about.st_mode or os.listxattr(path)):
+                return False
+            return not watched or read_watched() == found
+        except OSError:
+            return False
+
+    return clear
 
 
 class Tree:
@@ -184,7 +194,6 @@ class Tree:
     def begin(self):
         os.mkdir(self.scratch, 0o700)
         self.made = True
-        return self.scratch
 
     def leave(self):
         _signal.pthread_sigmask(_signal.SIG_UNBLOCK, [_signal.SIGCHLD])
@@ -211,7 +220,6 @@ class Tree:
             elif events[11]:
                 listener.value = answers.listener = self.take(self.questions, 0)
             elif events[7]:   # Caddy is gone, and the worker may never end
-                self.end()
                 self.clear()
                 self.close()
                 os._exit(0)
@@ -234,7 +242,7 @@ class Tree:
             answers.tracer.ended = False
             answers.tracer.pending.clear()
 
-    def end(self):
+    def _end(self):
         try:
             while os.waitpid(-1, os.WNOHANG)[0] or self._kill():
                 pass
@@ -253,6 +261,7 @@ class Tree:
         return os.waitpid(-1, 0)
 
     def clear(self):
+        self._end()
         if self.made:
             try:
                 empty(self.scratch, sys.maxsize)

@@ -13,12 +13,11 @@ _stack = ctypes.create_string_buffer(2048)
 _top = ctypes.c_void_p(ctypes.addressof(_stack) + len(_stack) & -16)
 
 
-def leave():
+REFUSED = 0x800   # CLONE_SIGHAND alone: clone(2) requires CLONE_VM with it
+
+
+def leave(flags=_FLAGS):
     """Make the memory holder, as the last act of a worker. Returns its pid, or a negative number where the system refuses it: the lane
-    then sees the worker's end later."""
-    return _clone(_sleep, _top, _FLAGS, _SECONDS)
-
-
-def touch():
-    """Write to the stack that leave will use, so that its page is copied before a request comes."""
-    _stack[-32] = b"\0"
+    then sees the worker's end later. With the flags REFUSED it makes none, and only copies the pages to which the call writes."""
+    _stack[-32] = b"\0"   # where the memory holder's stack begins
+    return _clone(_sleep, _top, flags, _SECONDS)

@@ -71,6 +71,7 @@ def _start(control, plan):
     gc.disable()   # workers enable it again
     if hasattr(confine.libc, "malloc_trim"):   # glibc
         confine.libc.malloc_trim(0)   # each resident page makes forks and exits a little slower
+    pages.fill_holes()
     gc.freeze()    # the collector never visits these objects again, so their pages stay shared
     pages.collapse()
     pages.collapse_code()

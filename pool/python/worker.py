@@ -23,10 +23,12 @@ if sys.version_info >= (3, 13):
 
 MAIN_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
 SMALL_READ, MAX_READ = 1 << 11, 1 << 16   # bytes: of the first read, which holds most programs, and of those after a full one
+REHEARSAL = b"first_name = print(end='')"   # the interpreter keeps a table of all names, to which a program's first own name is added
+set_dumpable, PR_SET_DUMPABLE = confine.set_dumpable, confine.PR_SET_DUMPABLE
 SIGINT, on_interrupt, set_handler = int(_signal.SIGINT), _signal.default_int_handler, _signal.signal
 enable_collector, collect, count_threads = gc.enable, gc.collect, _thread._count
 modules, run_exit_functions = sys.modules, atexit._run_exitfuncs
-leave_memory_holder, touch_memory_holder = memoryholder.leave, memoryholder.touch
+leave_memory_holder, REFUSED = memoryholder.leave, memoryholder.REFUSED
 plain_stream = type(sys.stdout)   # its flush is a C function
 main = type(sys)("__main__")
 main.__builtins__ = builtins
@@ -36,7 +38,9 @@ def serve(channel, scratch, domain, filter, processes, parked, here):
     try:
         # The code is in a file too, as for `python main.py`: tracebacks show its lines, inspect and multiprocessing's spawn read it.
         source_file = open_file("main.py", MAIN_FLAGS, 0o644)
-        confine.enter_worker(domain, filter, scratch, processes)
+        set_dumpable(PR_SET_DUMPABLE, 1)
+        if domain is not None or filter is not None or processes:   # never with namespaces
+            confine.enter_worker(domain, filter, scratch, processes)
         if source_file != 4:
             dup2(source_file, 4, False)
         closerange(5, 65536)
@@ -45,18 +49,17 @@ def serve(channel, scratch, domain, filter, processes, parked, here):
         if random_states:
             _reseed()
         if parked:
-            rehearse()
-            touch_memory_holder()
+            rehearse(here)
+            leave_memory_holder(REFUSED)
         enable_collector()
         write(channel, b"ready\n")
-        request = receive(channel)
+        word, _, source = receive(channel)
     except BaseException as e:
         try:
             write(channel, wire.failure(*confine.describe(e)) + b"\n")
         finally:
             _exit(1)
-    word, _, source = request.partition(b"\n")   # "run", or "run alone" where processors are free
-    if not word:
+    if not word:         # "run", or "run alone" where processors are free
         _exit(0)         # retired before a request came
     close(channel)       # user code runs in this process, and must not write to the channel
     status = 0
@@ -70,7 +73,7 @@ def serve(channel, scratch, domain, filter, processes, parked, here):
         status = _exit_code(e)
     except BaseException as e:
         status = _report(e, here)
-    status = _finish(status, here)
+    status = _finish(status, here, main.__dict__, True)
     if word == b"run alone":
         leave_memory_holder()   # the answer then does not wait until the kernel has freed this memory
     _exit(status)
@@ -82,7 +85,7 @@ def receive(channel):
         request += part
         if len(part) == size:
             size = MAX_READ
-    return request
+    return request.partition(b"\n")
 
 
 random_states = ()
@@ -99,26 +102,25 @@ def _reseed():
             module.current_process().authkey = os.urandom(32)
 
 
-def rehearse(scope=None):
-    """Run the smallest program, so that the pages to which a program's first lines write are copied before a request comes. It copies
-    none that a program would not copy anyway, so the work in all stays the same."""
+def rehearse(here, scope=None):
+    """Run the smallest program as serve runs one, so that the pages to which every program's run writes are copied before a request
+    comes. It copies none that a program would not copy anyway, so the work in all stays the same."""
     if scope is None:
         scope = {"__name__": "__main__", "__builtins__": builtins}
-    exec(compile("print(end='')", "main.py", "exec", 0, True), scope)
-    _clear(scope)
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None and not stream.closed:
-            stream.flush()
+    main.__dict__["__file__"] = main.__dict__.get("__file__")
+    program = compile(REHEARSAL.decode(), "main.py", "exec", 0, True)
+    here.value = None
+    exec(program, scope)
+    _finish(0, here, scope, False)
 
 
 def exercise():
     """Call what every worker calls, without lasting effect."""
-    rehearse()
-    rehearse(main.__dict__)
-    confine.warm_up()
-    memoryholder.touch()
     here = frames.place()
-    here.value = here.value
+    rehearse(here)
+    rehearse(here, main.__dict__)
+    set_dumpable(PR_SET_DUMPABLE, 1)
+    leave_memory_holder(REFUSED)
     try:
         setpgrp()
     except OSError:
@@ -133,7 +135,7 @@ def exercise():
     here, there = pipe()
     write(there, b"run alone\n")
     close(there)
-    receive(here).partition(b"\n")
+    receive(here)
     close(here)
     closerange(65535, 65536)
 
@@ -195,11 +197,11 @@ def _report(e, here):
     return status
 
 
-def _finish(status, here):
+def _finish(status, here, scope, exits):
     """Do what a program can observe of Py_FinalizeEx, and return the exit status. The rest of it would only write to every page of the
-    preloaded modules."""
+    preloaded modules. Without exits, no function that waits for the end of a program is called."""
     try:
-        if "threading" in modules:
+        if "threading" in modules and exits:
             call = partial(modules["threading"]._shutdown)
             here.value = None
             call()
@@ -207,11 +209,12 @@ def _finish(status, here):
         _report(e, here)
     try:
         here.value = None
-        run_exit_functions()
+        if exits:
+            run_exit_functions()
     except BaseException as e:
         _report(e, here)
     try:
-        _clear(main.__dict__, here)
+        _clear(scope, here)
     except BaseException as e:
         _report(e, here)
     for stream in (sys.stdout, sys.stderr):
@@ -227,7 +230,7 @@ def _finish(status, here):
     return status
 
 
-def _clear(scope, here=frames.Nowhere):
+def _clear(scope, here):
     """Clear the program's globals, so that finalizers run: private names first, then the others, as the interpreter does."""
     if count_threads():
         return   # daemon threads still run, and would see their globals vanish
