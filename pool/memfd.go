@@ -224,12 +224,12 @@ func (m *memfds) close() {
 
 // mappedMemfds returns how many bytes of memfds are mapped by processes, each page counted once. These are in the sizes of the processes
 // already. Pages that a private mapping has written to belong to the process, not to the file.
-func mappedMemfds(pids []int) (sum int64) {
-	for _, pid := range pids {
-		if procfs.ReadStatus(pid).SharedResident == 0 {
+func mappedMemfds(processes []procfs.Status) (sum int64) {
+	for _, p := range processes {
+		if p.SharedResident == 0 {
 			continue
 		}
-		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps")
+		text, err := os.ReadFile(p.Dir + "/smaps")
 		if err != nil {
 			continue // what it maps then counts twice
 		}
@@ -256,13 +256,4 @@ func mappedMemfds(pids []int) (sum int64) {
 func kib(text string) int64 {
 	n, _ := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(text), "kB")), 10, 64)
 	return n << 10
-}
-
-// memory is what w's processes (tree) and memfds hold, in bytes. A sum above limit is exact; see treeMemory.
-func (w *worker) memory(tree []int, limit int64) int64 {
-	files := w.lane.memfds.bytes()
-	if files > 0 {
-		files = max(0, files-mappedMemfds(tree))
-	}
-	return files + treeMemory(w.lane.pid, tree, limit-files)
 }

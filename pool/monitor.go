@@ -94,33 +94,3 @@ func (p *Pool) look(interval time.Duration) bool {
 	p.mu.Unlock()
 	return executing > 0
 }
-
-// treeMemory returns what the descendants of a lane hold, in bytes. Resident sizes count a page once for each process that
-// shares it, so a sum above limit is computed again from proportional sizes, which are exact but slow to read (proc(5)).
-func treeMemory(lanePID int, tree []int, limit int64) int64 {
-	var resident, tables, mapped, sharedResident int64
-	for _, pid := range tree {
-		m := procfs.ReadStatus(pid)
-		resident += m.Resident
-		tables += m.Tables
-		mapped += m.Mapped
-		sharedResident += m.SharedResident
-	}
-	var hidden int64
-	if mapped > limit {
-		hidden = max(0, procfs.SharedMappings(tree)-sharedResident)
-	}
-	if held := resident + tables + hidden; held <= limit || len(tree) == 1 {
-		return held
-	}
-	forked := procfs.ReadStatus(lanePID).Anonymous
-	var proportional int64
-	for _, pid := range tree {
-		share, ok := procfs.ReadProportional(pid)
-		if !ok { // it has ended, or belongs to another user and may not be read: estimate what it has written since the fork
-			share = max(0, procfs.ReadStatus(pid).Anonymous-forked)
-		}
-		proportional += share
-	}
-	return proportional + tables + hidden
-}

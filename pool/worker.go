@@ -49,8 +49,11 @@ type worker struct {
 	peak         atomic.Int64 // the most memory seen by the monitor, in bytes
 	crowd        atomic.Int64 // the most processes at once seen by the monitor
 
-	// Used by the monitor only: when it counts the files in scratch next, and which processes have a lower priority by now.
+	// Used by the monitor only: when it counts the files in scratch next; what descriptors stand for, in bytes, and when it looks at them
+	// next; and which processes have a lower priority by now.
 	scratchDue time.Time
+	handles    int64
+	handlesDue time.Time
 	lowered    map[int]bool // nil until deprioritize, which sets it under the pool's mutex
 }
 

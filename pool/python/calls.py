@@ -12,6 +12,7 @@ import struct
 import _socket
 
 import _sandbox_confine as confine
+import _sandbox_pids as pids
 import _sandbox_sockets as sockets
 import _sandbox_tracing as tracing
 import _sandbox_view as view
@@ -27,6 +28,7 @@ O_WRONLY, O_RDWR, O_CREAT, O_CLOEXEC, O_PATH = os.O_WRONLY, os.O_RDWR, os.O_CREA
 AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, SYS_FACCESSAT2 = 0x100, 0x1000, 439
 F_ADD_SEALS = 1033
 TMPFS_MAGIC = struct.pack("=q", 0x01021994)
+
 
 class _Message(ctypes.Structure):
     """struct msghdr"""
@@ -84,6 +86,7 @@ class Answers:
             "access": self._access, "faccessat": self._access, "faccessat2": self._access,
             "open": self._open, "creat": self._open, "openat": self._open, "openat2": self._open,
         }
+        self.answers.update(dict.fromkeys(pids.CALLS, self._pid))
         if plan["sets_modes"]:
             self.answers.update(chmod=self._chmod, fchmodat=self._chmod, fchmodat2=self._chmod)
         # Which argument of each of these is its buffer, the buffer's size in bytes, and which argument is its flags (0 for none).
@@ -311,6 +314,10 @@ class Answers:
     def _call(number, *arguments):
         if confine.libc.syscall(ctypes.c_long(number), *arguments) < 0:
             raise OSError(ctypes.get_errno(), "")
+
+    def _pid(self, name, number, paths):
+        error = pids.refused(name, self.values)
+        self._say(-error) if error else self._go_on()
 
     def _getcwd(self, name, number, paths):
         here = os.readlink(b"/proc/%d/cwd" % self.tid)

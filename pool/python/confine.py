@@ -181,7 +181,8 @@ def enter_lane(plan, number, room=None):
         # Processes that a worker may not trace are hidden from it, this one among them.
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, "hidepid=invisible")
         _loopback_up()
-        _mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0600,max=64")
+        # Read-only, so that the mode of its multiplexer, which may belong to user code, stays. Terminals can be made and used all the same.
+        _mount("devpts", "/dev/pts", "devpts", MS_RDONLY | MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0600,max=64")
         for path in plan["masked"]:
             if os.path.isdir(path):
                 _mount("tmpfs", path, "tmpfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, "size=0,mode=755")
@@ -337,8 +338,14 @@ def _loopback_up():
     s = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     _check(libc.ioctl(s.fileno(), 0x8914, struct.pack("16sh14x", b"lo", 0x41)), "setting loopback up")  # SIOCSIFFLAGS
     s.close()
-    # No TIME_WAIT: a port that one run has closed must be free for the next one.
-    _write("/proc/sys/net/ipv4/tcp_max_tw_buckets", b"0")
+    for setting, value in (
+            ("ipv4/tcp_max_tw_buckets", b"0"),   # no TIME_WAIT: a port that one run has closed must be free for the next one
+            # Senders of datagrams wait for memory, which they do before the kernel checks how many descriptors are in flight, and not
+            # for a place in the receiver's queue, which they do after it: the check would not see those of all that wait.
+            ("unix/max_dgram_qlen", b"%d" % 0x7fffffff),
+            # Bytes: least, at first, most. What lies in these buffers is in no process's size.
+            ("ipv4/tcp_rmem", b"4096 131072 262144"), ("ipv4/tcp_wmem", b"4096 65536 262144")):
+        _write("/proc/sys/net/" + setting, value)
 
 
 def kill_all():

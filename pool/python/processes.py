@@ -1,4 +1,4 @@
-"""Descendants of a process, read from /proc, for callers that end them one by one."""
+"""Descendants of a process, read from /proc."""
 import _signal  # the C module: signal.signal looks each number up among enums
 import os
 
@@ -23,3 +23,14 @@ def children(pid):
     except OSError:
         pass   # the process has ended
     return found
+
+
+def belongs(pid, top):
+    """Whether a process, or a thread of one, is top or a descendant of it."""
+    while pid > 1 and pid != top:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as f:
+                pid = int(f.read().rpartition(b")")[2].split()[1])   # the parent comes second after the name
+        except OSError:
+            return False   # it has ended
+    return pid == top

@@ -46,7 +46,7 @@ var seccompRefused = []string{
 	// They show when another run uses a file that all runs may read.
 	"inotify_init", "inotify_init1", "inotify_add_watch",
 	// They hold memory that no process's size includes. SeccompPolicy.memfds allows memfd_create where Caddy counts that memory.
-	"memfd_create", "memfd_secret",
+	"memfd_create", "memfd_secret", "vmsplice",
 	"process_mrelease",
 	// They administer the system, or serve obsolete programs.
 	"adjtimex", "clock_adjtime", "modify_ldt",
@@ -76,8 +76,11 @@ const (
 	ioprioProcess    = 1 // ioprio_set(2)
 	queryPersonality = 0xffffffff
 	everyProcess     = 0xffffffff // kill(2): -1
-	fsSetFlags       = 0x40086602 // linux/fs.h: FS_IOC_SETFLAGS
-	fsSetXattr       = 0x401c5820 // FS_IOC_FSSETXATTR
+
+	// The second byte of a request of ioctl(2) names the driver (linux/ioctl.h).
+	ioctlDriver    = 0xff00
+	ioctlTerminals = 0x5400 // and what every descriptor has, such as FIONBIO
+	ioctlSockets   = 0x8900
 
 	seccompDataNumber = 0 // offsets in struct seccomp_data, seccomp(2)
 	seccompDataArch   = 4
@@ -90,11 +93,15 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 	thisProcess := []uint32{0}
 	rules := []seccompRule{
 		{[]string{"clone"}, []seccompCondition{{mask: newNamespaces, values: []uint32{0}, errno: unix.EPERM}}},
-		// TIOCSTI types input into a terminal, TIOCLINUX controls the console, and the others set attributes of files through a descriptor
-		// that is open for reading only.
-		{[]string{"ioctl"}, []seccompCondition{{argument: 1, values: []uint32{unix.TIOCSTI, unix.TIOCLINUX, fsSetFlags, fsSetXattr}, except: true, errno: unix.EPERM}}},
-		// F_NOTIFY and F_SETLEASE tell when another process opens a file.
-		{[]string{"fcntl"}, []seccompCondition{{argument: 1, values: []uint32{unix.F_NOTIFY, unix.F_SETLEASE}, except: true, errno: unix.EPERM}}},
+		// File systems have requests that set attributes of files through a descriptor that is open for reading only. ENOTTY is the
+		// answer of a descriptor that does not know a request. TIOCSTI types input into a terminal, TIOCLINUX controls the console.
+		{[]string{"ioctl"}, []seccompCondition{
+			{argument: 1, mask: ioctlDriver, values: []uint32{ioctlTerminals, ioctlSockets}, errno: unix.ENOTTY},
+			{argument: 1, values: []uint32{unix.TIOCSTI, unix.TIOCLINUX}, except: true, errno: unix.EPERM},
+		}},
+		// F_NOTIFY and F_SETLEASE tell when another process opens a file. The hints stay with a file that is open for reading only.
+		{[]string{"fcntl"}, []seccompCondition{{argument: 1, errno: unix.EPERM, except: true,
+			values: []uint32{unix.F_NOTIFY, unix.F_SETLEASE, unix.F_SET_RW_HINT, unix.F_SET_FILE_RW_HINT}}}},
 		{[]string{"personality"}, []seccompCondition{{values: []uint32{0, queryPersonality}, errno: unix.EPERM}}},
 		// User code may add filters. A listener is refused, since it would let one process answer the calls of another.
 		{[]string{"seccomp"}, []seccompCondition{{argument: 1, mask: unix.SECCOMP_FILTER_FLAG_NEW_LISTENER, values: []uint32{0}, errno: unix.EPERM}}},
@@ -103,13 +110,14 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 		{[]string{"prlimit64", "sched_setaffinity", "sched_setscheduler", "sched_setparam", "sched_setattr"}, []seccompCondition{{values: thisProcess, errno: unix.EPERM}}},
 		{[]string{"setpriority"}, []seccompCondition{{values: []uint32{prioProcess}, errno: unix.EPERM}, {argument: 1, values: thisProcess, errno: unix.EPERM}}},
 		{[]string{"ioprio_set"}, []seccompCondition{{values: []uint32{ioprioProcess}, errno: unix.EPERM}, {argument: 1, values: thisProcess, errno: unix.EPERM}}},
-		{[]string{"socketpair"}, []seccompCondition{{values: []uint32{unix.AF_UNIX}, errno: unix.EAFNOSUPPORT}}},
 	}
+	pair := []seccompCondition{{values: []uint32{unix.AF_UNIX}, errno: unix.EAFNOSUPPORT}}
 	refuse := func(errno unix.Errno, names ...string) {
 		rules = append(rules, seccompRule{names, []seccompCondition{{errno: errno}}})
 	}
 	if policy.World == WorldNamespaces {
 		rules = append(rules,
+			seccompRule{[]string{"socketpair"}, pair},
 			// The errnos are those of a kernel without the family, of a process without CAP_NET_RAW, and of a kernel without the protocol.
 			// Without a netlink socket glibc's getaddrinfo assumes that the machine has IPv4 and IPv6.
 			seccompRule{[]string{"socket"}, []seccompCondition{
@@ -129,16 +137,23 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 				{argument: 2, values: []uint32{0, unix.IPPROTO_TCP}, errno: unix.EPROTONOSUPPORT},
 			}})
 		} else if policy.asks {
-			// Other types of sockets are refused, since sendmsg(2) may give an address, which no filter can read. Sockets of the allowed
-			// types get an address by bind and connect only, which the lane answers.
+			// Other types of sockets are refused, since sendmsg(2) may give an address, which no filter can read. Streams get an address
+			// by bind and connect only, which the lane answers.
 			rules = append(rules, seccompRule{[]string{"socket"}, []seccompCondition{
 				{values: []uint32{unix.AF_UNIX}, errno: unix.EACCES},
-				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM, unix.SOCK_SEQPACKET}, errno: unix.EACCES},
+				{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM}, errno: unix.EACCES},
 				{argument: 2, values: []uint32{0}, errno: unix.EPROTONOSUPPORT},
 			}})
 		} else {
 			refuse(unix.EACCES, "socket") // Python shows PermissionError: "Permission denied"
 		}
+		// A sender that waits until there is room for its packet keeps the descriptors in it from being counted (SCM_RIGHTS in unix(7)),
+		// and the count is one of the user. With namespaces, senders do not wait (confine.py).
+		pair = append(pair, seccompCondition{argument: 1, mask: socketKind, values: []uint32{unix.SOCK_STREAM}, errno: unix.EACCES})
+		rules = append(rules, seccompRule{[]string{"socketpair"}, pair},
+			// FALLOC_FL_KEEP_SIZE takes blocks that RLIMIT_FSIZE does not bound; with a hole it gives some back.
+			seccompRule{[]string{"fallocate"}, []seccompCondition{
+				{argument: 1, values: []uint32{0, unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE}, errno: unix.EOPNOTSUPP}}})
 		// kill(-1): Landlock keeps the signal from every process outside of the domain, but the kernel would still report success.
 		rules = append(rules, seccompRule{[]string{"kill"}, []seccompCondition{{values: []uint32{everyProcess}, except: true, errno: unix.EPERM}}})
 	}
@@ -192,6 +207,11 @@ func SeccompProgram(goarch string, policy SeccompPolicy) ([]byte, error) {
 		}
 	}
 	verdicts[table.SyscallNames["setsockopt"]] = p.socketOptions(allow)
+	if prctl := table.SyscallNames["prctl"]; policy.World == WorldProcess {
+		// A process that is not dumpable hides its memory from a Caddy that has no privilege.
+		hide := p.condition(seccompCondition{argument: 1, values: []uint32{0}}, p.errno(unix.EPERM), verdicts[prctl])
+		verdicts[prctl] = p.condition(seccompCondition{values: []uint32{unix.PR_SET_DUMPABLE}}, hide, verdicts[prctl])
+	}
 	if policy.asks {
 		p.ask(table, verdicts, allow, policy.OwnsFiles)
 	}

@@ -113,6 +113,15 @@ func TestSeccompAnswersCalls(t *testing.T) {
 		{"setpriority", []uint64{0, 0, 5}, 0}, {"setpriority", []uint64{0, 1, 5}, unix.EPERM}, {"setpriority", []uint64{2, 0, 5}, unix.EPERM},
 		{"ioprio_set", []uint64{1, 0}, 0}, {"ioprio_set", []uint64{1, 1}, unix.EPERM}, {"ioprio_set", []uint64{3, 0}, unix.EPERM},
 
+		// An ioctl that no terminal and no socket has: FS_IOC_SETFLAGS, FS_IOC_SETVERSION, FS_IOC_FSSETXATTR, EXT4_IOC_SETVERSION, FICLONE, UFFDIO_API.
+		{"ioctl", []uint64{0, 0x40086602}, unix.ENOTTY}, {"ioctl", []uint64{0, 0x40087602}, unix.ENOTTY}, {"ioctl", []uint64{0, 0x401c5820}, unix.ENOTTY},
+		{"ioctl", []uint64{0, 0x40046604}, unix.ENOTTY}, {"ioctl", []uint64{0, 0x40049409}, unix.ENOTTY}, {"ioctl", []uint64{0, 0xc018aa3f}, unix.ENOTTY},
+		{"ioctl", []uint64{0, 0x5421}, 0}, {"ioctl", []uint64{0, 0x541b}, 0}, {"ioctl", []uint64{0, unix.TIOCGWINSZ}, 0}, {"ioctl", []uint64{0, unix.SIOCGIFCONF}, 0},
+		{"fcntl", []uint64{0, unix.F_SETFL}, 0}, {"fcntl", []uint64{0, unix.F_SET_RW_HINT}, unix.EPERM}, {"fcntl", []uint64{0, unix.F_SET_FILE_RW_HINT}, unix.EPERM},
+		{"fcntl", []uint64{0, unix.F_GET_RW_HINT}, 0}, {"vmsplice", nil, unix.EPERM}, {"splice", nil, 0}, {"tee", nil, 0},
+		{"fallocate", nil, 0}, {"fallocate", []uint64{0, unix.FALLOC_FL_KEEP_SIZE | unix.FALLOC_FL_PUNCH_HOLE}, 0},
+		{"prctl", []uint64{unix.PR_SET_DUMPABLE, 1}, 0}, {"prctl", []uint64{unix.PR_GET_DUMPABLE, 0}, 0}, {"prctl", []uint64{unix.PR_SET_NAME, 0}, 0},
+
 		{"socketpair", []uint64{unix.AF_UNIX, unix.SOCK_STREAM}, 0}, {"socketpair", []uint64{unix.AF_TIPC, unix.SOCK_STREAM}, unix.EAFNOSUPPORT},
 	} {
 		for _, goarch := range []string{"amd64", "arm64"} {

@@ -15,7 +15,7 @@ var socketOptions = []struct {
 }{
 	{unix.SOL_SOCKET, []uint32{
 		unix.SO_REUSEADDR, unix.SO_REUSEPORT, unix.SO_KEEPALIVE, unix.SO_BROADCAST, unix.SO_OOBINLINE, unix.SO_LINGER, unix.SO_PASSCRED,
-		unix.SO_SNDBUF, unix.SO_RCVBUF, unix.SO_RCVLOWAT, unix.SO_RCVTIMEO, unix.SO_SNDTIMEO, unix.SO_RCVTIMEO_NEW, unix.SO_SNDTIMEO_NEW,
+		unix.SO_RCVLOWAT, unix.SO_RCVTIMEO, unix.SO_SNDTIMEO, unix.SO_RCVTIMEO_NEW, unix.SO_SNDTIMEO_NEW,
 	}},
 	{unix.IPPROTO_TCP, []uint32{
 		unix.TCP_NODELAY, unix.TCP_MAXSEG, unix.TCP_CORK, unix.TCP_KEEPIDLE, unix.TCP_KEEPINTVL, unix.TCP_KEEPCNT, unix.TCP_SYNCNT, unix.TCP_LINGER2,
@@ -25,6 +25,10 @@ var socketOptions = []struct {
 	{unix.IPPROTO_IPV6, []uint32{unix.IPV6_V6ONLY, unix.IPV6_UNICAST_HOPS, unix.IPV6_TCLASS, unix.IPV6_MTU_DISCOVER, unix.IPV6_RECVERR, unix.IPV6_RECVPKTINFO}},
 }
 
+// bufferOptions of SOL_SOCKET ask for larger buffers. What lies in these is in no process's size, so buffers keep their default size, and
+// the call succeeds all the same: the kernel, too, grants less than was asked for, up to net.core.wmem_max (socket(7)).
+var bufferOptions = []uint32{unix.SO_SNDBUF, unix.SO_RCVBUF}
+
 // socketOptions jumps to allow for setsockopt with a listed option. For others it answers ENOPROTOOPT, as a kernel without the option
 // does: libraries handle that.
 func (p *seccompAssembler) socketOptions(allow position) position {
@@ -32,6 +36,9 @@ func (p *seccompAssembler) socketOptions(allow position) position {
 	next := refuse
 	for _, of := range slices.Backward(socketOptions) {
 		known := p.condition(seccompCondition{argument: 2, values: of.options}, allow, refuse)
+		if of.level == unix.SOL_SOCKET {
+			known = p.condition(seccompCondition{argument: 2, values: bufferOptions}, p.errno(0), known)
+		}
 		next = p.condition(seccompCondition{argument: 1, values: []uint32{of.level}}, known, next)
 	}
 	return next

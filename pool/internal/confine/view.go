@@ -24,7 +24,7 @@ type viewPlan struct {
 	Parents      []string          `json:"parents"`       // directories that exist for programs; other names in them do not
 }
 
-// askedCall is a system call that names paths.
+// askedCall is a system call that the filter reports to the lane.
 type askedCall struct {
 	Number int      `json:"number"`
 	Name   string   `json:"name"`
@@ -64,6 +64,19 @@ var askedPaths = func() map[string][][2]int {
 // askedSockets are the system calls with the address of a unix socket. They are reported whatever their arguments, since nothing but the
 // lane's answer keeps a program from the host's sockets.
 var askedSockets = []string{"bind", "connect", "getsockname", "getpeername"}
+
+// askedProcesses are the system calls that tell something of a process, which they name in an argument, and the number of this. They are
+// reported unless it is 0, the caller. The lane lets those pass that name a process of the run.
+var askedProcesses = map[string]int{
+	"getpgid": 0, "getsid": 0, "sched_getaffinity": 0, "sched_getscheduler": 0, "sched_getparam": 0, "sched_getattr": 0, "sched_rr_get_interval": 0,
+	"pidfd_open": 0, "getpriority": 1, "ioprio_get": 1,
+}
+
+// askedClocks are the system calls that name a clock in their first argument. They are reported where it is the clock of a process: a
+// negative number, made of a pid.
+var askedClocks = []string{"clock_gettime", "clock_getres", "clock_nanosleep", "timer_create"}
+
+const clockOfProcess = 1 << 31
 
 // emptyPathFlags is the number of the flags argument of each system call that takes AT_EMPTY_PATH, as fstat(3) uses it.
 var emptyPathFlags = map[string]int{"newfstatat": 3, "fstatat": 3, "statx": 2, "faccessat2": 3, "fchownat": 4, "linkat": 4, "execveat": 4}
@@ -108,6 +121,9 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	for _, name := range askedSockets {
 		v.Calls = append(v.Calls, askedCall{table.SyscallNames[name], name, [][2]int{}})
 	}
+	for _, name := range append(slices.Collect(maps.Keys(askedProcesses)), askedClocks...) {
+		v.Calls = append(v.Calls, askedCall{table.SyscallNames[name], name, [][2]int{}})
+	}
 	slices.SortFunc(v.Calls, func(a, b askedCall) int { return a.Number - b.Number })
 	return v, nil
 }
@@ -129,6 +145,16 @@ func (p *seccompAssembler) ask(table *arch.Info, verdicts []position, allow posi
 		verdicts[number] = asked
 		if argument, ok := emptyPathFlags[name]; ok {
 			verdicts[number] = p.condition(seccompCondition{argument: argument, mask: emptyPath, values: []uint32{0}}, asked, allow)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(askedProcesses)) {
+		if number := table.SyscallNames[name]; verdicts[number] == allow {
+			verdicts[number] = p.condition(seccompCondition{argument: askedProcesses[name], values: []uint32{0}}, allow, always)
+		}
+	}
+	for _, name := range askedClocks {
+		if number := table.SyscallNames[name]; verdicts[number] == allow {
+			verdicts[number] = p.condition(seccompCondition{mask: clockOfProcess, values: []uint32{0}}, allow, always)
 		}
 	}
 	answered := slices.Clone(askedSockets) // never allowed with notAsked: Landlock would not confine them

@@ -39,6 +39,12 @@ func TestFilterAsks(t *testing.T) {
 			{"newfstatat", []uint64{here, 0, 0, 0x100}, true}, {"newfstatat", []uint64{3, 0, 0, emptyPath}, false},
 			{"connect", nil, true}, {"bind", nil, true}, {"connect", []uint64{3, 0, 0, 0, 0, notAsked}, true}, {"bind", []uint64{3, 0, 0, 0, 0, notAsked}, true}, {"getsockname", nil, true},
 			{"read", nil, false}, {"write", nil, false}, {"close", nil, false}, {"fstat", nil, false}, {"mmap", nil, false}, {"clone", nil, false}, {"futex", nil, false}, {"accept4", nil, false},
+			{"getpgid", nil, false}, {"getpgid", []uint64{1}, true}, {"getsid", []uint64{9}, true}, {"sched_getaffinity", nil, false},
+			{"sched_getaffinity", []uint64{9}, true}, {"sched_getscheduler", []uint64{9}, true}, {"sched_getparam", []uint64{9}, true},
+			{"sched_getattr", []uint64{9}, true}, {"sched_rr_get_interval", []uint64{9}, true}, {"pidfd_open", []uint64{9}, true},
+			{"getpriority", nil, false}, {"getpriority", []uint64{0, 9}, true}, {"ioprio_get", []uint64{1}, false}, {"ioprio_get", []uint64{1, 9}, true},
+			{"clock_gettime", []uint64{unix.CLOCK_PROCESS_CPUTIME_ID}, false}, {"clock_gettime", []uint64{0xffffffb2}, true}, {"clock_getres", []uint64{0xffffffb2}, true},
+			{"clock_nanosleep", []uint64{0xffffffb2}, true}, {"timer_create", []uint64{0xffffffb2}, true}, {"timer_create", []uint64{unix.CLOCK_MONOTONIC}, false},
 			{"fchdir", nil, false}, {"getdents64", nil, false}, {"listen", nil, false},
 			// The lane always answers these where user code's id owns files outside of scratch.
 			{"chmod", nil, true}, {"fchmodat", nil, true}, {"fchmodat", []uint64{here, 0, 0o777, 0, 0, notAsked}, true}, {"fchmodat2", nil, true},
@@ -60,7 +66,7 @@ func TestFilterAsks(t *testing.T) {
 			arguments []uint64
 			want      unix.Errno
 		}{
-			{[]uint64{unix.AF_UNIX, unix.SOCK_STREAM, 0}, 0}, {[]uint64{unix.AF_UNIX, unix.SOCK_SEQPACKET | unix.SOCK_CLOEXEC, 0}, 0},
+			{[]uint64{unix.AF_UNIX, unix.SOCK_STREAM | unix.SOCK_CLOEXEC, 0}, 0}, {[]uint64{unix.AF_UNIX, unix.SOCK_SEQPACKET, 0}, unix.EACCES},
 			{[]uint64{unix.AF_UNIX, unix.SOCK_DGRAM, 0}, unix.EACCES}, {[]uint64{unix.AF_UNIX, unix.SOCK_RAW, 0}, unix.EACCES},
 			{[]uint64{unix.AF_INET, unix.SOCK_STREAM, 0}, unix.EACCES}, {[]uint64{unix.AF_NETLINK, unix.SOCK_RAW, 0}, unix.EACCES}, {[]uint64{unix.AF_VSOCK, unix.SOCK_STREAM, 0}, unix.EACCES},
 		} {

@@ -12,6 +12,9 @@ import (
 
 // Status is what /proc/PID/status says (proc(5)); sizes in bytes.
 type Status struct {
+	// Dir is the directory in /proc that tells of the process's memory and descriptors: /proc/PID, or that of another thread when the
+	// first one has ended, since that shows nothing any more.
+	Dir            string
 	Uid            int // -1 when the process has ended
 	Threads        int
 	Mapped         int64
@@ -21,10 +24,27 @@ type Status struct {
 	Tables         int64 // page tables, which the other sizes do not include
 }
 
-// ReadStatus reads /proc/PID/status. For a process that has ended Uid is -1, and the rest zero.
+// ReadStatus reads /proc/PID/status. For a process that has ended Uid is -1, and all but Dir zero.
 func ReadStatus(pid int) Status {
-	s := Status{Uid: -1}
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	s := readStatus("/proc/" + strconv.Itoa(pid))
+	if s.Mapped > 0 || s.Threads < 2 {
+		return s
+	}
+	tasks, err := os.ReadDir(s.Dir + "/task")
+	if err != nil {
+		return s
+	}
+	for _, task := range tasks {
+		if of := readStatus(s.Dir + "/task/" + task.Name()); of.Mapped > 0 {
+			return of
+		}
+	}
+	return s
+}
+
+func readStatus(dir string) Status {
+	s := Status{Dir: dir, Uid: -1}
+	text, err := os.ReadFile(dir + "/status")
 	if err != nil {
 		return s
 	}
@@ -58,10 +78,10 @@ func ReadStatus(pid int) Status {
 	return s
 }
 
-// ReadProportional returns what /proc/PID/smaps_rollup says a process holds, in bytes, swapped out or not: a page that n processes
+// ReadProportional returns what smaps_rollup in a Status.Dir says a process holds, in bytes, swapped out or not: a page that n processes
 // share counts as 1/n of it. ok is false when the process has ended, or when we may not look.
-func ReadProportional(pid int) (bytes int64, ok bool) {
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/smaps_rollup")
+func ReadProportional(dir string) (bytes int64, ok bool) {
+	text, err := os.ReadFile(dir + "/smaps_rollup")
 	if err != nil {
 		return 0, false
 	}
@@ -114,11 +134,11 @@ func CPUTime(pids []int) (sum time.Duration) {
 }
 
 // SharedMappings returns how many bytes of shared anonymous memory the processes map, each mapping counted once. Such pages can stay in
-// memory although no process shows them as resident, so the whole size of a mapping counts.
-func SharedMappings(pids []int) (sum int64) {
+// memory although no process shows them as resident, so the whole size of a mapping counts. dirs are the processes' Status.Dir.
+func SharedMappings(dirs []string) (sum int64) {
 	seen := map[string]bool{}
-	for _, pid := range pids {
-		text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/maps")
+	for _, dir := range dirs {
+		text, err := os.ReadFile(dir + "/maps")
 		if err != nil {
 			continue
 		}

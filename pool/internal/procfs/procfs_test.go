@@ -3,6 +3,7 @@ package procfs
 import (
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +70,7 @@ sys.stdin.read()
 		t.Cleanup(func() {
 			_ = stdin.Close()
 			_ = cmd.Wait()
-			if _, ok := ReadProportional(cmd.Process.Pid); ok {
+			if _, ok := ReadProportional("/proc/" + strconv.Itoa(cmd.Process.Pid)); ok {
 				t.Error("a process that has ended holds something")
 			}
 		})
@@ -79,12 +80,12 @@ sys.stdin.read()
 		return cmd.Process.Pid
 	}
 	first := start()
-	alone, ok := ReadProportional(first)
+	alone, ok := ReadProportional("/proc/" + strconv.Itoa(first))
 	if !ok || alone < size {
 		t.Fatalf("alone it holds %d bytes, %v", alone, ok)
 	}
 	start()
-	both, ok := ReadProportional(first)
+	both, ok := ReadProportional("/proc/" + strconv.Itoa(first))
 	if !ok || both > alone-size/4 {
 		t.Errorf("alone it held %d bytes, and %d of them (%v) when another has the same pages", alone, both, ok)
 	}

@@ -1,0 +1,100 @@
+package pool
+
+import (
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
+)
+
+// Memory of the kernel that a run can hold beyond the sizes of its processes. A few sockets, and any number of watches that a program of
+// 256 descriptors needs, cost nothing; whoever has more of them than that is counted as if each was used to the full.
+const (
+	freeSockets = 128
+	freeWatches = 4096
+	watchBytes  = 4 << 10 // a few hundred in truth; but a twenty-fifth of the machine's memory is all that the watches of a user may take
+)
+
+// socketBytes is what a socket may hold: its buffer, the size of which programs cannot change (net.core.wmem_default in socket(7)), and
+// the last packet, which may be half as large.
+var socketBytes = sync.OnceValue(func() int64 {
+	text, _ := os.ReadFile("/proc/sys/net/core/wmem_default")
+	size, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return max(size, 208<<10) * 3 / 2
+})
+
+// memory is what w's processes (tree), their descriptors and memfds hold, in bytes. A sum above limit is exact but for sockets and
+// watches; see treeMemory.
+func (w *worker) memory(tree []int, limit int64) (held int64) {
+	id := w.lane.uid
+	if w.lane.template.plan.World == confine.WorldNamespaces {
+		id = 0 // their user namespaces are Caddy's to look into
+	}
+	procfs.As(id, func() { held = w.measure(tree, limit) })
+	return held
+}
+
+func (w *worker) measure(tree []int, limit int64) int64 {
+	processes := make([]procfs.Status, len(tree))
+	for i, pid := range tree {
+		processes[i] = procfs.ReadStatus(pid)
+	}
+	files := w.lane.memfds.bytes()
+	if files > 0 {
+		files = max(0, files-mappedMemfds(processes))
+	}
+	if time.Now().After(w.handlesDue) {
+		begin := time.Now()
+		w.handles = handleMemory(processes, limit)
+		w.handlesDue = time.Now().Add(4 * time.Since(begin)) // at most a fifth of the time is spent on it
+	}
+	return files + w.handles + treeMemory(w.lane.pid, processes, limit-files-w.handles)
+}
+
+// handleMemory is what the descriptors of processes stand for, in bytes; or, when this is more than limit, as much of it as says so. A
+// process of which Caddy may not see the descriptors counts as having none.
+func handleMemory(processes []procfs.Status, limit int64) int64 {
+	var sum procfs.Handles
+	most := freeWatches + int(limit/watchBytes) + 1
+	for _, p := range processes {
+		h, _ := procfs.ReadHandles(p.Dir, most-sum.Watches)
+		sum.Sockets += h.Sockets
+		sum.Watches += h.Watches
+	}
+	return max(0, int64(sum.Sockets)-freeSockets)*socketBytes() + max(0, int64(sum.Watches)-freeWatches)*watchBytes
+}
+
+// treeMemory returns what processes hold, in bytes: all descendants of a lane. Resident sizes count a page once for each process that
+// shares it, so a sum above limit is computed again from proportional sizes, which are exact but slow to read (proc(5)).
+func treeMemory(lanePID int, processes []procfs.Status, limit int64) int64 {
+	var resident, tables, mapped, sharedResident int64
+	dirs := make([]string, 0, len(processes))
+	for _, p := range processes {
+		resident += p.Resident
+		tables += p.Tables
+		mapped += p.Mapped
+		sharedResident += p.SharedResident
+		dirs = append(dirs, p.Dir)
+	}
+	var hidden int64
+	if mapped > limit {
+		hidden = max(0, procfs.SharedMappings(dirs)-sharedResident)
+	}
+	if held := resident + tables + hidden; held <= limit || len(processes) == 1 {
+		return held
+	}
+	forked := procfs.ReadStatus(lanePID).Anonymous
+	var proportional int64
+	for _, p := range processes {
+		share, ok := procfs.ReadProportional(p.Dir)
+		if !ok { // it has ended, or belongs to another user and may not be read: estimate what it has written since the fork
+			share = max(0, p.Anonymous-forked)
+		}
+		proportional += share
+	}
+	return proportional + tables + hidden
+}

@@ -1,0 +1,85 @@
+package tests
+
+import (
+	"net/http"
+	"sync"
+	"testing"
+	"time"
+)
+
+// notHeld are cases of cases/hostile*.json that the sandbox does not hold with namespaces, by id, with the reason, which docs/security.md
+// tells, too.
+var notHeld = map[string]string{
+	"numbers-left": "the kernel numbers the processes of a pid namespace on, and starts again only for who has CAP_CHECKPOINT_RESTORE " +
+		"there: the first number of a run tells how many processes ran in its lane before",
+}
+
+// A hostile run takes nothing from its host, its neighbours or the next run, in any world.
+func TestHostile(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"hostile", "hostile-more"} {
+		inEachWorld(t, "", func(t *testing.T, c *caddy) {
+			for _, ec := range readCases(t, "cases/"+name+".json") {
+				t.Run(name+"/"+ec.ID, func(t *testing.T) {
+					if reason, ok := notHeld[ec.ID]; ok {
+						t.Skip(reason)
+					}
+					tryCase(t, c, ec.runCase)
+				})
+			}
+			c.mustPrint("print(1)", "1\n")
+			c.expectNoScratch()
+		})
+	}
+}
+
+// While runs take what the kernel counts for a user, neighbours with the same user are answered, or told that the server is busy, and
+// when they have ended all is as before: the listener, the pool, and Caddy's own descriptors.
+func TestNeighboursOfHostileRuns(t *testing.T) {
+	t.Parallel()
+	attacks := map[string]bool{"memory-of-epoll": true, "memory-of-sockets": true, "descriptors-in-flight": true, "descriptors-in-flight-in-packets": true,
+		"watches-of-many-descriptors": true, "memory-of-packets": true, "lane-with-many-left": true}
+	inEachWorld(t, "", func(t *testing.T, c *caddy) {
+		c.client.Transport = &http.Transport{DisableKeepAlives: true} // each request is a connection that is accepted
+		var attackers sync.WaitGroup
+		for _, name := range []string{"hostile", "hostile-more"} {
+			for _, ec := range readCases(t, "cases/"+name+".json") {
+				if attacks[ec.ID] {
+					attackers.Go(func() {
+						if a, err := c.execute(t.Context(), ec.Request); err != nil {
+							t.Errorf("%s: %d %v", ec.ID, a.code, err)
+						}
+					})
+				}
+			}
+		}
+		over := make(chan struct{})
+		go func() {
+			attackers.Wait()
+			close(over)
+		}()
+		answered := 0
+		for attacked := true; attacked; {
+			select {
+			case <-over:
+				attacked = false
+			default:
+				a, err := c.execute(t.Context(), map[string]any{"code": "print(1)"})
+				if err != nil || a.code != http.StatusServiceUnavailable && (a.code != http.StatusOK || a.Stdout != "1\n") {
+					t.Errorf("a neighbour got %d %.300s %v", a.code, a.raw, err)
+					attacked = false
+				}
+				answered++
+			}
+		}
+		<-over
+		if answered < 3 {
+			t.Errorf("%d neighbours were answered while the attacks went on", answered)
+		}
+		begin := time.Now()
+		c.mustPrint("print(2)", "2\n")
+		if late(2*time.Second, begin) {
+			t.Errorf("after the attacks an answer took %s", time.Since(begin))
+		}
+	})
+}
