@@ -68,7 +68,7 @@ func TestMCPSessionsAreNotInTheAccessLog(t *testing.T) {
 	dir := sharedDir(t)
 	file := filepath.Join(dir, "access.log")
 	site := "log {\n output file " + file + "\n }"
-	c := startCaddy(t, caddyOptions{site: site})
+	c := startCaddy(t, caddyOptions{directive: "jupyter on", site: site})
 	http1, sse := openWire(t, c), openSSEWire(t, c)
 	call := toolCall(1, "execute_python", "", map[string]any{"code": "print(1)"})
 	if status, body, _ := http1.post(call); status != 200 {
@@ -81,6 +81,14 @@ func TestMCPSessionsAreNotInTheAccessLog(t *testing.T) {
 	get, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+sse.path+"&other=1", http.NoBody)
 	if a, err := c.do(get); err != nil || a.code != 405 {
 		t.Errorf("%d %v", a.code, err)
+	}
+	// What falls through to the rest of the site is in the log all the same.
+	for _, near := range []string{strings.Replace(sse.path, "/mcp", "//mcp", 1), strings.Replace(sse.path, "/message", "/messages", 1), "/jupyter?token=" + http1.session} {
+		get, _ := http.NewRequestWithContext(t.Context(), http.MethodGet, c.url+near, http.NoBody)
+		get.Header.Set("Mcp-Session-Id", http1.session)
+		if a, err := c.do(get); err != nil || a.code != 404 {
+			t.Errorf("%s: %d %v", near, a.code, err)
+		}
 	}
 	c.mustPrint("print(1)", "1\n")
 
@@ -96,7 +104,7 @@ func TestMCPSessionsAreNotInTheAccessLog(t *testing.T) {
 		RespHeaders  map[string][]string `json:"resp_headers"`
 	}
 	var lines []line
-	eventually(t, 10*time.Second, "six lines in the access log", func() bool {
+	eventually(t, 10*time.Second, "nine lines in the access log", func() bool {
 		raw, err := os.ReadFile(file)
 		if err != nil {
 			return false
@@ -114,7 +122,7 @@ func TestMCPSessionsAreNotInTheAccessLog(t *testing.T) {
 				lines = append(lines, l)
 			}
 		}
-		return len(lines) >= 6
+		return len(lines) >= 9
 	})
 	counts := map[string]int{}
 	for _, l := range lines {
@@ -136,7 +144,7 @@ func TestMCPSessionsAreNotInTheAccessLog(t *testing.T) {
 	}
 
 	// What the operator leaves out stays out, and what the operator asks for is there.
-	c.reload("", site+"\n@mcp path /mcp*\n log_skip @mcp")
+	c.reload("jupyter on", site+"\n@mcp path /mcp*\n log_skip @mcp")
 	plain := openWire(t, c)
 	c.mustPrint("print('a line behind it')", "a line behind it\n")
 	eventually(t, 10*time.Second, "the line behind it", func() bool {

@@ -3,6 +3,7 @@ package edge
 
 import (
 	"net/http"
+	"path"
 	"runtime/debug"
 	"strings"
 
@@ -55,10 +56,25 @@ func (e *endpoint) answer(method string, serve http.HandlerFunc) {
 	e.allow += method
 }
 
-// IsSensitive reports whether the requests of a path hold secrets.
-func (rs Routes) IsSensitive(path string) bool {
-	e := rs.find(path)
-	return e != nil && e.sensitive
+// IsSensitive reports whether requests of a path may hold secrets: those of a sensitive endpoint, and those of a path that has none but
+// begins like one, as people and clients get a path wrong ("//mcp", "/MCP/", "/jupyter").
+func (rs Routes) IsSensitive(requested string) bool {
+	if e := rs.find(requested); e != nil {
+		return e.sensitive
+	}
+	first := firstPart(requested)
+	for at, e := range rs {
+		if e.sensitive && firstPart(at) == first {
+			return true
+		}
+	}
+	return false
+}
+
+// firstPart is the first part of a path, in lower case and without needless slashes and dots.
+func firstPart(requested string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+strings.ToLower(requested)), "/"), "/")
+	return first
 }
 
 // Answered returns the methods that a path answers which was added for method.

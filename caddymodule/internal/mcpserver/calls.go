@@ -81,7 +81,7 @@ func (c *calls) tie(ctx context.Context) (context.Context, func()) {
 		return ctx, cancel
 	}
 	unhook := context.AfterFunc(s.ctx, cancel)
-	done := s.use()
+	done := s.call()
 	return ctx, func() {
 		unhook()
 		cancel()

@@ -144,7 +144,7 @@ func New(ex operation.Executor, o Options) *Front {
 		server.WithSSEDisableLocalhostProtection(true)) // edge.CheckOrigin checks the host, and knows the operator's host names
 	f.sse, f.message = sse.SSEHandler(), sse.MessageHandler()
 	f.stream = server.NewStreamableHTTPServer(tools,
-		server.WithSessionIdManager(f.sessions),
+		server.WithSessionIdManagerResolver(f.sessions),
 		server.WithDisableLocalhostProtection(true),
 		server.WithStreamableHTTPLogger(slog.New(zapslog.NewHandler(o.Logger.Core()))))
 
@@ -177,7 +177,7 @@ func (f *Front) AddTo(rs edge.Routes) {
 
 // serveSSE serves the event stream of the SSE transport. Its MCP session and the calls of that end with the stream.
 func (f *Front) serveSSE(w http.ResponseWriter, r *http.Request) {
-	s, ok := f.openStream(w, kindSSE)
+	s, ok := f.openStream(w, r)
 	if !ok {
 		return
 	}
@@ -187,14 +187,14 @@ func (f *Front) serveSSE(w http.ResponseWriter, r *http.Request) {
 }
 
 // openStream counts a new stream in f.streams and opens an MCP session for it, or answers with a refusal and returns false.
-func (f *Front) openStream(w http.ResponseWriter, kind string) (*mcpSession, bool) {
+func (f *Front) openStream(w http.ResponseWriter, r *http.Request) (*mcpSession, bool) {
 	if !f.admitStream(w) {
 		return nil, false
 	}
-	s, ok := f.sessions.add(kind)
+	s, ok := f.open(kindSSE, edge.ClientAddress(r.Context()))
 	if !ok {
 		f.streams.Add(-1)
-		refuseBusy(w, metrics.KindQueueFull, "too many MCP sessions are open")
+		refuseBusy(w, metrics.KindQueueFull, busySessions)
 	}
 	return s, ok
 }
@@ -206,9 +206,11 @@ func (f *Front) admitStream(w http.ResponseWriter) bool {
 		return false
 	}
 	if f.streams.Add(1) > int64(f.o.maxStreams) {
-		f.streams.Add(-1)
-		refuseBusy(w, metrics.KindQueueFull, "too many MCP event streams are open")
-		return false
+		if _, ok := f.sessions.evict(kindSSE); !ok { // it takes its stream with it
+			f.streams.Add(-1)
+			refuseBusy(w, metrics.KindQueueFull, "too many MCP event streams are open, and all are in use")
+			return false
+		}
 	}
 	return true
 }
@@ -325,8 +327,8 @@ func (f *Front) servePost(w http.ResponseWriter, r *http.Request) {
 			refuseBusy(w, metrics.KindShuttingDown, "the server is shutting down")
 			return
 		}
-		if f.sessions.full() {
-			refuseBusy(w, metrics.KindQueueFull, "too many MCP sessions are open")
+		if !f.makeRoom() {
+			refuseBusy(w, metrics.KindQueueFull, busySessions)
 			return
 		}
 	case id != "":
@@ -343,9 +345,9 @@ func (f *Front) servePost(w http.ResponseWriter, r *http.Request) {
 	default:
 		// A request without a session gets one that ends with it. So neither its request ID nor its notifications are taken for
 		// those of another client.
-		s, admitted := f.sessions.add(kindAnonymous)
+		s, admitted := f.open(kindAnonymous, edge.ClientAddress(r.Context()))
 		if !admitted {
-			refuseBusy(w, metrics.KindQueueFull, "too many MCP sessions are open")
+			refuseBusy(w, metrics.KindQueueFull, busySessions)
 			return
 		}
 		defer f.sessions.remove(s.id)

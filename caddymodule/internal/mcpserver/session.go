@@ -4,11 +4,14 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/mark3labs/mcp-go/server"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/caddymodule/internal/edge"
 )
 
 // Kinds of MCP session. A session ID begins with its kind, so that log lines show it.
@@ -21,6 +24,7 @@ const (
 // mcpSession is the state of one client's MCP session. Whoever knows the id may use the session, so the id has 128 random bits.
 type mcpSession struct {
 	id, kind string
+	address  string // of the client that opened it; "" when not known
 	// ctx ends with the session, and the session's streams and calls end with it.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -31,6 +35,7 @@ type mcpSession struct {
 
 	mu       sync.Mutex
 	users    int
+	called   bool // a tool
 	lastUsed time.Time
 }
 
@@ -66,6 +71,14 @@ func (s *mcpSession) mark(n int) {
 	s.lastUsed = time.Now()
 }
 
+// call is use for the call of a tool.
+func (s *mcpSession) call() (done func()) {
+	s.mu.Lock()
+	s.called = true
+	s.mu.Unlock()
+	return s.use()
+}
+
 func (s *mcpSession) idleFor(now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -75,7 +88,7 @@ func (s *mcpSession) idleFor(now time.Time) time.Duration {
 	return now.Sub(s.lastUsed)
 }
 
-// mcpSessions holds the open MCP sessions. It is safe for concurrent use. It is also mcp-go's SessionIdManager, so that mcp-go
+// mcpSessions holds the open MCP sessions. It is safe for concurrent use. It also has mcp-go's SessionIdManager, so that mcp-go
 // accepts the IDs of open sessions only.
 type mcpSessions struct {
 	parent context.Context
@@ -89,9 +102,9 @@ func newSessions(parent context.Context, limit int) *mcpSessions {
 	return &mcpSessions{parent: parent, max: limit, open: map[string]*mcpSession{}}
 }
 
-// add opens a session. It returns false when as many as allowed are open.
-func (m *mcpSessions) add(kind string) (*mcpSession, bool) {
-	s := &mcpSession{id: kind + "-" + strings.ToLower(rand.Text()), kind: kind, lastUsed: time.Now(), pending: make(chan struct{}, maxPending)}
+// add opens a session for the client at an address. It returns false when as many as allowed are open.
+func (m *mcpSessions) add(kind, address string) (*mcpSession, bool) {
+	s := &mcpSession{id: kind + "-" + strings.ToLower(rand.Text()), kind: kind, address: address, lastUsed: time.Now(), pending: make(chan struct{}, maxPending)}
 	s.ctx, s.cancel = context.WithCancel(m.parent)
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -121,6 +134,7 @@ func (m *mcpSessions) remove(id string) {
 	}
 }
 
+// full says whether as many sessions as allowed are open.
 func (m *mcpSessions) full() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -145,10 +159,21 @@ func (m *mcpSessions) expire(ttl time.Duration) []string {
 
 var errNoSession = errors.New("no such session")
 
+// opener is a server.SessionIdManager whose new sessions belong to the client at an address.
+type opener struct {
+	*mcpSessions
+	address string
+}
+
+// ResolveSessionIdManager implements server.SessionIdManagerResolver.
+func (m *mcpSessions) ResolveSessionIdManager(r *http.Request) server.SessionIdManager {
+	return opener{m, edge.ClientAddress(r.Context())}
+}
+
 // Generate implements server.SessionIdManager: mcp-go calls it when a client initializes. It cannot fail. When another client has
-// taken the last place since servePost checked, it returns an ID that Validate refuses.
-func (m *mcpSessions) Generate() string {
-	if s, ok := m.add(kindStreamable); ok {
+// taken the last place since servePost made room, it returns an ID that Validate refuses.
+func (o opener) Generate() string {
+	if s, ok := o.add(kindStreamable, o.address); ok {
 		return s.id
 	}
 	return kindStreamable + "-refused"
@@ -182,4 +207,7 @@ func sessionFrom(ctx context.Context) *mcpSession {
 }
 
 // Interface guards
-var _ server.SessionIdManager = (*mcpSessions)(nil)
+var (
+	_ server.SessionIdManager         = opener{}
+	_ server.SessionIdManagerResolver = (*mcpSessions)(nil)
+)

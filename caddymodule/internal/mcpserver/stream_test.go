@@ -94,7 +94,7 @@ func TestMCPStreamIsBegunOnce(t *testing.T) {
 // A client that posts but does not read its stream has to wait, and other clients do not.
 func TestMCPUnreadAnswersAreBounded(t *testing.T) {
 	b := newBench(t, &fakeExecutor{}, Options{})
-	s, ok := b.front.sessions.add(kindSSE)
+	s, ok := b.front.sessions.add(kindSSE, "")
 	if !ok {
 		t.Fatal("no session")
 	}
