@@ -29,16 +29,18 @@ var socketBytes = sync.OnceValue(func() int64 {
 
 // memory is what w's processes (tree), their descriptors and memfds hold, in bytes. A sum above limit is exact but for sockets and
 // watches; see treeMemory.
-func (w *worker) memory(tree []int, limit int64) (held int64) {
+//
+// Where runs have no scratch mount of their own but directories below scratchDir, memory also sees to w.unlinked.
+func (w *worker) memory(tree []int, limit int64, scratchDir string) (held int64) {
 	id := w.lane.uid
 	if w.lane.template.plan.World == confine.WorldNamespaces {
 		id = 0 // their user namespaces are Caddy's to look into
 	}
-	procfs.As(id, func() { held = w.measure(tree, limit) })
+	procfs.As(id, func() { held = w.measure(tree, limit, scratchDir) })
 	return held
 }
 
-func (w *worker) measure(tree []int, limit int64) int64 {
+func (w *worker) measure(tree []int, limit int64, scratchDir string) int64 {
 	processes := make([]procfs.Status, len(tree))
 	for i, pid := range tree {
 		processes[i] = procfs.ReadStatus(pid)
@@ -50,6 +52,9 @@ func (w *worker) measure(tree []int, limit int64) int64 {
 	if time.Now().After(w.handlesDue) {
 		begin := time.Now()
 		w.handles = handleMemory(processes, limit)
+		if scratchDir != "" {
+			w.unlinked = w.files.Bytes(dirsOf(processes), scratchDir)
+		}
 		w.handlesDue = time.Now().Add(4 * time.Since(begin)) // at most a fifth of the time is spent on it
 	}
 	return files + w.handles + treeMemory(w.lane.pid, processes, limit-files-w.handles)
@@ -68,21 +73,27 @@ func handleMemory(processes []procfs.Status, limit int64) int64 {
 	return max(0, int64(sum.Sockets)-freeSockets)*socketBytes() + max(0, int64(sum.Watches)-freeWatches)*watchBytes
 }
 
+func dirsOf(processes []procfs.Status) []string {
+	dirs := make([]string, len(processes))
+	for i, p := range processes {
+		dirs[i] = p.Dir
+	}
+	return dirs
+}
+
 // treeMemory returns what processes hold, in bytes: all descendants of a lane. Resident sizes count a page once for each process that
 // shares it, so a sum above limit is computed again from proportional sizes, which are exact but slow to read (proc(5)).
 func treeMemory(lanePID int, processes []procfs.Status, limit int64) int64 {
 	var resident, tables, mapped, sharedResident int64
-	dirs := make([]string, 0, len(processes))
 	for _, p := range processes {
 		resident += p.Resident
 		tables += p.Tables
 		mapped += p.Mapped
 		sharedResident += p.SharedResident
-		dirs = append(dirs, p.Dir)
 	}
 	var hidden int64
 	if mapped > limit {
-		hidden = max(0, procfs.SharedMappings(dirs)-sharedResident)
+		hidden = max(0, procfs.SharedMappings(dirsOf(processes))-sharedResident)
 	}
 	if held := resident + tables + hidden; held <= limit || len(processes) == 1 {
 		return held

@@ -69,7 +69,7 @@ func (p *Pool) look(interval time.Duration) bool {
 		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || procfs.CPUTime(tree) > longRun) {
 			p.deprioritize(w, tree)
 		}
-		held := w.memory(tree, p.cfg.Memory)
+		held := w.memory(tree, p.cfg.Memory, p.scratchDir)
 		sum += held
 		if held > w.peak.Load() {
 			w.peak.Store(held)
@@ -82,7 +82,7 @@ func (p *Pool) look(interval time.Duration) bool {
 			p.end(w, ReasonMemoryLimit)
 		case p.scratchDir != "" && time.Now().After(w.scratchDue):
 			begin := time.Now()
-			if scratch.Full(p.scratchDir, w.lane.pid, p.cfg.Scratch) {
+			if scratch.Full(p.scratchDir, w.lane.pid, p.cfg.Scratch, w.unlinked) {
 				p.end(w, ReasonScratchLimit)
 			}
 			// Counting slows programs that create files at the same time, so at most a fifth of the time is spent on it.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/scratch"
 )
 
 // bootTimeout bounds the fork, confinement and warming of a worker.
@@ -49,12 +50,13 @@ type worker struct {
 	peak         atomic.Int64 // the most memory seen by the monitor, in bytes
 	crowd        atomic.Int64 // the most processes at once seen by the monitor
 
-	// Used by the monitor only: when it counts the files in scratch next; what descriptors stand for, in bytes, and when it looks at them
-	// next; and which processes have a lower priority by now.
-	scratchDue time.Time
-	handles    int64
-	handlesDue time.Time
-	lowered    map[int]bool // nil until deprioritize, which sets it under the pool's mutex
+	// Used by the monitor only: when it counts the files in scratch next; what descriptors stand for and what files without a name hold,
+	// in bytes, and when it looks at them next; and which processes have a lower priority by now.
+	scratchDue        time.Time
+	files             scratch.Unlinked
+	handles, unlinked int64
+	handlesDue        time.Time
+	lowered           map[int]bool // nil until deprioritize, which sets it under the pool's mutex
 }
 
 func (w *worker) set() *workerSet { return w.lane.set() }

@@ -25,10 +25,10 @@ func Of(dir string, lanePID int) []string {
 	return found
 }
 
-// Full says whether the files of a lane's worker hold more than limit bytes and a sixteenth, or are too many or nested too deep to count.
-// Because of the sixteenth, a program that writes one large file meets RLIMIT_FSIZE first, an error that it can handle.
-func Full(dir string, lanePID int, limit int64) bool {
-	return Exceeds(Of(dir, lanePID), limit+limit/16, maxFilesUnmounted)
+// Full says whether the files of a lane's worker, beside unlinked bytes, hold more than limit bytes and a sixteenth, or are too many or
+// nested too deep to count. Because of the sixteenth, a program that writes one large file meets RLIMIT_FSIZE first, an error that it can handle.
+func Full(dir string, lanePID int, limit, unlinked int64) bool {
+	return Exceeds(Of(dir, lanePID), limit+limit/16-unlinked, maxFilesUnmounted)
 }
 
 // Exceeds says whether the files below some directories hold more than bytes, are more than files, or are nested too deep to count. It

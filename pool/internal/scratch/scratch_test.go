@@ -25,13 +25,13 @@ func TestDirectoriesWithoutAccessAreCounted(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(path, "file"), bytes.Repeat([]byte{1}, 1<<20), 0o600))
 		must(t, os.Chmod(path, mode))
 	}
-	if Full(dir, 7, 5<<20) {
+	if Full(dir, 7, 5<<20, 0) {
 		t.Error("4 MiB of 5 are full")
 	}
 	for _, mode := range []os.FileMode{0, 0o100, 0o200, 0o300} {
 		must(t, os.Chmod(fmt.Sprintf("%s%o", closed, mode), mode))
 	}
-	if !Full(dir, 7, 3<<20) {
+	if !Full(dir, 7, 3<<20, 0) || !Full(dir, 7, 5<<20, 2<<20) {
 		t.Error("4 MiB of 3 are not full")
 	}
 	if RemoveOf(dir, 7); len(Of(dir, 7)) > 0 {
