@@ -109,6 +109,9 @@ type Rlimit struct {
 	AboveTemplate bool   `json:"above_template"` // the template adds the bytes of data that it holds itself
 }
 
+// maxPendingSignals is how many signals may wait in a run, and timers exist. The kernel allows a user some ten thousand.
+const maxPendingSignals = 1024
+
 // terminals is where each lane mounts a devpts of its own, for pseudo-terminals.
 const terminals = "/dev/pts"
 
@@ -222,8 +225,9 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 	}
 	if w == WorldNamespaces && sys.atLeast(5, 14) || sys.Euid == 0 {
 		// The kernel counts the processes of a uid, since Linux 5.14 in each user namespace. Here only one lane has this uid or namespace;
-		// the lane itself counts, too. Elsewhere every process of Caddy's user counts, so Caddy computes a limit for each worker.
-		p.Rlimits = append(p.Rlimits, Rlimit{Name: "RLIMIT_NPROC", Value: int64(bounds.Processes) + 1})
+		// the lane itself counts, too. Elsewhere every process of Caddy's user counts, so Caddy computes a limit for each worker. The same
+		// holds for signals that wait, which timers count as (timer_create(2)): elsewhere the limit would be one for all runs together.
+		p.Rlimits = append(p.Rlimits, Rlimit{Name: "RLIMIT_NPROC", Value: int64(bounds.Processes) + 1}, Rlimit{Name: "RLIMIT_SIGPENDING", Value: maxPendingSignals})
 	}
 	p.Landlock = makeLandlock(sys.Landlock, w, root)
 	if w == WorldProcess && len(python.Commands.wrapped) > 0 {
