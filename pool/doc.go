@@ -27,6 +27,7 @@
 //	template -> Go  ready
 //	Go -> template  lane N + [control]         fork a lane; N also picks its id
 //	template -> Go  lane N + [pidfd]
+//	template -> Go  failed N why               it could not fork the lane, and goes on
 //	Go -> template  sweep                      without namespaces: a lane is gone, kill processes that it may have left
 //
 //	lane -> Go      ready

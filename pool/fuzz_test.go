@@ -296,7 +296,8 @@ func FuzzTemplate(f *testing.F) {
 		}()
 		for tape := tape(script); len(tape) >= 2; {
 			count := int(tape.next() % 4)
-			say := [...]string{"lane 0", "lane 1", "lane 7", "lane", "lane ", "lane -1", "lane 99999999999999999999", "", "lane 0 0", strings.Repeat("x", process.MaxMessage+1)}[tape.next()%10]
+			say := [...]string{"lane 0", "lane 1", "lane 7", "lane", "lane ", "lane -1", "lane 99999999999999999999", "", "lane 0 0", strings.Repeat("x", process.MaxMessage+1),
+				"failed 0 why", "failed 1", "failed", "failed x y"}[tape.next()%14]
 			if sendPacket(int(theirs.Fd()), []byte(say), mark.rights(count)) != nil {
 				break // Go has closed its end
 			}

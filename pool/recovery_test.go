@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
@@ -52,6 +54,59 @@ func TestTemplatesComeBack(t *testing.T) {
 		t.Errorf("got %+v", r)
 	}
 	eventually(t, 10*time.Second, "the pool is whole again", whole)
+}
+
+// A template that cannot fork says so at once, goes on, and forks again as soon as it can.
+func TestATemplateThatCannotForkSaysSo(t *testing.T) {
+	t.Parallel()
+	p := newTestPool(t, Config{Templates: 1, Idle: 1, Max: 2})
+	eventually(t, 10*time.Second, "the pool is whole", func() bool { s := p.Stat(); return s.Templates == 1 && s.Workers[StateIdle] == 1 })
+	p.mu.Lock()
+	template := p.current.templates[0]
+	p.mu.Unlock()
+	pid := template.Cmd.Process.Pid
+	open, err := os.ReadDir("/proc/" + strconv.Itoa(pid) + "/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	used := map[string]bool{}
+	for _, of := range open {
+		used[of.Name()] = true
+	}
+	free := 0
+	for used[strconv.Itoa(free)] {
+		free++
+	}
+	// There is room for the lane's control socket, but not for the handle of the lane as well.
+	var before unix.Rlimit
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, nil, &before); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: uint64(free + 1), Max: before.Max}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &few, nil); err != nil {
+		t.Fatal(err)
+	}
+	begin := time.Now()
+	conn, _, _, err := template.forkLane(begin.Add(20 * time.Second))
+	if err == nil {
+		conn.Close()
+		t.Fatal("a lane was forked")
+	}
+	if !strings.Contains(err.Error(), "could not fork") || !strings.Contains(err.Error(), "open files") || errors.Is(err, errLaneTimeout) {
+		t.Errorf("after %s: %v", time.Since(begin), err)
+	}
+	if err := unix.Prlimit(pid, unix.RLIMIT_NOFILE, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	conn, handle, _, err := template.forkLane(time.Now().Add(20 * time.Second))
+	if err != nil {
+		t.Fatalf("with room again: %v", err)
+	}
+	_ = handle.Close()
+	conn.Close()
+	if r := execute(t, p, "print(1)", 10*time.Second); r.Stdout != "1\n" {
+		t.Errorf("got %+v", r)
+	}
 }
 
 func TestALostWorkerIsNotAResult(t *testing.T) {

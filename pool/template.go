@@ -62,24 +62,20 @@ func (t *template) receive() {
 		if err != nil {
 			break
 		}
-		number, isLane := strings.CutPrefix(string(word), "lane ")
-		id, err := strconv.Atoi(number)
-		if !isLane || err != nil || fd < 0 {
-			if fd >= 0 {
-				_ = unix.Close(fd)
-			}
+		id, started, ok := parseLaneStart(string(word), fd)
+		if !ok {
 			break
 		}
-		handle := os.NewFile(uintptr(fd), "pidfd")
 		t.mu.Lock()
 		answer := t.lanes[id]
 		delete(t.lanes, id)
 		t.mu.Unlock()
-		if answer == nil {
-			_ = handle.Close()
-			continue
+		switch {
+		case answer != nil:
+			answer <- started
+		case started.pidfd != nil:
+			_ = started.pidfd.Close()
 		}
-		answer <- laneStart{pidfd: handle}
 	}
 	_ = t.Cmd.Process.Kill() // a broken control socket is a broken template
 	<-t.Exited
@@ -90,6 +86,25 @@ func (t *template) receive() {
 		answer <- laneStart{err: process.ErrGone}
 	}
 	t.lanes = nil
+}
+
+// parseLaneStart reads what the template says of a lane: "lane", its number, and a pidfd beside it; or "failed", the number and why there
+// is none. ok is false for anything else, and fd is closed then.
+func parseLaneStart(word string, fd int) (id int, started laneStart, ok bool) {
+	if rest, failed := strings.CutPrefix(word, "failed "); failed && fd < 0 {
+		number, why, _ := strings.Cut(rest, " ")
+		id, err := strconv.Atoi(number)
+		return id, laneStart{err: fmt.Errorf("the template could not fork it: %s", why)}, err == nil
+	}
+	number, isLane := strings.CutPrefix(word, "lane ")
+	id, err := strconv.Atoi(number)
+	if !isLane || err != nil || fd < 0 {
+		if fd >= 0 {
+			_ = unix.Close(fd)
+		}
+		return 0, laneStart{}, false
+	}
+	return id, laneStart{pidfd: os.NewFile(uintptr(fd), "pidfd")}, true
 }
 
 // errLaneTimeout means that a template did not answer. Its process may be stopped, or hang in a system call.

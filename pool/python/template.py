@@ -96,10 +96,14 @@ def _serve(control, plan):
             lanes = _sweep(lanes)
             continue
         number = int(words[1])
-        pid = _fork_lane(control, plan, number)
-        if pid == 0:
-            return lane.adopt(fds[0]), number
-        lanes.add(pid)
+        try:
+            pid = _fork_lane(control, plan, number)
+        except OSError as e:   # the user has as many processes as allowed, say
+            _refuse_lane(control, number, e)
+        else:
+            if pid == 0:
+                return lane.adopt(fds[0]), number
+            lanes.add(pid)
         os.close(fds[0])
 
 
@@ -125,17 +129,32 @@ def _fork_lane(control, plan, number):
     children only once, so a child of the template does it, forks the lane and exits. The lane then becomes a child of the template,
     which is pid 1 of its own namespace."""
     namespaces = plan["world"] == "namespaces"
-    if namespaces:
-        middle = os.fork()
-        if middle:
-            return middle
+    if not namespaces:
+        return _fork_and_tell(control, number)
+    middle = os.fork()
+    if middle:
+        return middle
+    try:
         confine.unshare(["pid"])
+        if _fork_and_tell(control, number) == 0:
+            return 0
+    except (OSError, confine.ConfineError) as e:
+        _refuse_lane(control, number, e)
+    os._exit(0)
+
+
+def _fork_and_tell(control, number):
     pid = os.fork()
     if pid == 0:
         return 0
+    # If one of these fails, the lane finds its control socket closed, and ends.
     handle = os.pidfd_open(pid)
-    wire.send(control, b"lane %d" % number, handle)
-    if namespaces:
-        os._exit(0)
-    os.close(handle)
+    try:
+        wire.send(control, b"lane %d" % number, handle)
+    finally:
+        os.close(handle)
     return pid
+
+
+def _refuse_lane(control, number, error):
+    wire.send(control, f"failed {number} {confine.describe(error)[1]}".encode())
