@@ -2,6 +2,9 @@ package tests
 
 import (
 	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -82,4 +85,59 @@ func TestNeighboursOfHostileRuns(t *testing.T) {
 			t.Errorf("after the attacks an answer took %s", time.Since(begin))
 		}
 	})
+}
+
+// Descriptors on their way between sockets are counted for the user. A run that holds as many as it may keeps no worker of others with the
+// same user from starting, and none that cannot start stays behind.
+func TestDescriptorsInFlightKeepNobodyFromStarting(t *testing.T) {
+	t.Parallel()
+	inEachWorld(t, "workers {\n max 6\n idle 1\n }", func(t *testing.T, c *caddy) {
+		const hold = `
+import array, os, socket, time
+fd, keep, sent = os.open("/dev/null", os.O_RDONLY), [], 0
+try:
+    for _ in range(60):
+        a, b = socket.socketpair(); keep += [a, b]
+        for _ in range(20):
+            a.sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [fd] * 200))]); sent += 200
+except OSError: pass
+print(sent, flush=True)
+time.sleep(3)
+`
+		held := make(chan string, 1)
+		go func() {
+			a, err := c.execute(t.Context(), map[string]any{"code": hold})
+			if err != nil {
+				t.Error(err)
+			}
+			held <- a.Stdout
+		}()
+		for n := range 25 {
+			begin := time.Now()
+			if a := c.run("print(1)"); a.Stdout != "1\n" || late(5*time.Second, begin) {
+				t.Errorf("neighbour %d, after %s: %+v", n, time.Since(begin), a)
+			}
+			time.Sleep(50 * time.Millisecond) // the runs are to fall into the time in which the descriptors are held
+		}
+		if sent := <-held; sent == "0\n" || sent == "" {
+			t.Errorf("the attack held %q descriptors", sent)
+		}
+		c.stop()
+		eventually(t, 10*time.Second, "the end of all that ran", func() bool { return len(processesIn(t, c.dir)) == 0 })
+	})
+}
+
+// processesIn lists the processes whose working directory is below dir, or was.
+func processesIn(t *testing.T, dir string) (found []string) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/cwd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, cwd := range all {
+		if target, err := os.Readlink(cwd); err == nil && strings.HasPrefix(target, dir+"/") {
+			found = append(found, cwd+" "+target)
+		}
+	}
+	return found
 }

@@ -54,16 +54,22 @@ def take(channel, flags):
 class Filter(confine.Filter):
     """A seccomp filter that uses SECCOMP_RET_USER_NOTIF. enter sends the descriptor of its notifications to the lane."""
 
-    def __init__(self, program, machine, channel):
-        super().__init__(program)
-        self.number, self.channel = SYS_SECCOMP[machine], channel
+    def __init__(self, plan, channel):
+        super().__init__(bytes.fromhex(plan["seccomp"]))
+        self.number, self.channel, self.open_files = SYS_SECCOMP[plan["machine"]], channel, plan["open_files"]
 
     def enter(self):
         fd = confine.libc.syscall(self.number, SECCOMP_SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV, ctypes.byref(self.program))
         if fd < 0:
             raise confine.ConfineError("loading the seccomp filter", os.strerror(ctypes.get_errno()))
-        self.channel.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))])
-        os.close(fd)
+        try:
+            self.channel.sendmsg([b"l"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, struct.pack("i", fd))])
+        finally:
+            os.close(fd)   # a process that has its own listener would wait for itself, and for ever
+        # Set only now: the kernel compares it with the descriptors that all processes of the user have in flight, those of other runs too.
+        _, hard = confine.resource.getrlimit(confine.resource.RLIMIT_NOFILE)
+        most = self.open_files if hard == confine.resource.RLIM_INFINITY else min(self.open_files, hard)
+        confine.resource.setrlimit(confine.resource.RLIMIT_NOFILE, (most, most))
 
 
 class Answers:

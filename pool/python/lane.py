@@ -174,7 +174,7 @@ class Tree:
             self.take = calls.take
             self.questions, channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             questions = self.questions.fileno()
-            left["filter"] = calls.Filter(bytes.fromhex(self.plan["view"]["seccomp"]), self.plan["view"]["machine"], channel)
+            left["filter"] = calls.Filter(self.plan["view"], channel)
             self.answers = calls.Answers(self.plan["view"], view.View(self.plan["view"], self.plan["landlock"], self.scratch))
         else:
             os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch

@@ -90,8 +90,10 @@ def _serve(control, plan):
     lanes = set()
     while True:
         words, fds = wire.receive(control)   # "lane", number; or "sweep"
-        if not words:
-            os._exit(0)   # Caddy is gone: this ends the pid namespace, and every lane and worker with it
+        if not words:   # Caddy is gone
+            if plan["world"] != "namespaces":
+                _sweep(lanes)
+            os._exit(0)   # with namespaces, this ends every lane and worker
         if words[0] == b"sweep":
             lanes = _sweep(lanes)
             continue

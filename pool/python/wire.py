@@ -19,6 +19,10 @@ def receive(sock):
 
 
 def failure(step, error):
-    import json   # not shadowed: no user code has run in this process yet
+    """Return the JSON message of a process that could not get ready. The json module is not imported for it: the process may have
+    entered its confinement by now, in which nobody answers yet."""
+    return f'{{"event": "failed", "step": {_quoted(step)}, "error": {_quoted(error[-4000:])}}}'.encode()
 
-    return json.dumps({"event": "failed", "step": step, "error": error[-4000:]}).encode()
+
+def _quoted(text):
+    return '"' + "".join(c if " " <= c <= "~" and c not in '"\\' else f"\\u{min(ord(c), 0xfffd):04x}" for c in text) + '"'

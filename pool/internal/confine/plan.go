@@ -248,6 +248,7 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 			if p.View, err = makeView(sys, root); err != nil {
 				return Plan{}, err
 			}
+			p.View.OpenFiles = bounds.OpenFiles
 		}
 	} else if w == WorldNamespaces {
 		// Without a filter programs can make SysV IPC objects and keys, so a lane looks for these after each run.

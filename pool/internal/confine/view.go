@@ -16,6 +16,7 @@ import (
 type viewPlan struct {
 	Seccomp      string            `json:"seccomp"` // the filter of user code that reports calls to the lane, in hexadecimal
 	Machine      string            `json:"machine"`
+	OpenFiles    int               `json:"open_files"` // RLIMIT_NOFILE, which workers set when they have sent the filter's listener to the lane
 	Calls        []askedCall       `json:"calls"`
 	SetsModes    bool              `json:"sets_modes"`    // the lane sets modes for the program, beneath scratch only
 	ScratchNames []string          `json:"scratch_names"` // directories that mean scratch; programs are told the first one as its path
