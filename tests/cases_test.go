@@ -61,8 +61,12 @@ func tryCase(t *testing.T, c *caddy, rc runCase) {
 	seen := map[string]bool{}
 	for _, a := range answers {
 		seen[a.Stdout] = true
-		for _, fault := range faults(rc.Expect, a) {
+		wrong := faults(rc.Expect, a)
+		for _, fault := range wrong {
 			t.Errorf("%s (%s)", fault, rc.Why)
+		}
+		if len(wrong) > 0 && a.Stderr != "" {
+			t.Logf("it wrote: %s", tail(a.Stderr, 1500))
 		}
 	}
 	if rc.Distinct && len(seen) < len(answers) {

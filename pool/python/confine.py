@@ -16,8 +16,8 @@ libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes
 libc.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
 # The functions that each run calls. PyDLL does not release the GIL, and they have no argument types and no copy of errno: all of
 # these would write to pages that a fork shares with its parent.
-set_dumpable, kill, wait, send, close, unlink, yield_processor, poll, receive_message = (
-    ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4", "send", "close", "unlink", "sched_yield", "poll", "recvmsg"))
+set_dumpable, kill, wait, send, close, unlink, system_call, yield_processor, poll, receive_message = (
+    ctypes.PyDLL(None)[name] for name in ("prctl", "kill", "wait4", "send", "close", "unlink", "syscall", "sched_yield", "poll", "recvmsg"))
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
@@ -30,6 +30,7 @@ LANDLOCK_RULE_PATH_BENEATH, LANDLOCK_RULE_NET_PORT, LANDLOCK_ACCESS_NET_CONNECT_
 CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
 NO_CAPABILITIES = bytes(24)
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
+SYS_STATX, STATX_BASIC_STATS = {"x86_64": 332, "aarch64": 291}, 0x7ff   # not every C library has a function for it
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 
 

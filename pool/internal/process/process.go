@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"strconv"
@@ -253,4 +254,12 @@ var ErrGone = errors.New("the process is gone")
 
 // Numbers counts the lanes and installers of this Caddy. The uid of each is derived from its number, so that those alive at the same time
 // have different ones.
-var Numbers atomic.Int64
+var Numbers = startAnywhere()
+
+// startAnywhere returns a counter with a random start: the kernel counts processes and more by uid, and another Caddy on this host has the
+// same range.
+func startAnywhere() *atomic.Int64 {
+	var n atomic.Int64
+	n.Store(rand.Int64N(1 << 20)) //nolint:gosec // it guards nothing
+	return &n
+}
