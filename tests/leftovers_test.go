@@ -201,16 +201,22 @@ func TestTemplateKilledInItsTrialLeavesNobody(t *testing.T) {
 	t.Parallel()
 	c := startCaddy(t, caddyOptions{directive: "python " + systemPython(t), noNamespaces: true})
 	old := map[int]bool{}
-	for _, p := range children(t, c.pid()) {
-		old[p.pid] = true
-		if err := syscall.Kill(p.pid, syscall.SIGKILL); err != nil {
-			t.Fatal(err)
+	killTemplates := func() {
+		for _, p := range children(t, c.pid()) {
+			old[p.pid] = true
+			_ = syscall.Kill(p.pid, syscall.SIGKILL)
 		}
 	}
+	killTemplates()
 	var trial process
-	for begin := time.Now(); trial.pid == 0; {
-		if late(20*time.Second, begin) {
+	for begin, last := time.Now(), time.Now(); trial.pid == 0; {
+		if late(30*time.Second, begin) {
 			t.Fatal("no new template has had a child")
+		}
+		// A trial takes milliseconds, and is missed now and then. A pool that is whole forks nothing more.
+		if time.Since(last) > 2*time.Second {
+			killTemplates()
+			last = time.Now()
 		}
 		seen := map[process]bool{}
 		seeBelow(t, c.pid(), seen)
