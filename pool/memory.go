@@ -51,7 +51,11 @@ func (w *worker) measure(tree []int, limit int64, scratchDir string) int64 {
 	}
 	if time.Now().After(w.handlesDue) {
 		begin := time.Now()
-		w.handles = handleMemory(processes, limit)
+		var other func(path, target string)
+		if scratchDir != "" {
+			other = func(path, target string) { w.files.Descriptor(path, target, scratchDir) }
+		}
+		w.handles = handleMemory(processes, limit, other)
 		if scratchDir != "" {
 			w.unlinked = w.files.Bytes(dirsOf(processes), scratchDir)
 		}
@@ -61,12 +65,12 @@ func (w *worker) measure(tree []int, limit int64, scratchDir string) int64 {
 }
 
 // handleMemory is what the descriptors of processes stand for, in bytes; or, when this is more than limit, as much of it as says so. A
-// process of which Caddy may not see the descriptors counts as having none.
-func handleMemory(processes []procfs.Status, limit int64) int64 {
+// process of which Caddy may not see the descriptors counts as having none. other is procfs.ReadHandles's.
+func handleMemory(processes []procfs.Status, limit int64, other func(path, target string)) int64 {
 	var sockets, watches, sum int64
 	most := freeWatches + limit/watchBytes + 1
 	for _, p := range processes {
-		h, _ := procfs.ReadHandles(p.Dir, int(most-watches))
+		h, _ := procfs.ReadHandles(p.Dir, int(most-watches), other)
 		sockets += int64(h.Sockets)
 		watches += int64(h.Watches)
 		if sum = max(0, sockets-freeSockets)*socketBytes() + max(0, watches-freeWatches)*watchBytes; sum > limit {

@@ -23,12 +23,11 @@ func TestHostile(t *testing.T) {
 	for _, name := range []string{"hostile", "hostile-more"} {
 		inEachWorld(t, "", func(t *testing.T, c *caddy) {
 			for _, ec := range readCases(t, "cases/"+name+".json") {
-				t.Run(name+"/"+ec.ID, func(t *testing.T) {
-					if reason, ok := notHeld[ec.ID]; ok {
-						t.Skip(reason)
-					}
-					tryCase(t, c, ec.runCase)
-				})
+				if reason, ok := notHeld[ec.ID]; ok && !c.o.noNamespaces {
+					t.Logf("%s is not held: %s", ec.ID, reason)
+					continue
+				}
+				t.Run(name+"/"+ec.ID, func(t *testing.T) { tryCase(t, c, ec.runCase) })
 			}
 			c.mustPrint("print(1)", "1\n")
 			c.expectNoScratch()

@@ -67,9 +67,7 @@ class Filter(confine.Filter):
         finally:
             os.close(fd)   # a process that has its own listener would wait for itself, and for ever
         # Set only now: the kernel compares it with the descriptors that all processes of the user have in flight, those of other runs too.
-        _, hard = confine.resource.getrlimit(confine.resource.RLIMIT_NOFILE)
-        most = self.open_files if hard == confine.resource.RLIM_INFINITY else min(self.open_files, hard)
-        confine.resource.setrlimit(confine.resource.RLIMIT_NOFILE, (most, most))
+        confine.set_limit(confine.resource.RLIMIT_NOFILE, self.open_files)
 
 
 class Answers:

@@ -210,11 +210,7 @@ def enter_lane(plan, number, room=None):
     for limit in plan["rlimits"]:
         if plan["view"] and limit["name"] == "RLIMIT_NOFILE":
             continue   # workers set it (calls.py)
-        number, value = getattr(resource, limit["name"]), limit["value"]
-        _, hard = resource.getrlimit(number)
-        if hard != resource.RLIM_INFINITY:
-            value = min(value, hard)  # a lower limit of the operator stays
-        resource.setrlimit(number, (value, value))
+        set_limit(getattr(resource, limit["name"]), limit["value"])
     _check(libc.capset(CAPABILITY_HEADER, NO_CAPABILITIES), "dropping capabilities")
     no_new_privileges()
     # Workers have the same uid as this lane. Since it is not dumpable, they can neither trace it nor read its memory. A worker makes
@@ -248,6 +244,13 @@ def enter_lane(plan, number, room=None):
         else:
             left["filter"] = filter
     return left
+
+
+def set_limit(number, value):
+    _, hard = resource.getrlimit(number)
+    if hard != resource.RLIM_INFINITY:
+        value = min(value, hard)  # a lower limit of the operator stays
+    resource.setrlimit(number, (value, value))
 
 
 def no_new_privileges():
@@ -349,12 +352,6 @@ def _loopback_up():
             # Bytes: least, at first, most. What lies in these buffers is in no process's size.
             ("ipv4/tcp_rmem", b"4096 131072 262144"), ("ipv4/tcp_wmem", b"4096 65536 262144")):
         _write("/proc/sys/net/" + setting, value)
-
-
-def kill_all():
-    """In a lane: send SIGKILL to every other process that it may signal, in one step. Returns a negative number when there is none.
-    os.kill would raise an exception then, which costs more than the rest of a run's end."""
-    return kill(-1, 9)
 
 
 # --- a worker: each one -----------------------------------------------------------------------------------------------

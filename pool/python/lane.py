@@ -46,7 +46,7 @@ def serve(control, plan, number):
     domain, filter = left["domain"], left["filter"]
     here = frames.place()   # valid in workers too, since no C function is between here and serve_worker
     receive, fork, wait, send, yield_processor = control.recvmsg, os.fork, confine.wait, confine.send, confine.yield_processor
-    unpack, dup2, close, closerange, cloexec = struct.unpack, os.dup2, os.close, os.closerange, _socket.MSG_CMSG_CLOEXEC
+    unpack, dup2, close, cloexec = struct.unpack, os.dup2, os.close, _socket.MSG_CMSG_CLOEXEC
     # What wait4 writes is sent as it is: to make Python objects of its seventeen numbers costs more than all the rest here.
     ended = ctypes.create_string_buffer(b"exit", 4 + 4 + 144)   # a status, and struct rusage with a long in each field
     status_at, usage_at, ended_size = ctypes.byref(ended, 4), ctypes.byref(ended, 8), ctypes.sizeof(ended)
@@ -77,11 +77,8 @@ def serve(control, plan, number):
             dup2(fds[2], 2)
             dup2(fds[3], 3, False)
             serve_worker(3, scratch, domain, filter, int(word[5:] or 0), word[:4] == b"boot", here)
-        if fds[3] - fds[0] == 3:   # the kernel has handed them out in order, since no descriptor below them was free
-            closerange(fds[0], fds[3] + 1)
-        else:
-            for fd in fds:
-                close(fd)
+        for fd in fds:
+            close(fd)
         if watch is not None:
             watch(child)
         else:
@@ -122,7 +119,8 @@ def _clearer(path, watched):
     returns False when scratch holds too many files, or when the worker has left something else changed: then the lane ends, and the
     kernel removes its mounts and namespaces. All that it uses is a variable of this call: attributes and names of modules lie in
     dictionaries, whose pages each lookup would copy."""
-    kill, wait, unlink, call, source, nohang = confine.kill, confine.wait, confine.unlink, confine.system_call, b"main.py", WNOHANG | WALL
+    kill, wait, unlink, call, source = confine.kill, confine.wait, confine.unlink, confine.system_call, b"main.py"
+    nohang, sigkill = WNOHANG | WALL, processes.SIGKILL
     statx, at, where, wanted = confine.SYS_STATX[os.uname().machine], confine.AT_FDCWD, os.fsencode(path), confine.STATX_BASIC_STATS
     about = ctypes.create_string_buffer(256)   # struct statx
     links_to_size = memoryview(about).cast("B")[16:48]   # owner and mode, too. The size of a directory of a tmpfs counts its entries
@@ -145,7 +143,7 @@ def _clearer(path, watched):
         # kill(-1) goes through all processes of the system, so it is left out where the lane has no child: it would be the parent of
         # any process that has lost its own.
         if wait(-1, None, nohang, None) >= 0:
-            kill(-1, 9)
+            kill(-1, sigkill)
             while wait(-1, None, 0, None) > 0:
                 pass
         try:
@@ -261,7 +259,7 @@ class Tree:
 
     def _kill(self):
         if self.scoped:
-            confine.kill_all()   # in one step: killing one after the other does not catch up with endless forks
+            confine.kill(-1, processes.SIGKILL)   # in one step: killing one after the other does not catch up with endless forks
         else:
             for pid in processes.descendants(os.getpid()):
                 try:

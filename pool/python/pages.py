@@ -1,7 +1,8 @@
 """The layout of the template's memory, which makes forks cheaper.
 
-Huge pages: where the kernel refuses them, forks are only slower. On data they give a saturated pool 7 % more runs a second with numpy and pandas preloaded, and make no difference with nothing
-preloaded. On the interpreter's code they give 10 % more with nothing preloaded, and shorten the spaced p50 by 7 %."""
+Huge pages: where the kernel refuses them, forks are only slower. On data they give a saturated pool 7 % more runs a second with
+numpy and pandas preloaded, and make no difference with nothing preloaded. On the interpreter's code they give 10 % more with
+nothing preloaded, and shorten the spaced p50 by 7 %."""
 import ctypes
 import os
 import sys

@@ -107,7 +107,7 @@ def rehearse(here, scope=None):
     comes. It copies none that a program would not copy anyway, so the work in all stays the same."""
     if scope is None:
         scope = {"__name__": "__main__", "__builtins__": builtins}
-    main.__dict__["__file__"] = main.__dict__.get("__file__")
+    main.__dict__["__file__"] = main.__dict__.get("__file__")   # writes to the dictionary in which the program's names will be
     program = compile(REHEARSAL.decode(), "main.py", "exec", 0, True)
     here.value = None
     exec(program, scope)

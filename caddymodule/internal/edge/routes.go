@@ -62,19 +62,14 @@ func (rs Routes) IsSensitive(requested string) bool {
 	if e := rs.find(requested); e != nil {
 		return e.sensitive
 	}
-	first := firstPart(requested)
+	// Paths of endpoints are in lower case, without needless slashes and dots.
+	first, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+strings.ToLower(requested)), "/"), "/")
 	for at, e := range rs {
-		if e.sensitive && firstPart(at) == first {
+		if e.sensitive && (at == "/"+first || strings.HasPrefix(at, "/"+first+"/")) {
 			return true
 		}
 	}
 	return false
-}
-
-// firstPart is the first part of a path, in lower case and without needless slashes and dots.
-func firstPart(requested string) string {
-	first, _, _ := strings.Cut(strings.TrimPrefix(path.Clean("/"+strings.ToLower(requested)), "/"), "/")
-	return first
 }
 
 // Answered returns the methods that a path answers which was added for method.

@@ -66,10 +66,3 @@ func goesFirst(more int, called, otherCalled bool, longer time.Duration) bool {
 	}
 	return longer > 0
 }
-
-// idleness says for how long a session has been idle, whether it has called a tool, and whether nothing uses it now.
-func (s *mcpSession) idleness(now time.Time) (idle time.Duration, called, free bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return now.Sub(s.lastUsed), s.called, s.users == 0
-}

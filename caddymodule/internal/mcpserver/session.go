@@ -79,13 +79,11 @@ func (s *mcpSession) call() (done func()) {
 	return s.use()
 }
 
-func (s *mcpSession) idleFor(now time.Time) time.Duration {
+// idleness says for how long a session has been idle, whether it has called a tool, and whether nothing uses it now.
+func (s *mcpSession) idleness(now time.Time) (idle time.Duration, called, free bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.users > 0 {
-		return 0
-	}
-	return now.Sub(s.lastUsed)
+	return now.Sub(s.lastUsed), s.called, s.users == 0
 }
 
 // mcpSessions holds the open MCP sessions. It is safe for concurrent use. It also has mcp-go's SessionIdManager, so that mcp-go
@@ -148,7 +146,7 @@ func (m *mcpSessions) expire(ttl time.Duration) []string {
 	now := time.Now()
 	var ids []string
 	for id, s := range m.open {
-		if s.kind == kindStreamable && s.idleFor(now) >= ttl {
+		if idle, _, free := s.idleness(now); s.kind == kindStreamable && free && idle >= ttl {
 			ids = append(ids, id)
 			delete(m.open, id)
 			s.cancel()

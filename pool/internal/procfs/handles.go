@@ -15,21 +15,25 @@ type Handles struct {
 	Watches int
 }
 
-// ReadHandles looks through the descriptors of a process, by its Status.Dir, until it has found most watches: a list of millions takes
-// seconds to read. ok is false when the process has ended, or when we may not look.
-func ReadHandles(dir string, most int) (h Handles, ok bool) {
+// ReadHandles looks through the descriptors of a process, by its Status.Dir. It counts watches until it has found most of them: a list of
+// millions takes seconds to read. other, if not nil, is called for each other descriptor, with its path in /proc and what that links to.
+// ok is false when the process has ended, or when we may not look.
+func ReadHandles(dir string, most int, other func(path, target string)) (h Handles, ok bool) {
 	names, err := os.ReadDir(dir + "/fd")
 	if err != nil {
 		return h, false
 	}
 	for _, name := range names {
-		target, err := os.Readlink(dir + "/fd/" + name.Name())
+		path := dir + "/fd/" + name.Name()
+		target, err := os.Readlink(path)
 		switch {
 		case err != nil: // closed by now
 		case strings.HasPrefix(target, "socket:"):
 			h.Sockets++
 		case target == "anon_inode:[eventpoll]" && h.Watches < most:
 			h.Watches += countWatches(dir+"/fdinfo/"+name.Name(), most-h.Watches)
+		case other != nil:
+			other(path, target)
 		}
 	}
 	return h, true

@@ -2,7 +2,6 @@ package procfs
 
 import (
 	"os"
-	"os/exec"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,7 +13,7 @@ import (
 // A descriptor of a socket counts, and so does each descriptor that epoll watches, also one that has been closed since.
 func TestHandlesAreSocketsAndWatches(t *testing.T) {
 	dir := "/proc/" + strconv.Itoa(os.Getpid())
-	before, ok := ReadHandles(dir, 1000)
+	before, ok := ReadHandles(dir, 1000, nil)
 	if !ok {
 		t.Fatal("its own descriptors are hidden")
 	}
@@ -41,14 +40,14 @@ func TestHandlesAreSocketsAndWatches(t *testing.T) {
 		}
 	}
 	_ = unix.Close(again)
-	after, ok := ReadHandles(dir, 1000)
+	after, ok := ReadHandles(dir, 1000, nil)
 	if !ok || after.Sockets-before.Sockets != 2 || after.Watches-before.Watches != 3 {
 		t.Errorf("%+v, then %+v with two sockets and three watches more", before, after)
 	}
-	if few, _ := ReadHandles(dir, before.Watches+1); few.Watches != before.Watches+1 {
+	if few, _ := ReadHandles(dir, before.Watches+1, nil); few.Watches != before.Watches+1 {
 		t.Errorf("%d watches were counted, with a bound of %d", few.Watches, before.Watches+1)
 	}
-	if _, ok := ReadHandles("/proc/self/no-such-process", 1); ok {
+	if _, ok := ReadHandles("/proc/self/no-such-process", 1, nil); ok {
 		t.Error("a process that is not there has descriptors")
 	}
 }
@@ -77,26 +76,7 @@ threading.Thread(target=rest).start()
 os.write(1, b"held")
 ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)   # exit of this thread alone
 `
-	cmd := exec.Command("python3", "-I", "-c", program)
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	stdout, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = stdin.Close()
-		_ = cmd.Wait()
-	})
-	if _, err := stdout.Read(make([]byte, 16)); err != nil {
-		t.Fatal(err)
-	}
-	pid := cmd.Process.Pid
+	pid := startHolder(t, program)
 	for begin := time.Now(); ; time.Sleep(5 * time.Millisecond) { // the thread ends when it likes
 		if fields, err := ReadStat(pid); err != nil || fields[0] == "Z" {
 			break

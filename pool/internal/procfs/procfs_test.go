@@ -53,40 +53,43 @@ for at in range(0, len(held), 4096):
 print("held", flush=True)
 sys.stdin.read()
 `
-	start := func() (pid int) {
-		cmd := exec.Command("python3", "-I", "-c", hold)
-		cmd.ExtraFiles = []*os.File{shared}
-		stdin, err := cmd.StdinPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		stdout, err := cmd.StdoutPipe()
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			_ = stdin.Close()
-			_ = cmd.Wait()
-			if _, ok := ReadProportional("/proc/" + strconv.Itoa(cmd.Process.Pid)); ok {
-				t.Error("a process that has ended holds something")
-			}
-		})
-		if _, err := stdout.Read(make([]byte, 16)); err != nil {
-			t.Fatal(err)
-		}
-		return cmd.Process.Pid
-	}
-	first := start()
+	first := startHolder(t, hold, shared)
 	alone, ok := ReadProportional("/proc/" + strconv.Itoa(first))
 	if !ok || alone < size {
 		t.Fatalf("alone it holds %d bytes, %v", alone, ok)
 	}
-	start()
+	startHolder(t, hold, shared)
 	both, ok := ReadProportional("/proc/" + strconv.Itoa(first))
 	if !ok || both > alone-size/4 {
 		t.Errorf("alone it held %d bytes, and %d of them (%v) when another has the same pages", alone, both, ok)
 	}
+}
+
+// startHolder runs a program until the test ends, which closes its standard input. It returns once the program has written something.
+func startHolder(t *testing.T, program string, files ...*os.File) (pid int) {
+	t.Helper()
+	cmd := exec.Command("python3", "-I", "-c", program)
+	cmd.ExtraFiles = files
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stdout, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = stdin.Close()
+		_ = cmd.Wait()
+		if _, ok := ReadProportional("/proc/" + strconv.Itoa(cmd.Process.Pid)); ok {
+			t.Error("a process that has ended holds something")
+		}
+	})
+	if _, err := stdout.Read(make([]byte, 16)); err != nil {
+		t.Fatal(err)
+	}
+	return cmd.Process.Pid
 }

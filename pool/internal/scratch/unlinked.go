@@ -14,29 +14,52 @@ import (
 type Unlinked struct {
 	// seen has the largest size of files by inode, in bytes. A mapping does not tell how large its file is, but the file was open before.
 	seen map[uint64]int64
+	// open has the sizes of those that descriptors hold, since the last call of Bytes.
+	open map[uint64]int64
 }
 
 // maxSeen bounds the files that are remembered. A run may have as many files with a name, and a program that has more without one is
 // over its limit already.
 const maxSeen = 1 << 15
 
-// Bytes returns what files without a name hold that once had one below top, or were made there without (O_TMPFILE in open(2)). processes
-// are directories in /proc; what Caddy may not see in them counts as nothing.
-func (u *Unlinked) Bytes(processes []string, top string) (sum int64) {
+func (u *Unlinked) begin() {
 	if u.seen == nil || len(u.seen) > maxSeen {
 		u.seen = map[uint64]int64{}
 	}
-	open, mapped := map[uint64]int64{}, map[uint64]int64{}
+	if u.open == nil {
+		u.open = map[uint64]int64{}
+	}
+}
+
+// Descriptor takes one descriptor of a process into account: its path in /proc and what that links to. Only files below top matter.
+func (u *Unlinked) Descriptor(path, target, top string) {
+	var stat unix.Stat_t
+	if !strings.HasPrefix(target, top+"/") || unix.Stat(path, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
+		return
+	}
+	u.begin()
+	u.seen[stat.Ino] = stat.Blocks * 512
+	if stat.Nlink == 0 {
+		u.open[stat.Ino] = stat.Blocks * 512
+	}
+}
+
+// Bytes returns what files without a name hold that once had one below top, or were made there without (O_TMPFILE in open(2)): those of
+// the descriptors since the last call, and those that processes map. These are directories in /proc; what Caddy may not see in them
+// counts as nothing.
+func (u *Unlinked) Bytes(processes []string, top string) (sum int64) {
+	u.begin()
+	mapped := map[uint64]int64{}
 	for _, process := range processes {
-		u.addOpen(open, process+"/fd/", top)
 		if text, err := os.ReadFile(process + "/maps"); err == nil {
-			u.addMapped(mapped, text, top)
+			addMapped(mapped, text, top)
 		}
 	}
-	for inode, size := range open { // exact, whatever of it is mapped
+	for inode, size := range u.open { // exact, whatever of it is mapped
 		delete(mapped, inode)
 		sum += size
 	}
+	clear(u.open)
 	for inode, size := range mapped {
 		sum += max(size, u.seen[inode])
 		u.seen[inode] = max(size, u.seen[inode])
@@ -44,29 +67,8 @@ func (u *Unlinked) Bytes(processes []string, top string) (sum int64) {
 	return sum
 }
 
-func (u *Unlinked) addOpen(held map[uint64]int64, dir, top string) {
-	names, err := os.ReadDir(dir)
-	if err != nil {
-		return
-	}
-	for _, name := range names {
-		path := dir + name.Name()
-		if target, err := os.Readlink(path); err != nil || !strings.HasPrefix(target, top+"/") {
-			continue
-		}
-		var stat unix.Stat_t
-		if unix.Stat(path, &stat) != nil || stat.Mode&unix.S_IFMT != unix.S_IFREG {
-			continue
-		}
-		u.seen[stat.Ino] = stat.Blocks * 512
-		if stat.Nlink == 0 {
-			held[stat.Ino] = stat.Blocks * 512
-		}
-	}
-}
-
 // addMapped reads lines as of /proc/PID/maps (proc_pid_maps(5)): the range, rights, offset, device, inode and path.
-func (*Unlinked) addMapped(held map[uint64]int64, maps []byte, top string) {
+func addMapped(held map[uint64]int64, maps []byte, top string) {
 	for line := range bytes.Lines(maps) {
 		at := bytes.Index(line, []byte(" "+top+"/"))
 		if at < 0 || !bytes.HasSuffix(line, []byte(" (deleted)\n")) {
