@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -225,19 +226,20 @@ func TestNobodyWaitsForALaneThatHangs(t *testing.T) {
 		}
 	}
 	startSession(t, p, "print('.', flush=True)\ninput()").await(".\n") // it takes the parked worker
-	p.mu.Lock()
 	var stopped []*lane
-	for l := range p.lanes {
-		if l.current == nil || l.current.state != StateLeased {
-			stopped = append(stopped, l)
+	stop := func() { // again before each request: a lane that was being started at first is there by then
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for l := range p.lanes {
+			if (l.current == nil || l.current.state != StateLeased) && !slices.Contains(stopped, l) {
+				stopped = append(stopped, l)
+				if err := unix.Kill(l.pid, unix.SIGSTOP); err != nil {
+					t.Error(err)
+				}
+			}
 		}
 	}
-	p.mu.Unlock()
-	for _, l := range stopped {
-		if err := unix.Kill(l.pid, unix.SIGSTOP); err != nil {
-			t.Fatal(err)
-		}
-	}
+	stop()
 	defer func() {
 		for _, l := range stopped {
 			l.kill()
@@ -269,6 +271,7 @@ func TestNobodyWaitsForALaneThatHangs(t *testing.T) {
 	}
 	var timedOut int
 	for range 3 { // at most one of these finds a worker that was parked before the lanes were stopped
+		stop()
 		within("a time limit", func() {
 			r, err := p.Execute(t.Context(), Request{Code: "import time; time.sleep(60)", Timeout: 100 * time.Millisecond})
 			if err != nil || r.Status != StatusTimeout {
@@ -290,6 +293,7 @@ func TestNobodyWaitsForALaneThatHangs(t *testing.T) {
 		var r Result
 		var err error
 		for range 10 { // until none is left that was parked before the lanes were stopped
+			stop()
 			if r, err = p.Execute(ctx, Request{Code: "1", Timeout: time.Minute}); err != nil {
 				break
 			}

@@ -36,7 +36,7 @@ type lane struct {
 	since    time.Time // when it was ready
 	made     int       // how many workers it has started
 	current  *worker
-	memfds   *memfds // of its worker; nil when programs have none
+	asked    *asked // nil when its programs ask nothing
 	group    cgroup.LaneGroup
 	oomKills int64 // in the group, at the end of the last worker; used by receive only
 }
@@ -68,7 +68,7 @@ func startLane(t *template, timeout time.Duration) (*lane, error) {
 			err = process.ParseFailure(word)
 		}
 		if listener >= 0 {
-			l.memfds = newMemfds(listener, l.uid)
+			l.asked = newAsked(listener, l.pid, l.uid)
 		}
 	}
 	if err != nil {
@@ -133,7 +133,7 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 		if now := l.group.Killed(); now > l.oomKills {
 			l.oomKills, e.outOfMemory = now, true
 		}
-		memfds := l.memfds.take()
+		memfds := l.asked.endRun()
 		onExit(e)
 		process.CloseAll(memfds)
 	}
@@ -212,7 +212,7 @@ func (l *lane) kill() {
 }
 
 func (l *lane) close() {
-	l.memfds.close()
+	l.asked.close()
 	l.control.Close()
 	_ = l.pidfd.Close()
 }

@@ -82,6 +82,7 @@ func (p *Pool) forked(w *worker) {
 func (p *Pool) leasedLocked(w *worker) {
 	w.leasedAt = time.Now()
 	p.leased[w] = struct{}{}
+	p.leases++
 	if len(p.leased) == 1 {
 		select {
 		case p.busy <- struct{}{}:

@@ -9,101 +9,31 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 // A memfd is a file without a name, in memory. The memory sizes in /proc need not include its content: its descriptor may lie in a
 // socket, or be closed while a page is mapped. So Caddy itself makes each memfd that a program asks for, keeps a descriptor, and adds up
-// what they hold. The kernel forwards memfd_create to Caddy through the listener of the lane's seccomp filter (seccomp_unotify(2)).
+// what they hold.
 
 // maxMemfds is how many memfds one run may have open. Each costs Caddy a descriptor.
 const maxMemfds = 64
 
-const (
-	seccompIoctlAddFD = 0x40182103 // linux/seccomp.h: SECCOMP_IOCTL_NOTIF_ADDFD
-	memfdFlags        = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_NOEXEC_SEAL | unix.MFD_EXEC
-)
+const memfdFlags = unix.MFD_CLOEXEC | unix.MFD_ALLOW_SEALING | unix.MFD_NOEXEC_SEAL | unix.MFD_EXEC
 
-// memfds makes and keeps the memfds of the run in a lane. Its goroutine, serve, ends when the last process with the filter has ended, or
-// with close. It is nil for a lane whose programs have no memfds. Safe for concurrent use.
+// memfds makes and keeps the memfds of the run in a lane. Safe for concurrent use.
 type memfds struct {
-	listener *os.File
-	uid      int // the owner of the memfds; 0 for Caddy's own user
+	uid int // their owner; 0 for Caddy's own user
 
 	mu    sync.Mutex
 	files []int
 }
 
-func newMemfds(listener, uid int) *memfds {
-	_ = unix.SetNonblock(listener, true) // for the runtime's poller; reading blocks all the same
-	m := &memfds{listener: os.NewFile(uintptr(listener), "seccomp listener"), uid: uid}
-	go m.serve()
-	return m
-}
-
-func (m *memfds) serve() {
-	raw, err := m.listener.SyscallConn()
-	if err != nil {
-		return
-	}
-	for over := false; !over; {
-		err := raw.Read(func(fd uintptr) bool {
-			ready := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-			if n, err := unix.Poll(ready, 0); err != nil || n == 0 {
-				return false
-			}
-			if over = ready[0].Revents&unix.POLLIN == 0; !over {
-				m.answer(fd)
-			}
-			return true
-		})
-		if err != nil {
-			return
-		}
-	}
-}
-
-// seccompNotification is struct seccomp_notif, with struct seccomp_data in it.
-type seccompNotification struct {
-	id         uint64
-	pid, flags uint32
-	number     int32
-	arch       uint32
-	pointer    uint64
-	arguments  [6]uint64
-}
-
-type seccompResponse struct {
-	id    uint64
-	value int64
-	errno int32
-	flags uint32
-}
-
-type seccompAddFD struct {
-	id                          uint64
-	flags, source, at, fileMode uint32
-}
-
-func (m *memfds) answer(listener uintptr) {
-	var asked seccompNotification
-	if ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&asked)) != 0 {
-		return // the process that asked has ended
-	}
-	flags := int(uint32(asked.arguments[1]))
-	errno := unix.EINVAL // what a kernel says that does not know a flag; huge pages are refused, since the operator reserves them
-	if flags&^memfdFlags == 0 {
-		errno = m.give(listener, asked.id, flags)
-	}
-	if errno != 0 {
-		refusal := seccompResponse{id: asked.id, errno: -int32(errno)}
-		_ = ioctl(listener, unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&refusal))
-	}
-}
-
 // give makes a memfd and installs a descriptor of it in the process that asked.
 func (m *memfds) give(listener uintptr, id uint64, flags int) unix.Errno {
+	if flags&^memfdFlags != 0 {
+		return unix.EINVAL // what a kernel says that does not know a flag; huge pages are refused, since the operator reserves them
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.releaseLocked()
@@ -142,14 +72,6 @@ func (m *memfds) give(listener uintptr, id uint64, flags int) unix.Errno {
 
 func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
-func ioctl(fd uintptr, request uint, argument unsafe.Pointer) unix.Errno {
-	for {
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, fd, uintptr(request), uintptr(argument)); errno != unix.EINTR {
-			return errno
-		}
-	}
-}
-
 // releaseLocked closes the memfds that no process uses any more.
 func (m *memfds) releaseLocked() {
 	kept := m.files[:0]
@@ -187,9 +109,6 @@ func letGo(file int) bool {
 
 // bytes is what the memfds of the run hold.
 func (m *memfds) bytes() (sum int64) {
-	if m == nil {
-		return 0
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.releaseLocked()
@@ -205,21 +124,11 @@ func (m *memfds) bytes() (sum int64) {
 // take returns the memfds of a run that is over, and forgets them. The caller closes them once the end of the run is reported: the
 // kernel frees their memory then, which takes time.
 func (m *memfds) take() []int {
-	if m == nil {
-		return nil
-	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	files := m.files
 	m.files = nil
 	return files
-}
-
-func (m *memfds) close() {
-	if m != nil {
-		_ = m.listener.Close()
-		process.CloseAll(m.take())
-	}
 }
 
 // mappedMemfds returns how many bytes of memfds are mapped by processes, each page counted once. These are in the sizes of the processes

@@ -45,7 +45,7 @@ func (w *worker) measure(tree []int, limit int64, scratchDir string) int64 {
 	for i, pid := range tree {
 		processes[i] = procfs.ReadStatus(pid)
 	}
-	files := w.lane.memfds.bytes()
+	files := w.lane.asked.memfdBytes()
 	if files > 0 {
 		files = max(0, files-mappedMemfds(processes))
 	}

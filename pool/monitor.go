@@ -25,6 +25,7 @@ func (p *Pool) monitor() {
 		interval = monitorIntervalScratch
 	}
 	var calmed <-chan time.Time
+	var leases int
 	for {
 		select {
 		case <-p.ctx.Done():
@@ -43,7 +44,7 @@ func (p *Pool) monitor() {
 			case <-p.ctx.Done():
 				looking = false
 			case <-ticker.C:
-				looking = p.look(interval)
+				looking, leases = p.look(interval, leases)
 			}
 		}
 		ticker.Stop()
@@ -52,10 +53,12 @@ func (p *Pool) monitor() {
 }
 
 // look measures each worker that has executed for at least interval, ends those over a limit, and returns false when no worker executes.
-func (p *Pool) look(interval time.Duration) bool {
+// leases is how many workers had been leased at the last look; look returns how many it has been by now.
+func (p *Pool) look(interval time.Duration, leases int) (bool, int) {
 	p.mu.Lock()
 	executing := len(p.leased)
-	crowded := executing > 1 || p.waiters.Len() > 0
+	crowded := executing > 1 || p.waiters.Len() > 0 || p.leases != leases // the last: for others that have begun and ended in between
+	leases = p.leases
 	var old []*worker
 	for w := range p.leased {
 		if w.state == StateLeased && time.Since(w.leasedAt) >= interval {
@@ -92,5 +95,5 @@ func (p *Pool) look(interval time.Duration) bool {
 	p.mu.Lock()
 	p.memory = sum
 	p.mu.Unlock()
-	return executing > 0
+	return executing > 0, leases
 }

@@ -42,6 +42,7 @@ type Pool struct {
 	current        *workerSet    // serves requests
 	lanes          map[*lane]struct{}
 	leased         map[*worker]struct{}
+	leases         int           // how many workers have been leased so far
 	waiters        list.List     // of *waiter, the first to come first
 	busy           chan struct{} // wakes the monitor; buffered(1)
 	failuresLogged rarely        // workers that could not be made

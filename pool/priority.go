@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
 const (
@@ -17,7 +19,7 @@ const (
 	longRunNice = 13
 )
 
-// deprioritize lowers the priority of a worker's processes, once each, and of its lane's session, which the kernel schedules as one
+// deprioritize lowers the priority of a worker's processes, once each, and of their sessions, each of which the kernel schedules as one
 // when it has autogroups (sched(7)). The priority cannot always be raised again, so the lane is retired after this worker. Where Caddy
 // may not change a priority, it stays.
 func (p *Pool) deprioritize(w *worker, tree []int) {
@@ -25,12 +27,18 @@ func (p *Pool) deprioritize(w *worker, tree []int) {
 		p.mu.Lock()
 		w.lowered = map[int]bool{}
 		p.mu.Unlock()
+		w.loweredSessions = map[int]bool{}
 	}
 	for _, pid := range tree {
-		if w.lowered[pid] {
-			continue
+		if !w.lowered[pid] {
+			err := unix.Setpriority(unix.PRIO_PROCESS, pid, longRunNice)
+			if id := w.lane.uid; errors.Is(err, unix.EPERM) && id != 0 {
+				procfs.AsOwner(id, func() { err = unix.Setpriority(unix.PRIO_PROCESS, pid, longRunNice) })
+			}
+			w.lowered[pid] = err == nil
 		}
-		if unix.Setpriority(unix.PRIO_PROCESS, pid, longRunNice) != nil {
+		session := sessionOf(pid)
+		if !w.lowered[pid] || w.loweredSessions[session] {
 			continue
 		}
 		autogroup, err := os.OpenFile("/proc/"+strconv.Itoa(pid)+"/autogroup", os.O_WRONLY, 0)
@@ -38,6 +46,6 @@ func (p *Pool) deprioritize(w *worker, tree []int) {
 			_, err = autogroup.WriteString(strconv.Itoa(longRunNice))
 			_ = autogroup.Close()
 		}
-		w.lowered[pid] = !errors.Is(err, unix.EAGAIN) // the kernel limits an ordinary user to ten of these writes a second: try again later
+		w.loweredSessions[session] = !errors.Is(err, unix.EAGAIN) // the kernel limits an ordinary user to ten of these writes a second: try again later
 	}
 }

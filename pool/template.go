@@ -18,10 +18,10 @@ import (
 )
 
 // templateModules are sent to each template, in the order of their imports.
-var templateModules = []string{"wire", "confine", "processes", "frames", "pages", "memoryholder", "worker", "lane", "preload", "template"}
+var templateModules = []string{"wire", "system", "root", "confine", "processes", "frames", "pages", "memoryholder", "worker", "lane", "preload", "template"}
 
-// viewModules are sent besides where lanes answer what paths mean. They need the first three of the others.
-var viewModules = []string{"tracing", "sockets", "view", "pids", "calls", "trial"}
+// viewModules are sent besides where lanes answer what paths mean. They need the first five of the others.
+var viewModules = []string{"tracing", "sockets", "view", "pids", "attributes", "calls", "trial"}
 
 // template is a running fork server. Its goroutine, receive, ends when the process does, for example by Stop.
 type template struct {
@@ -43,7 +43,7 @@ type laneStart struct {
 func startTemplate(ctx context.Context, python process.Interpreter, p confine.Plan) (*template, error) {
 	modules := templateModules
 	if p.View != nil {
-		modules = slices.Insert(slices.Clone(modules), 3, viewModules...)
+		modules = slices.Insert(slices.Clone(modules), 5, viewModules...)
 	}
 	process, err := process.Start(ctx, python, p, p, modules, nil, nil)
 	if err != nil {

@@ -51,12 +51,13 @@ type worker struct {
 	crowd        atomic.Int64 // the most processes at once seen by the monitor
 
 	// Used by the monitor only: when it counts the files in scratch next; what descriptors stand for and what files without a name hold,
-	// in bytes, and when it looks at them next; and which processes have a lower priority by now.
+	// in bytes, and when it looks at them next; and which processes, and which of their sessions, have a lower priority by now.
 	scratchDue        time.Time
 	files             scratch.Unlinked
 	handles, unlinked int64
 	handlesDue        time.Time
 	lowered           map[int]bool // nil until deprioritize, which sets it under the pool's mutex
+	loweredSessions   map[int]bool
 }
 
 func (w *worker) set() *workerSet { return w.lane.set() }

@@ -25,7 +25,7 @@ import (
 )
 
 // installerModules are sent to each installer, in the order of their imports.
-var installerModules = []string{"wire", "confine", "processes", "deadends", "installer"}
+var installerModules = []string{"wire", "system", "root", "confine", "processes", "deadends", "installer"}
 
 const (
 	// workTarget is the path of an installer's own directory in its root, when it has one (with namespaces).
@@ -226,12 +226,12 @@ func (s *Installs) planInstaller(run installerRun, number int) (installerPlan, e
 	base.Preload, base.PythonPath = []string{}, []string{}
 	base.Leftovers = []string{}
 	base.Semaphores = false
-	if base.Memfds != "" { // an installer gets no memfds, since Caddy counts them for lanes only
+	if base.Asking != "" { // an installer gets no memfds, since Caddy answers lanes only
 		program, err := confine.SeccompProgram(runtime.GOARCH, confine.SeccompPolicy{World: base.World})
 		if err != nil {
 			return whole, err
 		}
-		base.Memfds, base.Seccomp = "", hex.EncodeToString(program)
+		base.Asking, base.Seccomp = "", hex.EncodeToString(program)
 	}
 	base.Rlimits = []confine.Rlimit{
 		{Name: "RLIMIT_CORE", Value: 1}, {Name: "RLIMIT_FSIZE", Value: run.maxBytes}, {Name: "RLIMIT_NOFILE", Value: 1024},

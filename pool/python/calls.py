@@ -1,8 +1,8 @@
 """Answers system calls of a worker's processes about which the seccomp filter asks the lane (seccomp_unotify(2)), in a sandbox
 without a mount namespace. The filter asks about calls that name a path. Most continue unchanged. One with a path below /tmp is
 repeated by the same process with the path of its scratch (tracing.py), so that the kernel checks the changed call like any other of
-that process, against its Landlock domain. Only these calls the lane makes in the program's place: lookups, in scratch; chmod, in
-scratch; opening a synthetic file; and binding and connecting unix sockets (sockets.py)."""
+that process, against its Landlock domain. Only these calls the lane makes in the program's place: lookups, in scratch; setting
+modes and times, in scratch (attributes.py); opening a synthetic file; and binding and connecting unix sockets (sockets.py)."""
 import ctypes
 import errno
 import os
@@ -11,6 +11,7 @@ import struct
 
 import _socket
 
+import _sandbox_attributes as attributes
 import _sandbox_confine as confine
 import _sandbox_pids as pids
 import _sandbox_sockets as sockets
@@ -76,7 +77,7 @@ class Answers:
     def __init__(self, plan, eyes):
         self.view = eyes
         self.calls = {call["number"]: (call["name"], [tuple(path) for path in call["paths"]]) for call in plan["calls"]}
-        self.tracer = tracing.Tracer(plan["machine"])
+        self.tracer, self.sessions = tracing.Tracer(plan["machine"]), pids.Sessions()
         self.request, self.reply = ctypes.create_string_buffer(80), ctypes.create_string_buffer(24)
         self.request_at, self.reply_at = ctypes.byref(self.request), ctypes.byref(self.reply)
         self.text = ctypes.create_string_buffer(4097)
@@ -90,9 +91,9 @@ class Answers:
             "access": self._access, "faccessat": self._access, "faccessat2": self._access,
             "open": self._open, "creat": self._open, "openat": self._open, "openat2": self._open,
         }
-        self.answers.update(dict.fromkeys(pids.CALLS, self._pid))
-        if plan["sets_modes"]:
-            self.answers.update(chmod=self._chmod, fchmodat=self._chmod, fchmodat2=self._chmod)
+        self.answers.update(dict.fromkeys(pids.CALLS, self._pid), setsid=self._session)
+        if plan["sets_attributes"]:
+            self.answers.update(attributes.Attributes(self).calls)
         # Which argument of each of these is its buffer, the buffer's size in bytes, and which argument is its flags (0 for none).
         self.sized = {"stat": (1, 144, 0), "lstat": (1, 144, 0), "newfstatat": (2, 144, 3), "fstatat": (2, 128, 3), "statx": (4, 256, 2)}
         self.fstatat = next(number for number, (name, _) in self.calls.items() if name in ("newfstatat", "fstatat"))
@@ -125,11 +126,11 @@ class Answers:
             else:
                 self._plain(name, number, paths)
         except OSError as e:
-            self._say(-(e.errno or errno.EIO))
+            self.say(-(e.errno or errno.EIO))
         except Exception:   # whatever a program asks, its lane must go on
-            self._say(-errno.EINVAL)
+            self.say(-errno.EINVAL)
 
-    def _say(self, error, value=0, flags=0):
+    def say(self, error, value=0, flags=0):
         self.pack(self.reply, 0, self.id, value, error, flags)
         _ioctl(self.listener, NOTIF_SEND, self.reply_at)
 
@@ -137,13 +138,13 @@ class Answers:
         self.pack(self.reply, 0, self.id, 0, 0, CONTINUE)
         _ioctl(self.listener, NOTIF_SEND, self.reply_at)
 
-    def _bytes(self, address, size):
+    def bytes(self, address, size):
         """Read at most size bytes from the memory of the process that asked."""
         self.remote.base, self.remote.length = address, size
         got = _read_memory(self.tid, self.local_at, 1, self.remote_at, 1, 0)
         return self.text.raw[:got] if got > 0 else b""
 
-    def _path(self, address):
+    def path(self, address):
         self.remote.base, self.remote.length = address, 256
         for size in (256, 4096):
             self.remote.length = size
@@ -163,7 +164,7 @@ class Answers:
         self.local.length = 4096
         return done == len(data)
 
-    def _base(self, argument):
+    def base(self, argument):
         def base():
             number = view.CWD if argument < 0 else ctypes.c_int(self.values[argument] & 0xffffffff).value
             where = "cwd" if number == view.CWD else f"fd/{number}"
@@ -172,8 +173,8 @@ class Answers:
 
     def _look(self, pair, makes=False):
         """Return what a path means. pair has the argument with the directory that it starts from, and the one with its address."""
-        path = self._path(self.values[pair[1]])
-        return self.view.look(path, self._base(pair[0]), makes) if path else None
+        path = self.path(self.values[pair[1]])
+        return self.view.look(path, self.base(pair[0]), makes) if path else None
 
     # --- what each call gets --------------------------------------------------------------------------------------------
 
@@ -186,9 +187,9 @@ class Answers:
             if meant is None:
                 continue
             if isinstance(meant, int):
-                return self._say(-meant)
+                return self.say(-meant)
             if meant in self.contents:
-                return self._say(-errno.EACCES)
+                return self.say(-errno.EACCES)
             changed[pair[1]] = meant
         if changed:
             self._again(number, changed, name in ("execve", "execveat"))
@@ -200,11 +201,11 @@ class Answers:
         if meant is None:
             return self._go_on()
         if isinstance(meant, int):
-            return self._say(-meant)
+            return self.say(-meant)
         if meant in self.contents:
             flags = self.values[paths[0][1] + 1]
             if name == "creat" or flags & (O_WRONLY | O_RDWR | os.O_DIRECTORY):
-                return self._say(-errno.EACCES)
+                return self.say(-errno.EACCES)
             return self._give(self._file(self.view.files[meant]), flags & O_CLOEXEC)
         try:
             waits = stat.S_ISFIFO(os.stat(meant).st_mode)   # until another process opens the other end
@@ -218,7 +219,7 @@ class Answers:
         _ioctl(self.listener, NOTIF_ADDFD, ctypes.c_char_p(given))
         os.close(fd)
 
-    def _handle(self, meant, follow=True):
+    def handle(self, meant, follow=True):
         """Return a descriptor (O_PATH) of what lies at a path below scratch, or of a synthetic file. None where a link leads out of
         scratch: the program must then make the call itself, since it and its lane may see different files there."""
         if meant in self.contents:
@@ -248,7 +249,7 @@ class Answers:
                 self._call(self.fstatat, handle, b"", found, AT_EMPTY_PATH)
         finally:
             os.close(handle)
-        self._say(0 if self._write(self.values[where], found.raw) else -errno.EFAULT)
+        self.say(0 if self._write(self.values[where], found.raw) else -errno.EFAULT)
 
     def _access(self, name, number, paths):
         mode = self.values[paths[0][1] + 1] & 7
@@ -259,33 +260,10 @@ class Answers:
             self._call(SYS_FACCESSAT2, handle, b"", mode, AT_EMPTY_PATH)
         finally:
             os.close(handle)
-        self._say(0)
-
-    def _chmod(self, name, number, paths):
-        """Landlock does not restrict chmod, and the program's uid may own files of the host. So the lane sets the mode itself, through a
-        descriptor, and only below scratch. Elsewhere the call does nothing and succeeds, as under the filter that asks nobody: otherwise
-        no file could be copied with its mode."""
-        path = self._path(self.values[paths[0][1]])
-        if not path:   # unreadable, or empty for a descriptor (AT_EMPTY_PATH), which does nothing, like fchmod
-            return self._say(0 if name == "fchmodat2" else -errno.ENOENT)
-        base = self._base(paths[0][0])
-        meant = self.view.look(path, base)
-        if isinstance(meant, int):
-            return self._say(-meant)
-        whole = meant or (path if path[:1] == b"/" else os.path.join(base(), path))
-        handle = self._handle(whole) if whole not in self.contents and whole.startswith(self.view.inside) else None
-        if handle is not None:
-            try:
-                mode = self.values[paths[0][1] + 1] & 0o777
-                if stat.S_ISDIR(os.fstat(handle).st_mode):
-                    mode |= 0o700   # Caddy, with the same uid, must be able to list it and count what it holds
-                os.chmod(f"/proc/self/fd/{handle}", mode)
-            finally:
-                os.close(handle)
-        self._say(0)
+        self.say(0)
 
     def _statfs(self, name, number, paths):
-        path = self._path(self.values[0])
+        path = self.path(self.values[0])
         handle = self._looked_at(number, paths, True)
         if handle is None:
             return
@@ -296,7 +274,7 @@ class Answers:
             os.close(handle)
         # Up to 2.33, glibc makes semaphores and shared memory below /dev/shm only if that is a tmpfs.
         raw = TMPFS_MAGIC + found.raw[8:] if path.startswith(b"/dev/shm") else found.raw
-        self._say(0 if self._write(self.values[1], raw) else -errno.EFAULT)
+        self.say(0 if self._write(self.values[1], raw) else -errno.EFAULT)
 
     def _looked_at(self, number, paths, follow):
         """Return a descriptor of what the call asks about; None when the call has been answered already."""
@@ -304,11 +282,11 @@ class Answers:
         if meant is None:
             self._go_on()
         elif isinstance(meant, int):
-            self._say(-meant)
+            self.say(-meant)
         elif not (meant in self.contents or (meant + b"/").startswith(self.view.inside)):
             self._again(number, {paths[0][1]: meant})
         else:
-            handle = self._handle(meant, follow)
+            handle = self.handle(meant, follow)
             if handle is None:
                 self._again(number, {paths[0][1]: meant})
             return handle
@@ -321,53 +299,56 @@ class Answers:
 
     def _pid(self, name, number, paths):
         error = pids.refused(name, self.values)
-        self._say(-error) if error else self._go_on()
+        self.say(-error) if error else self._go_on()
+
+    def _session(self, name, number, paths):
+        self._go_on() if self.sessions.grant(self.tid) else self.say(-errno.EPERM)
 
     def _getcwd(self, name, number, paths):
         here = os.readlink(b"/proc/%d/cwd" % self.tid)
         if here.endswith(b" (deleted)"):
-            return self._say(-errno.ENOENT)
+            return self.say(-errno.ENOENT)
         shown = self.view.show(here) + b"\0"
         if self.values[1] < len(shown):
-            return self._say(-errno.ERANGE)
-        self._say(0, len(shown)) if self._write(self.values[0], shown) else self._say(-errno.EFAULT)
+            return self.say(-errno.ERANGE)
+        self.say(0, len(shown)) if self._write(self.values[0], shown) else self.say(-errno.EFAULT)
 
     def _readlink(self, name, number, paths):
         """A link in scratch holds the real path of its target; the program is given the path as it sees it."""
-        path = self._path(self.values[paths[0][1]])
-        base = self._base(paths[0][0])
+        path = self.path(self.values[paths[0][1]])
+        base = self.base(paths[0][0])
         meant = self.view.look(path, base) if path else None
         if isinstance(meant, int):
-            return self._say(-meant)
+            return self.say(-meant)
         if meant in self.contents:
-            return self._say(-errno.EINVAL)
+            return self.say(-errno.EINVAL)
         whole = meant or (path if path[:1] == b"/" else os.path.join(base(), path))
         if not whole.startswith(self.view.inside):
             return self._again(number, {paths[0][1]: meant}) if meant else self._go_on()
-        handle = self._handle(whole, False)
+        handle = self.handle(whole, False)
         if handle is None:
             return self._again(number, {paths[0][1]: whole})
         try:
             target = os.readlink(b"", dir_fd=handle)
         except FileNotFoundError:   # readlink(2) fails so for a descriptor of anything but a link
-            return self._say(-errno.EINVAL)
+            return self.say(-errno.EINVAL)
         finally:
             os.close(handle)
         shown = self.view.show(target)[:self.values[paths[0][1] + 2]]
-        self._say(0, len(shown)) if self._write(self.values[paths[0][1] + 1], shown) else self._say(-errno.EFAULT)
+        self.say(0, len(shown)) if self._write(self.values[paths[0][1] + 1], shown) else self.say(-errno.EFAULT)
 
     def _symlink(self, name, number, paths):
         changed = {}
-        target = self._path(self.values[0])
+        target = self.path(self.values[0])
         if target[:1] == b"/":
             meant = self.view.look(target, None)
             if isinstance(meant, bytes) and meant not in self.contents:
                 changed[0] = meant
         meant = self._look(paths[0], True)
         if isinstance(meant, int):
-            return self._say(-meant)
+            return self.say(-meant)
         if meant in self.contents:
-            return self._say(-errno.EEXIST)
+            return self.say(-errno.EEXIST)
         if meant is not None:
             changed[paths[0][1]] = meant
         self._again(number, changed) if changed else self._go_on()
@@ -379,19 +360,19 @@ class Answers:
         self._socket_call(sockets.connect)
 
     def _socket_name(self, name, number, paths):
-        room = int.from_bytes(self._bytes(self.values[2], 4), "little")
+        room = int.from_bytes(self.bytes(self.values[2], 4), "little")
         address = sockets.name(self.view, self.tid, self.values[0] & 0xffffffff, name == "getpeername")
         done = self._write(self.values[1], address[:room]) if room else True
-        self._say(0 if done and self._write(self.values[2], struct.pack("=i", len(address))) else -errno.EFAULT)
+        self.say(0 if done and self._write(self.values[2], struct.pack("=i", len(address))) else -errno.EFAULT)
 
     def _socket_call(self, call):
         """The lane makes the call: if the program continued, another thread could change the address, and Landlock checks no connect."""
-        address = self._bytes(self.values[1], min(self.values[2] & 0xffffffff, 128))
-        call(self.view, self._base(-1), self.tid, self.values[0] & 0xffffffff, address)
-        self._say(0)
+        address = self.bytes(self.values[1], min(self.values[2] & 0xffffffff, 128))
+        call(self.view, self.base(-1), self.tid, self.values[0] & 0xffffffff, address)
+        self.say(0)
 
     def _again(self, number, changed, executes=False, waits=False):
         if not self.tracer.seize(self.tid):
             return self._go_on()   # it may not be traced: its call continues, with what the path means on the host
-        self._say(0)   # the seized process stops before it sees this answer
+        self.say(0)   # the seized process stops before it sees this answer
         self.tracer.again(self.tid, number, self.values, changed, self._write, executes, waits)

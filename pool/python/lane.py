@@ -165,7 +165,7 @@ class Tree:
 
     def __init__(self, plan, control):
         self.path, self.control, self.scoped = f"{plan['scratch']['path']}/{os.getpid()}-lane", control, plan["landlock"]["scoped"]
-        self.plan, self.answers, self.made = plan, None, False
+        self.plan, self.answers, self.made, self.asking = plan, None, False, -1   # asking: the last worker's listener
         self.scratch = self.path + "/scratch"
 
     def enter(self, left):
@@ -238,14 +238,12 @@ class Tree:
                         answers.tracer.stopped(pid, status.value)
                     elif pid == child:
                         running = False
-        fd = abs(listener.value)
+        self.asking = abs(listener.value)
         listener.value = -1
         if answers is None:
             return
-        if fd == 1:   # the worker has ended before its listener was taken: the next one's must be found there
-            fd = self.take(self.questions, _socket.MSG_DONTWAIT)
-        if fd > 1:
-            confine.close(fd)
+        if self.asking == 1:   # the worker has ended before its listener was taken: the next one's must be found there
+            self.asking = self.take(self.questions, _socket.MSG_DONTWAIT)
         if answers.tracer.ended or answers.tracer.pending:
             answers.tracer.ended = False
             answers.tracer.pending.clear()
@@ -270,6 +268,11 @@ class Tree:
 
     def clear(self):
         self._end()
+        if self.asking > 1:
+            # Not sooner: calls that have nobody to ask fail (ENOSYS), and what a worker has left behind would print errors for the
+            # moment that it has left.
+            confine.close(self.asking)
+            self.asking = -1
         if self.made:
             try:
                 empty(self.scratch, sys.maxsize)
@@ -302,7 +305,11 @@ def empty(top, budget):
                 os.unlink(entry)
                 continue
             except (IsADirectoryError, PermissionError):   # unlink(2) fails so for a directory: on Linux, and by POSIX
-                os.chmod(entry, 0o700)
+                directory = os.open(entry, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)   # chmod would follow a link
+                try:
+                    os.chmod(f"/proc/self/fd/{directory}", 0o700)
+                finally:
+                    os.close(directory)
             if path is not top:
                 moved += 1
                 target = f"{top}/.moved-{os.urandom(8).hex()}-{moved}"

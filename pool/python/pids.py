@@ -23,6 +23,25 @@ def refused(name, values):
     return 0 if means_process in (None, _signed(values[0])) and _own(_signed(values[argument])) else errno.ESRCH
 
 
+class Sessions:
+    """Bounds the sessions of processes of a run, for the reason that Go's sessions.go tells."""
+
+    MOST = 16   # as there
+
+    def __init__(self):
+        self.granted = set()   # processes that may have called setsid since, but need not
+
+    def grant(self, pid):
+        lane = os.getpid()
+        tree = processes.descendants(lane)
+        self.granted.intersection_update(tree)
+        leaders = self.granted.union(filter(None, map(processes.session, tree))) - {processes.session(lane)}
+        if len(leaders) >= self.MOST and pid not in leaders:
+            return False
+        self.granted.add(pid)
+        return True
+
+
 def _signed(value):
     return ctypes.c_int(value & 0xffffffff).value
 

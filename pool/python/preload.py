@@ -5,6 +5,7 @@ from _frozen_importlib_external import PathFinder   # importlib.machinery would 
 
 import _sandbox_confine as confine
 import _sandbox_lane as lane
+import _sandbox_root as root
 
 
 def preload(plan):
@@ -21,8 +22,8 @@ def _enter_room(plan):
     """Make HOME and TMPDIR writable during the imports, since some modules keep a cache there. Returns a function that undoes it."""
     path = plan["scratch"]["path"]
     if plan["world"] == "namespaces":
-        confine.mount_scratch(path, "size=64m,mode=700")
-        return lambda: confine.unmount(path)
+        root.mount_scratch(path, "size=64m,mode=700")
+        return lambda: root.unmount(path)
     old = {name: os.environ[name] for name in ("HOME", "TMPDIR")}
     room = f"{path}/template-{os.getpid()}"
     os.mkdir(room, 0o700)

@@ -28,9 +28,19 @@ def children(pid):
 def belongs(pid, top):
     """Whether a process, or a thread of one, is top or a descendant of it."""
     while pid > 1 and pid != top:
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as f:
-                pid = int(f.read().rpartition(b")")[2].split()[1])   # the parent comes second after the name
-        except OSError:
-            return False   # it has ended
+        pid = _field(pid, 1)   # the parent
     return pid == top
+
+
+def session(pid):
+    """Return the number of a process's session, 0 when it has ended."""
+    return _field(pid, 3)
+
+
+def _field(pid, number):
+    """Return a number of /proc/PID/stat, counted from the one behind the name; 0 when the process has ended."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as f:
+            return int(f.read().rpartition(b")")[2].split()[number])
+    except OSError:
+        return 0

@@ -62,6 +62,15 @@ def open_beneath(directory, path, flags):
     return _check(confine.libc.syscall(SYS_OPENAT2, directory, path, how, ctypes.c_size_t(len(how))))
 
 
+def duplicate(tid, number):
+    """Return a duplicate of a descriptor of another process (pidfd_getfd(2))."""
+    handle = _check(confine.libc.syscall(SYS_PIDFD_OPEN, tid, PIDFD_THREAD))
+    try:
+        return _check(confine.libc.syscall(SYS_PIDFD_GETFD, handle, number, 0))
+    finally:
+        os.close(handle)
+
+
 def _connect(s, path):
     """Connect without waiting: the process that is to accept may itself wait for an answer of this lane. When the queue is full, the
     program gets EAGAIN, as with a non-blocking socket."""
@@ -92,14 +101,10 @@ def _scratch_path(view, base, address, makes):
 
 
 class _taken:
-    """A unix socket, duplicated from a descriptor of another process (pidfd_getfd(2))."""
+    """A unix socket, duplicated from a descriptor of another process."""
 
     def __init__(self, tid, number):
-        handle = _check(confine.libc.syscall(SYS_PIDFD_OPEN, tid, PIDFD_THREAD))
-        try:
-            fd = _check(confine.libc.syscall(SYS_PIDFD_GETFD, handle, number, 0))
-        finally:
-            os.close(handle)
+        fd = duplicate(tid, number)
         try:
             self.socket = _socket.socket(AF_UNIX, _socket.SOCK_STREAM, 0, fd)
             if self.socket.getsockopt(_socket.SOL_SOCKET, SO_DOMAIN) != AF_UNIX:

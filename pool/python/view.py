@@ -77,6 +77,10 @@ class View:
     def _known(self, path):
         return path in self.parents or path.startswith(self.plain) or path + b"/" in self.plain
 
+    def in_scratch(self, path):
+        """Whether a path of the host is that of scratch or of something in it."""
+        return self._within(path, self.scratch)
+
     def show(self, path):
         """Return the path of a directory as programs see it."""
         if path == self.scratch:

@@ -63,12 +63,15 @@ const (
 // programs may read nothing else of it.
 var (
 	landlockProcFiles = []string{
-		"/proc/cpuinfo", "/proc/filesystems", "/proc/loadavg", "/proc/meminfo", "/proc/stat", "/proc/uptime", "/proc/version",
-		"/proc/sys/kernel/ngroups_max", "/proc/sys/kernel/osrelease", "/proc/sys/vm/overcommit_memory",
+		"/proc/cpuinfo", "/proc/filesystems", "/proc/loadavg", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime", "/proc/version", "/proc/vmstat",
+		"/proc/sys/fs/file-max", "/proc/sys/fs/nr_open", "/proc/sys/fs/pipe-max-size", "/proc/sys/net/core/somaxconn",
+		"/proc/sys/kernel/cap_last_cap", "/proc/sys/kernel/domainname", "/proc/sys/kernel/hostname", "/proc/sys/kernel/ngroups_max", "/proc/sys/kernel/osrelease",
+		"/proc/sys/kernel/ostype", "/proc/sys/kernel/overflowgid", "/proc/sys/kernel/overflowuid", "/proc/sys/kernel/pid_max", "/proc/sys/kernel/threads-max",
+		"/proc/sys/kernel/version", "/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/random/entropy_avail", "/proc/sys/kernel/random/uuid",
+		"/proc/sys/vm/max_map_count", "/proc/sys/vm/overcommit_memory",
 	}
-	landlockSysDirs = []string{"/sys/devices/system/cpu"}
 	// Below /proc/self. The mounts and the network are left out, since they are the host's.
-	landlockOwnFiles = []string{"auxv", "cmdline", "comm", "environ", "io", "limits", "maps", "oom_score", "smaps", "smaps_rollup", "stat", "statm", "status"}
+	landlockOwnFiles = []string{"auxv", "cmdline", "comm", "environ", "gid_map", "io", "limits", "maps", "oom_score", "oom_score_adj", "sched", "schedstat", "setgroups", "smaps", "smaps_rollup", "stat", "statm", "status", "uid_map", "wchan"}
 	landlockOwnDirs  = []string{"fd", "fdinfo"}
 )
 
@@ -134,9 +137,6 @@ func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	}
 	for _, path := range landlockProcFiles {
 		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile)
-	}
-	for _, path := range landlockSysDirs {
-		allow(path, unix.LANDLOCK_ACCESS_FS_READ_FILE|unix.LANDLOCK_ACCESS_FS_READ_DIR, LandlockDir)
 	}
 	for _, name := range landlockOwnFiles {
 		p.OwnProc = append(p.OwnProc, LandlockRule{"/proc/self/" + name, unix.LANDLOCK_ACCESS_FS_READ_FILE, LandlockFile})

@@ -52,7 +52,7 @@ type Plan struct {
 	Rlimits    []Rlimit     `json:"rlimits"` // set in the lane, inherited by its workers
 	Landlock   landlockPlan `json:"landlock"`
 	Seccomp    string       `json:"seccomp"`    // a program in hexadecimal; "" for none
-	Memfds     string       `json:"memfds"`     // a program of lanes that reports memfd_create to Caddy; "" for none
+	Asking     string       `json:"asking"`     // a program of lanes that reports calls to Caddy (asked.go); "" for none
 	View       *viewPlan    `json:"view"`       // what paths mean without a mount namespace; nil: the same as on the host
 	Semaphores bool         `json:"semaphores"` // multiprocessing gets semaphores that need no /dev/shm where View does not work
 	Masked     []string     `json:"masked"`     // files and directories of /proc that lanes mount over
@@ -235,11 +235,11 @@ func New(bounds Limits, python Sources, sys System, w World, scratchDir string) 
 	}
 	p.Semaphores = w == WorldProcess && p.Landlock.ABI > 0
 	var err error
-	if p.Memfds, err = memfdFilter(sys, w); err != nil {
+	if p.Asking, err = askingFilter(sys, w); err != nil {
 		return Plan{}, err
 	}
 	if sys.Seccomp {
-		program, err := SeccompProgram(sys.goarch, SeccompPolicy{World: w, OwnsFiles: w == WorldProcess && sys.Euid != 0, memfds: p.Memfds != ""})
+		program, err := SeccompProgram(sys.goarch, SeccompPolicy{World: w, OwnsFiles: w == WorldProcess && sys.Euid != 0, memfds: p.Asking != ""})
 		if err != nil {
 			return Plan{}, err
 		}
@@ -281,8 +281,11 @@ func (p Plan) WithPackages(site string) Plan {
 	return p
 }
 
+// processors is where lscpu and libraries that start a thread for each core look up what the machine has.
+const processors = "/sys/devices/system/cpu"
+
 // makeRoot lists the files of a worker's root: the system's programs and libraries, the interpreter with what it imports, certificates,
-// and a small /etc and /dev. It includes nothing else of home directories.
+// facts about the processors, and a small /etc and /dev. It includes nothing else of home directories.
 func makeRoot(python Sources, sys System) rootPlan {
 	root := rootPlan{
 		Dirs: []string{"/proc", "/tmp", "/dev", terminals, "/etc", "/var", "/home", "/run"},
@@ -314,7 +317,7 @@ func makeRoot(python Sources, sys System) rootPlan {
 		root.Binds = append(root.Binds, Bind{Source: "/dev/" + device, Target: "/dev/" + device, Device: true})
 	}
 	var dirs []string
-	for _, top := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives", "/etc/fonts"} {
+	for _, top := range []string{"/usr", "/bin", "/sbin", "/lib", "/lib64", "/lib32", "/etc/ssl/certs", "/etc/pki", "/etc/ca-certificates", "/etc/alternatives", "/etc/fonts", processors} {
 		if to, isLink := sys.readlink(top); isLink {
 			root.Links = append(root.Links, Link{Target: top, To: to})
 		} else if sys.isDir(top) {

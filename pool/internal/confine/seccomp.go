@@ -19,12 +19,13 @@ type SeccompPolicy struct {
 	// World decides about sockets (except socketpair) and signals. With namespaces a socket reaches only the sandbox's own network, and
 	// process 1 is the lane. Without them sockets would reach the host's network.
 	World World
-	// OwnsFiles says that user code's id owns files outside of scratch. Landlock does not govern their modes and times, so the filter makes
-	// calls that set those do nothing. They still report success, since otherwise no program could copy a file with its mode.
+	// OwnsFiles says that user code's id owns files outside of scratch. Landlock does not govern their modes and times, so with asks the lane
+	// sets them, in scratch only. Otherwise the filter makes calls that set them do nothing. They still report success, since otherwise no
+	// program could copy a file with its mode.
 	OwnsFiles bool
 	// connects lets an installer without namespaces make TCP sockets. Landlock says which port they may reach.
 	Connects bool
-	// memfds lets programs call memfd_create. The lane's filter then reports the call to Caddy, which makes the memfd (memfd.go).
+	// memfds lets programs call memfd_create. The lane's filter then reports the call to Caddy, which makes the memfd (asked.go).
 	memfds bool
 	// asks makes the filter report calls that name a path or the address of a unix socket to the lane (view.go).
 	asks bool
@@ -158,6 +159,7 @@ func seccompRules(policy SeccompPolicy) []seccompRule {
 		rules = append(rules, seccompRule{[]string{"kill"}, []seccompCondition{{values: []uint32{everyProcess}, except: true, errno: unix.EPERM}}})
 	}
 	if policy.OwnsFiles {
+		// Where the lane answers these, ask replaces the verdicts.
 		refuse(0, "chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat")
 		refuse(unix.EPERM, "chown", "lchown", "fchown", "fchownat") // as the kernel answers without privilege
 		refuse(unix.EOPNOTSUPP, "setxattr", "lsetxattr", "fsetxattr", "setxattrat", "removexattr", "lremovexattr", "fremovexattr", "removexattrat")

@@ -377,8 +377,8 @@ func TestPlanHasMemfdsWhereTheyAreCounted(t *testing.T) {
 		sys := describedSystem(1001, []string{"/usr"}, nil)
 		sys.release, sys.Seccomp, sys.notify, sys.goarch = c.release, c.seccomp, c.notify, "amd64"
 		p, err := New(testLimits, Sources{Executable: "/usr/bin/python3"}, sys, c.world, "/tmp/x")
-		if err != nil || (p.Memfds != "") != c.want {
-			t.Errorf("%+v: got %q, %v", c, p.Memfds, err)
+		if err != nil || (p.Asking != "") != c.want {
+			t.Errorf("%+v: got %q, %v", c, p.Asking, err)
 		}
 	}
 }

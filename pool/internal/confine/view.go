@@ -14,15 +14,16 @@ import (
 // The seccomp filter reports system calls that name paths to the lane (seccomp_unotify(2)). python/calls.py answers them, and
 // python/view.py looks the paths up. This confines no file access: the Landlock domain still decides about each.
 type viewPlan struct {
-	Seccomp      string            `json:"seccomp"` // the filter of user code that reports calls to the lane, in hexadecimal
-	Machine      string            `json:"machine"`
-	OpenFiles    int               `json:"open_files"` // RLIMIT_NOFILE, which workers set when they have sent the filter's listener to the lane
-	Calls        []askedCall       `json:"calls"`
-	SetsModes    bool              `json:"sets_modes"`    // the lane sets modes for the program, beneath scratch only
-	ScratchNames []string          `json:"scratch_names"` // directories that mean scratch; programs are told the first one as its path
-	Files        map[string]string `json:"files"`         // content of made-up files, by path; $UID and $GID stand for the program's ids
-	Left         []string          `json:"left"`          // paths that mean the host's, with all below; those of Landlock rules do, too
-	Parents      []string          `json:"parents"`       // directories that exist for programs; other names in them do not
+	Seccomp   string      `json:"seccomp"` // the filter of user code that reports calls to the lane, in hexadecimal
+	Machine   string      `json:"machine"`
+	OpenFiles int         `json:"open_files"` // RLIMIT_NOFILE, which workers set when they have sent the filter's listener to the lane
+	Calls     []askedCall `json:"calls"`
+	// SetsAttributes says that the lane sets modes and times of files for the program, beneath scratch only.
+	SetsAttributes bool              `json:"sets_attributes"`
+	ScratchNames   []string          `json:"scratch_names"` // directories that mean scratch; programs are told the first one as its path
+	Files          map[string]string `json:"files"`         // content of made-up files, by path; $UID and $GID stand for the program's ids
+	Left           []string          `json:"left"`          // paths that mean the host's, with all below; those of Landlock rules do, too
+	Parents        []string          `json:"parents"`       // directories that exist for programs; other names in them do not
 }
 
 // askedCall is a system call that the filter reports to the lane.
@@ -66,6 +67,9 @@ var askedPaths = func() map[string][][2]int {
 // lane's answer keeps a program from the host's sockets.
 var askedSockets = []string{"bind", "connect", "getsockname", "getpeername"}
 
+// sessionCall makes a session of processes, which the lane bounds, as askedOfCaddy says.
+const sessionCall = "setsid"
+
 // askedProcesses are the system calls that tell something of a process, which they name in an argument, and the number of this. They are
 // reported unless it is 0, the caller. The lane lets those pass that name a process of the run.
 var askedProcesses = map[string]int{
@@ -91,7 +95,7 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	table := seccompArches[sys.goarch]
 	v := &viewPlan{
 		Seccomp: hex.EncodeToString(program), Machine: map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[sys.goarch],
-		SetsModes: sys.Euid != 0, ScratchNames: []string{"/tmp"}, Files: map[string]string{}, Parents: root.Dirs,
+		SetsAttributes: sys.Euid != 0, ScratchNames: []string{"/tmp"}, Files: map[string]string{}, Parents: root.Dirs,
 		// Links to the descriptors and the terminal of the process that opens them.
 		Left: []string{"/dev/fd", "/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/tty"},
 	}
@@ -119,7 +123,7 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 			v.Calls = append(v.Calls, askedCall{number, name, paths})
 		}
 	}
-	for _, name := range askedSockets {
+	for _, name := range append([]string{"fchmod", sessionCall}, askedSockets...) {
 		v.Calls = append(v.Calls, askedCall{table.SyscallNames[name], name, [][2]int{}})
 	}
 	for _, name := range append(slices.Collect(maps.Keys(askedProcesses)), askedClocks...) {
@@ -129,9 +133,9 @@ func makeView(sys System, root rootPlan) (*viewPlan, error) {
 	return v, nil
 }
 
-// modeCalls are the system calls that set the mode of a path. Where user code's id owns files outside of scratch, the lane answers them
-// and sets modes beneath scratch only, since Landlock does not govern modes.
-var modeCalls = []string{"chmod", "fchmodat", "fchmodat2"}
+// attributeCalls are the system calls that set the mode or the times of a file. Where user code's id owns files outside of scratch, the
+// lane answers them, and sets them beneath scratch only, since Landlock does not govern them.
+var attributeCalls = []string{"chmod", "fchmod", "fchmodat", "fchmodat2", "utime", "utimes", "futimesat", "utimensat"}
 
 // ask makes the filter report the system calls named above to the lane, where it would otherwise allow them. ownsFiles is
 // SeccompPolicy.OwnsFiles.
@@ -158,9 +162,9 @@ func (p *seccompAssembler) ask(table *arch.Info, verdicts []position, allow posi
 			verdicts[number] = p.condition(seccompCondition{mask: clockOfProcess, values: []uint32{0}}, allow, always)
 		}
 	}
-	answered := slices.Clone(askedSockets) // never allowed with notAsked: Landlock would not confine them
+	answered := append(slices.Clone(askedSockets), sessionCall) // never allowed with notAsked: nothing else would confine them
 	if ownsFiles {
-		answered = append(answered, modeCalls...)
+		answered = append(answered, attributeCalls...)
 	}
 	for _, name := range answered {
 		if number, ok := table.SyscallNames[name]; ok {

@@ -24,3 +24,17 @@ func As(id int, look func()) {
 		runtime.UnlockOSThread() // else the thread ends with the goroutine, so that nothing else runs on it
 	}
 }
+
+// AsOwner calls act while the calling thread has the effective uid id (seteuid(2), of this thread alone). The kernel lets a process change
+// the priority of those with its own id, or of any with CAP_SYS_NICE, which root has not in a container. The real and the saved uid stay,
+// so that processes with that id may not signal the thread. Without the right to change ids it just calls act.
+func AsOwner(id int, act func()) {
+	const keep = ^uintptr(0) // -1: this id stays as it is
+	runtime.LockOSThread()
+	own := uintptr(unix.Geteuid())
+	_, _, _ = unix.RawSyscall(unix.SYS_SETRESUID, keep, uintptr(id), keep) // unix.Setresuid would change all threads
+	act()
+	if _, _, err := unix.RawSyscall(unix.SYS_SETRESUID, keep, own, keep); err == 0 {
+		runtime.UnlockOSThread() // else the thread ends with the goroutine, so that nothing else runs on it
+	}
+}

@@ -20,22 +20,29 @@ func hasNotify() bool {
 	return err == 0
 }
 
-// memfdProgram returns the filter that reports memfd_create to its listener and allows all other system calls.
-func memfdProgram(table *arch.Info) ([]byte, error) {
+// askedOfCaddy are the system calls that lanes report to Caddy: it makes memfds, to count what they hold, and bounds the sessions of a run,
+// each of which the kernel may give an equal share of the processors (autogroups in sched(7)).
+var askedOfCaddy = []string{"memfd_create", "setsid"}
+
+// askingProgram returns the filter that reports askedOfCaddy to its listener and allows all other system calls.
+func askingProgram(table *arch.Info) ([]byte, error) {
 	p := seccompAssembler{errnos: map[unix.Errno]position{}}
-	allow := p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW})
-	ask := p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})
-	number := p.load(seccompDataNumber, p.jump(bpf.JumpEqual, uint32(table.SyscallNames["memfd_create"]), ask, allow))
+	next := p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_ALLOW})
+	allow, ask := next, p.put(bpf.RetConstant{Val: unix.SECCOMP_RET_USER_NOTIF})
+	for _, name := range askedOfCaddy {
+		next = p.jump(bpf.JumpEqual, uint32(table.SyscallNames[name]), ask, next)
+	}
+	number := p.load(seccompDataNumber, next)
 	p.load(seccompDataArch, p.jump(bpf.JumpEqual, uint32(table.ID), number, allow)) // the filter of user code refuses other architectures
 	return p.assemble()
 }
 
-// memfdFilter returns, in hexadecimal, the filter with which lanes report memfd_create to Caddy; "" where programs get no memfds. Without
-// namespaces there is none: a process may have only one listener, and the filter that reports paths needs it (view.go).
-func memfdFilter(sys System, w World) (string, error) {
+// askingFilter returns that filter in hexadecimal; "" where nothing is asked, and programs get no memfds. Without namespaces there is none:
+// a process may have only one listener, and the filter that reports paths needs it (view.go).
+func askingFilter(sys System, w World) (string, error) {
 	if w != WorldNamespaces || !sys.Seccomp || !sys.notify || !sys.atLeast(notifyMajor, notifyMinor) {
 		return "", nil
 	}
-	program, err := memfdProgram(seccompArches[sys.goarch])
+	program, err := askingProgram(seccompArches[sys.goarch])
 	return hex.EncodeToString(program), err
 }
