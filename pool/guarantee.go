@@ -136,12 +136,13 @@ func (p *Pool) tryNamespaces(ctx context.Context, sys confine.System, set *packa
 }
 
 // countOthers prepares to count the other processes of the user under which workers run, where RLIMIT_NPROC counts those too. That is
-// so when a lane has no user of its own. Otherwise p.others is nil.
+// so when a lane has no user of its own. Otherwise p.others is nil. It also sets what the watches of such a user count as.
 func (p *Pool) countOthers(sys confine.System) {
 	p.others = nil
 	if !p.plan.LimitsProcesses() {
 		p.others = &processCount{uid: sys.Euid}
 	}
+	p.watches = newWatchRate(p.cfg.Memory, hostID(p.plan, 0) == 0, p.cfg.Max)
 }
 
 // lackOfNamespaces returns why the system refuses namespaces, or "" when err is something else.

@@ -16,8 +16,28 @@ import (
 const (
 	freeSockets = 128
 	freeWatches = 4096
-	watchBytes  = 4 << 10 // a few hundred in truth; but a twenty-fifth of the machine's memory is all that the watches of a user may take
+	watchBytes  = 4 << 10 // a few hundred in truth, but see newWatchRate
 )
+
+// watchRate says what the epoll watches of a run count as: the first free of them nothing, and each beyond bytes.
+type watchRate struct{ free, bytes int64 }
+
+// newWatchRate returns the rate for a pool of so many runs at once, each with a limit of memory in bytes. Where runs have Caddy's user
+// (shared), Caddy could not accept a connection any more when they had taken all watches of that user, a twenty-fifth of the machine's
+// memory (epoll(7)): so all runs together can hold half of them, and what they add between two looks.
+func newWatchRate(limit int64, shared bool, runs int) watchRate {
+	if text, err := os.ReadFile("/proc/sys/fs/epoll/max_user_watches"); err == nil && shared {
+		ofUser, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		return watchRateOf(limit, ofUser/2/int64(runs))
+	}
+	return watchRate{freeWatches, watchBytes}
+}
+
+// watchRateOf returns the rate with which a run reaches its limit of memory at share watches, or before.
+func watchRateOf(limit, share int64) watchRate {
+	free := min(freeWatches, share/2)
+	return watchRate{free, max(watchBytes, limit/max(1, share-free))}
+}
 
 // socketBytes is what a socket may hold: its buffer, the size of which programs cannot change (net.core.wmem_default in socket(7)), and
 // the last packet, which may be half as large.
@@ -31,16 +51,16 @@ var socketBytes = sync.OnceValue(func() int64 {
 // watches; see treeMemory.
 //
 // Where runs have no scratch mount of their own but directories below scratchDir, memory also sees to w.unlinked.
-func (w *worker) memory(tree []int, limit int64, scratchDir string) (held int64) {
+func (w *worker) memory(tree []int, limit int64, watches watchRate, scratchDir string) (held int64) {
 	id := w.lane.uid
 	if w.lane.template.plan.World == confine.WorldNamespaces {
 		id = 0 // their user namespaces are Caddy's to look into
 	}
-	procfs.As(id, func() { held = w.measure(tree, limit, scratchDir) })
+	procfs.As(id, func() { held = w.measure(tree, limit, watches, scratchDir) })
 	return held
 }
 
-func (w *worker) measure(tree []int, limit int64, scratchDir string) int64 {
+func (w *worker) measure(tree []int, limit int64, watches watchRate, scratchDir string) int64 {
 	processes := make([]procfs.Status, len(tree))
 	for i, pid := range tree {
 		processes[i] = procfs.ReadStatus(pid)
@@ -55,7 +75,7 @@ func (w *worker) measure(tree []int, limit int64, scratchDir string) int64 {
 		if scratchDir != "" {
 			other = func(path, target string) { w.files.Descriptor(path, target, scratchDir) }
 		}
-		w.handles = handleMemory(processes, limit, other)
+		w.handles = handleMemory(processes, limit, watches, other)
 		if scratchDir != "" {
 			w.unlinked = w.files.Bytes(dirsOf(processes), scratchDir)
 		}
@@ -66,14 +86,14 @@ func (w *worker) measure(tree []int, limit int64, scratchDir string) int64 {
 
 // handleMemory is what the descriptors of processes stand for, in bytes; or, when this is more than limit, as much of it as says so. A
 // process of which Caddy may not see the descriptors counts as having none. other is procfs.ReadHandles's.
-func handleMemory(processes []procfs.Status, limit int64, other func(path, target string)) int64 {
+func handleMemory(processes []procfs.Status, limit int64, rate watchRate, other func(path, target string)) int64 {
 	var sockets, watches, sum int64
-	most := freeWatches + limit/watchBytes + 1
+	most := rate.free + limit/rate.bytes + 1
 	for _, p := range processes {
 		h, _ := procfs.ReadHandles(p.Dir, int(most-watches), other)
 		sockets += int64(h.Sockets)
 		watches += int64(h.Watches)
-		if sum = max(0, sockets-freeSockets)*socketBytes() + max(0, watches-freeWatches)*watchBytes; sum > limit {
+		if sum = max(0, sockets-freeSockets)*socketBytes() + max(0, watches-rate.free)*rate.bytes; sum > limit {
 			break
 		}
 	}

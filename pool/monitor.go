@@ -72,7 +72,7 @@ func (p *Pool) look(interval time.Duration, leases int) (bool, int) {
 		if crowded && time.Since(w.leasedAt) > longRun && (!w.session.Load() || procfs.CPUTime(tree) > longRun) {
 			p.deprioritize(w, tree)
 		}
-		held := w.memory(tree, p.cfg.Memory, p.scratchDir)
+		held := w.memory(tree, p.cfg.Memory, p.watches, p.scratchDir)
 		sum += held
 		if held > w.peak.Load() {
 			w.peak.Store(held)

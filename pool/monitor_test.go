@@ -29,3 +29,20 @@ func TestUsageHasThePeakOfProcesses(t *testing.T) {
 		})
 	}
 }
+
+// However few watches a user may have, all runs of a user together reach the limits of their memory before they have taken half of them.
+func TestRunsCannotTakeAllWatchesOfAUser(t *testing.T) {
+	t.Parallel()
+	for _, limit := range []int64{32 << 20, 512 << 20, 64 << 30} {
+		for _, share := range []int64{1, 100, 4096, 10_000, 300_000, 1 << 40} {
+			r := watchRateOf(limit, share)
+			most := r.free + limit/r.bytes // more are too many
+			if most > share && share > 1 || r.bytes < watchBytes || r.free > freeWatches {
+				t.Errorf("limit %d, share %d: %+v lets a run have %d watches", limit, share, r, most)
+			}
+		}
+	}
+	if own, shared := newWatchRate(512<<20, false, 8), newWatchRate(512<<20, true, 1<<20); own != (watchRate{freeWatches, watchBytes}) || shared.bytes <= watchBytes {
+		t.Errorf("a user of its own: %+v; one of a million runs: %+v", own, shared)
+	}
+}

@@ -25,9 +25,10 @@ type Pool struct {
 	plan       confine.Plan // without packages; each worker set adds its own
 	guarantees []Guarantee
 	log        *slog.Logger
-	scratchDir string          // "" with namespaces
-	group      *cgroup.Group   // nil when none is delegated
-	others     *processCount   // of the user that workers share with Caddy; nil when RLIMIT_NPROC counts the worker's processes alone
+	scratchDir string        // "" with namespaces
+	group      *cgroup.Group // nil when none is delegated
+	others     *processCount // of the user that workers share with Caddy; nil when RLIMIT_NPROC counts the worker's processes alone
+	watches    watchRate
 	store      *packages.Store // nil where nothing can be installed
 	unwatch    func()
 	ctx        context.Context
