@@ -21,7 +21,7 @@ import (
 var templateModules = []string{"wire", "system", "root", "confine", "processes", "frames", "pages", "memoryholder", "worker", "lane", "preload", "template"}
 
 // viewModules are sent besides where lanes answer what paths mean. They need the first five of the others.
-var viewModules = []string{"tracing", "sockets", "view", "pids", "attributes", "calls", "trial"}
+var viewModules = []string{"tracing", "sockets", "view", "listings", "pids", "attributes", "calls", "trial"}
 
 // template is a running fork server. Its goroutine, receive, ends when the process does, for example by Stop.
 type template struct {

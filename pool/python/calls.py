@@ -13,7 +13,9 @@ import _socket
 
 import _sandbox_attributes as attributes
 import _sandbox_confine as confine
+import _sandbox_listings as listings
 import _sandbox_pids as pids
+import _sandbox_processes as processes
 import _sandbox_sockets as sockets
 import _sandbox_tracing as tracing
 import _sandbox_view as view
@@ -75,7 +77,7 @@ class Answers:
     """Answers calls of one lane's workers, one worker after the other."""
 
     def __init__(self, plan, eyes):
-        self.view = eyes
+        self.view, self.listings = eyes, listings.Listings(eyes)
         self.calls = {call["number"]: (call["name"], [tuple(path) for path in call["paths"]]) for call in plan["calls"]}
         self.tracer, self.sessions = tracing.Tracer(plan["machine"]), pids.Sessions()
         self.request, self.reply = ctypes.create_string_buffer(80), ctypes.create_string_buffer(24)
@@ -197,13 +199,16 @@ class Answers:
             self._go_on()
 
     def _open(self, name, number, paths):
-        meant = self._look(paths[0], name == "creat" or name != "openat2" and self.values[paths[0][1] + 1] & O_CREAT)
+        flags = O_CREAT if name == "creat" else 0 if name == "openat2" else self.values[paths[0][1] + 1]
+        path, base = self.path(self.values[paths[0][1]]), self.base(paths[0][0])
+        if name != "openat2" and not flags & (O_WRONLY | O_RDWR | O_CREAT | O_PATH) and self._open_closed(path, base, flags):
+            return None
+        meant = self.view.look(path, base, flags & O_CREAT) if path else None
         if meant is None:
             return self._go_on()
         if isinstance(meant, int):
             return self.say(-meant)
         if meant in self.contents:
-            flags = self.values[paths[0][1] + 1]
             if name == "creat" or flags & (O_WRONLY | O_RDWR | os.O_DIRECTORY):
                 return self.say(-errno.EACCES)
             return self._give(self._file(self.view.files[meant]), flags & O_CLOEXEC)
@@ -212,6 +217,20 @@ class Answers:
         except OSError:
             waits = False
         self._again(number, {paths[0][1]: meant}, waits=waits)
+
+    def _open_closed(self, path, base, flags):
+        """Open for a program what it may read and Landlock cannot give it: the names in a closed directory, and what /proc tells of other
+        processes of its run. False for all else."""
+        if (place := self.view.listed(path, base)) is not None:
+            self._give(self.listings.open(place), flags & O_CLOEXEC)
+            return True
+        if path.startswith(b"/proc/") and (found := self.view.file_of_process(path)) is not None:
+            pid, name = found
+            pid = int(pid) if pid.isdigit() else processes.group_of(self.tid)
+            if pid != self.tracer.child:   # the worker's own are among the rules of its domain, which its children have, too
+                self._give(listings.open_of_process(pid, name), flags & O_CLOEXEC)
+                return True
+        return False
 
     def _give(self, fd, flags):
         """Answer with a duplicate of fd in the program, and close fd."""

@@ -166,7 +166,7 @@ class Tree:
     def __init__(self, plan, control):
         self.path, self.control, self.scoped = f"{plan['scratch']['path']}/{os.getpid()}-lane", control, plan["landlock"]["scoped"]
         self.plan, self.answers, self.made, self.asking = plan, None, False, -1   # asking: the last worker's listener
-        self.scratch = self.path + "/scratch"
+        self.scratch, self.listings = self.path + "/scratch", self.path + "/listings"
 
     def enter(self, left):
         # watch polls for the end of a worker (a signalfd), a question of one of its processes, and the end of Caddy.
@@ -183,7 +183,7 @@ class Tree:
             self.questions, channel = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
             questions = self.questions.fileno()
             left["filter"] = calls.Filter(self.plan["view"], channel)
-            self.answers = calls.Answers(self.plan["view"], view.View(self.plan["view"], self.plan["landlock"], self.scratch))
+            self.answers = calls.Answers(self.plan["view"], view.View(self.plan["view"], self.plan["landlock"], self.scratch, self.listings))
         else:
             os.environ["HOME"] = os.environ["TMPDIR"] = self.scratch
         worker.place_main(self.plan["view"]["scratch_names"][0] if self.plan["view"] else self.scratch)
@@ -273,13 +273,15 @@ class Tree:
             # moment that it has left.
             confine.close(self.asking)
             self.asking = -1
-        if self.made:
-            try:
-                empty(self.scratch, sys.maxsize)
-                os.rmdir(self.scratch)
-            except OSError:
-                return False
-            self.made = False
+        try:
+            if self.made:
+                _remove(self.scratch)
+                self.made = False
+            if self.answers is not None and self.answers.listings.made:
+                _remove(self.listings)
+                self.answers.listings.made.clear()
+        except OSError:
+            return False
         return True
 
     def close(self):
@@ -287,6 +289,11 @@ class Tree:
             os.rmdir(self.path)
         except OSError:
             pass   # Caddy removes what is left
+
+
+def _remove(top):
+    empty(top, sys.maxsize)
+    os.rmdir(top)
 
 
 def empty(top, budget):

@@ -14,7 +14,7 @@ import _sandbox_view as view
 def works(plan):
     """Whether a forked process can make a directory below a path that exists only in its view. Called once, in the template."""
     trial, name = f"{plan['scratch']['path']}/{os.getpid()}-trial", "/sandbox-trial"
-    eyes = view.View({**plan["view"], "scratch_names": [name]}, plan["landlock"], trial)
+    eyes = view.View({**plan["view"], "scratch_names": [name]}, plan["landlock"], trial, trial + "/listings")
     answers, (here, there) = calls.Answers(plan["view"], eyes), _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
     os.mkdir(trial, 0o700)
     child = os.fork()

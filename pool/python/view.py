@@ -11,7 +11,9 @@ CWD = -100   # AT_FDCWD
 
 
 class View:
-    def __init__(self, plan, landlock, scratch):
+    def __init__(self, plan, landlock, scratch, listings):
+        """scratch and listings are the paths of a run's directory, and of those that the lane makes for it to list (listings.py)."""
+        self.listings = os.fsencode(listings)
         self.scratch = os.fsencode(scratch)
         self.inside = self.scratch + b"/"
         self.names = [os.fsencode(path) for path in plan["scratch_names"]]
@@ -20,6 +22,7 @@ class View:
                       for path, text in plan["files"].items()}
         self.left = {os.fsencode(path) for path in plan["left"]}
         self.own = {os.fsencode(rule["path"].rpartition("/")[2]) for rule in landlock["own_proc"]}
+        self.own_files = {os.fsencode(rule["path"].rpartition("/")[2]) for rule in landlock["own_proc"] if rule["kind"] == "file"}
         beneath = [path + b"/" for path in self.left]
         for rule in landlock["rules"]:
             path = os.fsencode(rule["path"])
@@ -32,8 +35,11 @@ class View:
             while path != b"/":
                 path = os.path.dirname(path)
                 self.parents.add(path)
-        # A relative path is looked at only when it begins with one of these, since from / it may lead to one of the above.
-        self.tops = tuple({path.split(b"/")[1] for path in [*self.names, *self.files, b"/proc", b"/sys", b"/dev", b"/etc"]})
+        # Directories that exist for programs, and that Landlock does not let them list.
+        self.closed = {path for path in self.parents if not (path + b"/").startswith(self.plain)}.difference(self.names)
+        self.known = {*self.left, *self.files, *self.names, *self.parents, *(b"/proc/self/" + name for name in self.own)}
+        # A relative path is looked at only when it begins with one of these, since from a closed directory it may lead to one of the above.
+        self.tops = (b".", *{os.path.basename(path) for path in self.known if os.path.dirname(path) in self.closed and path != b"/"})
 
     def look(self, path, base, makes=False):
         """Return what a path of a program means: None when the kernel may resolve it as it is, bytes for the path to use instead, or an
@@ -43,13 +49,28 @@ class View:
         if path[:1] != b"/":
             if b".." not in path and not path.startswith(self.tops):
                 return None
-            start = self.show(base())
+            real = base()
+            start = self.show(real)
             whole = self.clean(start + b"/" + path)
             meant = self._absolute(whole, makes)
+            if meant is None and self._within(real, self.listings):
+                return whole   # the kernel would look in the listing
             if meant is None and b".." in path and self._within(start, self.shown) and not self._within(whole, self.shown):
                 return whole   # .. leads out of scratch, and from the real scratch it would lead elsewhere
             return meant if not isinstance(meant, bytes) or b".." in path or not self._within(start, self.shown) else None
         return self._absolute(self.clean(path), makes)
+
+    def listed(self, path, base):
+        """Return the path of a closed directory that a program opens; None for any other file."""
+        if path[:1] == b"/":
+            if path.startswith(self.plain):
+                return None
+            whole = self.clean(path)
+        elif path.startswith(self.tops):
+            whole = self.clean(self.show(base()) + b"/" + path)
+        else:
+            return None
+        return whole if whole in self.closed else None
 
     def _absolute(self, path, makes):
         if path in self.left or path.startswith(self.plain):
@@ -74,6 +95,13 @@ class View:
                 return None
         return ENOENT
 
+    def file_of_process(self, path):
+        """Split the path of a file that a program may read of its own processes: its directory's name in /proc, and its name."""
+        parts = path.split(b"/")
+        if len(parts) == 4 and (parts[2] == b"self" or parts[2].isdigit()) and parts[3] in self.own_files:
+            return parts[2], parts[3]
+        return None
+
     def _known(self, path):
         return path in self.parents or path.startswith(self.plain) or path + b"/" in self.plain
 
@@ -87,6 +115,8 @@ class View:
             return self.shown
         if path.startswith(self.inside):
             return self.shown + path[len(self.scratch):]
+        if self._within(path, self.listings):
+            return path[len(self.listings):] or b"/"
         return path
 
     @staticmethod

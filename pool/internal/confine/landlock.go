@@ -79,8 +79,8 @@ var (
 // a mount is not read-only. Without namespaces only these rules hide the host's files.
 //
 // With namespaces TCP is not handled, since programs may use the loopback interface of their own network namespace. Without namespaces
-// there is no rule for /tmp and /dev/shm, which all users of the host share: programs get scratch instead (view.go). And the children of a
-// worker cannot read their own /proc/self, since a rule is for the directory of one process.
+// there is no rule for /tmp and /dev/shm, which all users of the host share: programs get scratch instead (view.go). And a rule is
+// for the directory in /proc of one process, the worker: what its children may read of theirs the lane opens (python/listings.py).
 func makeLandlock(abi int, w World, root rootPlan) landlockPlan {
 	if abi <= 0 {
 		return landlockPlan{Rules: []LandlockRule{}, Connect: []int{}, OwnProc: []LandlockRule{}, Lane: []LandlockRule{}}
