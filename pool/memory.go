@@ -11,12 +11,15 @@ import (
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
 )
 
-// Memory of the kernel that a run can hold beyond the sizes of its processes. A few sockets, and any number of watches that a program of
-// 256 descriptors needs, cost nothing; whoever has more of them than that is counted as if each was used to the full.
+// Memory of the kernel that a run can hold beyond the sizes of its processes. As many sockets, watches, locks and mappings as programs
+// need cost nothing; whoever has more is counted as if each was used to the full.
 const (
-	freeSockets = 128
-	freeWatches = 4096
-	watchBytes  = 4 << 10 // a few hundred in truth, but see newWatchRate
+	freeSockets  = 128
+	freeWatches  = 4096
+	watchBytes   = 4 << 10 // a few hundred in truth, but see newWatchRate
+	freeLocks    = 4096
+	freeMappings = 1 << 15
+	objectBytes  = 256 // of a lock, or of a mapping with its place in the process's tree of them
 )
 
 // watchRate says what the epoll watches of a run count as: the first free of them nothing, and each beyond bytes.
@@ -87,13 +90,17 @@ func (w *worker) measure(tree []int, limit int64, watches watchRate, scratchDir 
 // handleMemory is what the descriptors of processes stand for, in bytes; or, when this is more than limit, as much of it as says so. A
 // process of which Caddy may not see the descriptors counts as having none. other is procfs.ReadHandles's.
 func handleMemory(processes []procfs.Status, limit int64, rate watchRate, other func(path, target string)) int64 {
-	var sockets, watches, sum int64
-	most := rate.free + limit/rate.bytes + 1
+	var sockets, watches, locks, mappings, sum int64
+	most := max(rate.free+limit/rate.bytes, freeMappings+limit/objectBytes) + 1
 	for _, p := range processes {
-		h, _ := procfs.ReadHandles(p.Dir, int(most-watches), other)
+		h, _ := procfs.ReadHandles(p.Dir, int(most), other)
 		sockets += int64(h.Sockets)
 		watches += int64(h.Watches)
-		if sum = max(0, sockets-freeSockets)*socketBytes() + max(0, watches-rate.free)*rate.bytes; sum > limit {
+		locks += int64(h.Locks)
+		mappings += int64(h.Mappings)
+		sum = max(0, sockets-freeSockets)*socketBytes() + max(0, watches-rate.free)*rate.bytes +
+			max(0, locks-freeLocks)*objectBytes + max(0, mappings-freeMappings)*objectBytes
+		if sum > limit {
 			break
 		}
 	}

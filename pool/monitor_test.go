@@ -1,6 +1,9 @@
 package pool
 
 import (
+	"fmt"
+	"os"
+	"strings"
 	"testing"
 	"time"
 )
@@ -44,5 +47,28 @@ func TestRunsCannotTakeAllWatchesOfAUser(t *testing.T) {
 	}
 	if own, shared := newWatchRate(512<<20, false, 8), newWatchRate(512<<20, true, 1<<20); own != (watchRate{freeWatches, watchBytes}) || shared.bytes <= watchBytes {
 		t.Errorf("a user of its own: %+v; one of a million runs: %+v", own, shared)
+	}
+}
+
+// docs/security.md says the numbers that hold.
+func TestNumbersOfTheSecurityDocument(t *testing.T) {
+	t.Parallel()
+	text, err := os.ReadFile("../docs/security.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := strings.Join(strings.Fields(string(text)), " ")
+	for _, want := range []string{
+		fmt.Sprintf("The monitor looks every %d ms, without namespaces every %d ms", monitorInterval.Milliseconds(), monitorIntervalScratch.Milliseconds()),
+		fmt.Sprintf("each socket beyond %d counts as full", freeSockets),
+		fmt.Sprintf("each beyond %d counts %d KiB", freeWatches, watchBytes>>10),
+		fmt.Sprintf("each mapping beyond %d,%03d and each lock beyond %d,%03d counts %d bytes", freeMappings/1000, freeMappings%1000, freeLocks/1000, freeLocks%1000, objectBytes),
+		fmt.Sprintf("a run that takes longer than %d ms while others execute gets `nice` %d", longRun.Milliseconds(), longRunNice),
+		fmt.Sprintf("%d at once, then EPERM", maxSessions),
+		fmt.Sprintf("%d at once (EMFILE)", maxMemfds),
+	} {
+		if !strings.Contains(words, want) {
+			t.Errorf("docs/security.md does not say %q", want)
+		}
 	}
 }

@@ -40,13 +40,15 @@ func TestHostile(t *testing.T) {
 func TestNeighboursOfHostileRuns(t *testing.T) {
 	t.Parallel()
 	attacks := map[string]bool{"memory-of-epoll": true, "memory-of-sockets": true, "descriptors-in-flight": true, "descriptors-in-flight-in-packets": true,
-		"watches-of-many-descriptors": true, "memory-of-packets": true, "lane-with-many-left": true}
+		"watches-of-many-descriptors": true, "memory-of-packets": true, "sessions-without-end": true}
 	inEachWorld(t, "", func(t *testing.T, c *caddy) {
 		c.client.Transport = &http.Transport{DisableKeepAlives: true} // each request is a connection that is accepted
 		var attackers sync.WaitGroup
+		found := 0
 		for _, name := range []string{"hostile", "hostile-more"} {
 			for _, ec := range readCases(t, "cases/"+name+".json") {
 				if attacks[ec.ID] {
+					found++
 					attackers.Go(func() {
 						if a, err := c.execute(t.Context(), ec.Request); err != nil {
 							t.Errorf("%s: %d %v", ec.ID, a.code, err)
@@ -54,6 +56,9 @@ func TestNeighboursOfHostileRuns(t *testing.T) {
 					})
 				}
 			}
+		}
+		if found != len(attacks) {
+			t.Errorf("%d of %d attacks are cases", found, len(attacks))
 		}
 		over := make(chan struct{})
 		go func() {

@@ -85,7 +85,9 @@ try: open("/tmp/x", "w")
 except PermissionError as e: print(e.filename)
 d = os.environ["TMPDIR"]; print(d == os.environ["HOME"] == os.getcwd() == tempfile.gettempdir())
 open(d + "/x", "w").write("1"); print(sorted(os.listdir(d)), subprocess.check_output(["cat", d + "/x"]))
-with multiprocessing.get_context("fork").Pool(2) as p: print(p.map(abs, [-1, 2]))`, "/tmp/x\nTrue\n['main.py', 'x'] b'1'\n[1, 2]\n")
+with multiprocessing.get_context("fork").Pool(2) as p: print(p.map(abs, [-1, 2]))
+some = [subprocess.Popen(["sleep", "30"], start_new_session=True) for _ in range(20)]   # as many sessions as it likes
+for p in some: p.kill(); p.wait()`, "/tmp/x\nTrue\n['main.py', 'x'] b'1'\n[1, 2]\n")
 	c.expectNoScratch()
 }
 

@@ -57,7 +57,7 @@ past = [ctypes.c_long(n) for n in (0, 0, 0x70617468)]
 with socket.socket(socket.AF_UNIX) as s: attempt("connect unasked", lambda: libc.syscall(CONNECT, s.fileno(), address, len(address), *past))
 there = b"\1\0" + os.fsencode(writable) + b"/s\0"
 with socket.socket(socket.AF_UNIX) as s: attempt("bind unasked", lambda: libc.syscall(BIND, s.fileno(), there, len(there), *past))
-attempt("open unasked", lambda: libc.syscall(OPENAT, -100, os.fsencode(host + "/../secret"), 0, ctypes.c_long(0), ctypes.c_long(0), ctypes.c_long(0x70617468)))
+attempt("open unasked", lambda: libc.syscall(OPENAT, -100, os.fsencode(os.path.dirname(host) + "/secret"), 0, ctypes.c_long(0), ctypes.c_long(0), ctypes.c_long(0x70617468)))
 attempt("make unasked", lambda: libc.syscall(OPENAT, -100, os.fsencode(writable) + b"/f", 0o102, ctypes.c_long(0o666), ctypes.c_long(0), ctypes.c_long(0x70617468)))
 
 # An address, and a directory on its path, that change all the time.

@@ -167,6 +167,26 @@ func TestSeccompAnswersByWorld(t *testing.T) {
 	}
 }
 
+// An installer without namespaces makes TCP sockets and no others. Landlock says which port they may reach.
+func TestSeccompAnswersSocketsOfInstallers(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		family, kind, protocol uint64
+		want                   unix.Errno
+	}{
+		{unix.AF_INET, unix.SOCK_STREAM | unix.SOCK_CLOEXEC, 0, 0}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_TCP, 0},
+		{unix.AF_INET, unix.SOCK_DGRAM, 0, unix.EPERM}, {unix.AF_INET, unix.SOCK_RAW, 1, unix.EPERM}, {unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP, unix.EPROTONOSUPPORT},
+		{unix.AF_INET6, unix.SOCK_STREAM, 0, unix.EAFNOSUPPORT}, {unix.AF_UNIX, unix.SOCK_STREAM, 0, unix.EAFNOSUPPORT}, {unix.AF_NETLINK, unix.SOCK_RAW, 0, unix.EAFNOSUPPORT},
+	} {
+		for goarch, table := range seccompArches {
+			program := makeProgram(t, goarch, SeccompPolicy{World: WorldProcess, Connects: true})
+			if got := answers(t, program, uint32(table.ID), uint32(table.SyscallNames["socket"]), c.family, c.kind, c.protocol); got != c.want {
+				t.Errorf("%s: socket(%d, %#x, %d): got %d, want %d", goarch, c.family, c.kind, c.protocol, got, c.want)
+			}
+		}
+	}
+}
+
 func TestSeccompAnswersSockets(t *testing.T) {
 	t.Parallel()
 	const flags = unix.SOCK_CLOEXEC | unix.SOCK_NONBLOCK
@@ -206,8 +226,8 @@ func TestSeccompAnswersSocketOptions(t *testing.T) {
 		// Those that asyncio, socketserver, http.server, requests, urllib3, aiohttp, uvicorn, gunicorn, zmq, redis and multiprocessing set.
 		{1, 2}, {1, 15}, {1, 9}, {1, 6}, {1, 7}, {1, 8}, {1, 10}, {1, 13}, {1, 16}, {1, 18}, {1, 20}, {1, 21}, {1, 66}, {1, 67},
 		{6, 1}, {6, 2}, {6, 3}, {6, 4}, {6, 5}, {6, 6}, {6, 7}, {6, 8}, {6, 9}, {6, 12}, {6, 18}, {6, 25},
-		{0, 1}, {0, 2}, {0, 8}, {0, 10}, {0, 11}, {0, 24},
-		{41, 16}, {41, 23}, {41, 25}, {41, 26}, {41, 49}, {41, 67},
+		{0, 1}, {0, 2}, {0, 8}, {0, 10}, {0, 11}, {0, 12}, {0, 13}, {0, 24},
+		{41, 16}, {41, 23}, {41, 25}, {41, 26}, {41, 49}, {41, 51}, {41, 66}, {41, 67},
 	} {
 		allowed[o] = true
 	}

@@ -8,15 +8,19 @@ import (
 	"strings"
 )
 
-// Handles counts open descriptors that stand for memory of the kernel, which is in no size of a process.
+// Handles counts what of a process stands for memory of the kernel, which is in no size of a process.
 type Handles struct {
 	Sockets int
 	// Watches is how many descriptors the process's epoll instances watch (epoll(7)).
 	Watches int
+	// Locks is how many locks the process has on files (fcntl_locking(2), flock(2)); a file that is open twice counts twice.
+	Locks int
+	// Mappings is how many ranges of its addresses differ from their neighbours (mmap(2), mprotect(2)).
+	Mappings int
 }
 
-// ReadHandles looks through the descriptors of a process, by its Status.Dir. It counts watches until it has found most of them: a list of
-// millions takes seconds to read. other, if not nil, is called for each other descriptor, with its path in /proc and what that links to.
+// ReadHandles looks through the descriptors and mappings of a process, by its Status.Dir. It counts up to most of each but sockets: a list
+// of millions takes seconds to read. other, if not nil, is called for each descriptor of a file, with its path in /proc and what that links to.
 // ok is false when the process has ended, or when we may not look.
 func ReadHandles(dir string, most int, other func(path, target string)) (h Handles, ok bool) {
 	names, err := os.ReadDir(dir + "/fd")
@@ -31,27 +35,33 @@ func ReadHandles(dir string, most int, other func(path, target string)) (h Handl
 		case strings.HasPrefix(target, "socket:"):
 			h.Sockets++
 		case target == "anon_inode:[eventpoll]" && h.Watches < most:
-			h.Watches += countWatches(dir+"/fdinfo/"+name.Name(), most-h.Watches)
-		case other != nil:
-			other(path, target)
+			h.Watches += countLines(dir+"/fdinfo/"+name.Name(), "tfd:", most-h.Watches)
+		case strings.HasPrefix(target, "/"):
+			if h.Locks < most {
+				h.Locks += countLines(dir+"/fdinfo/"+name.Name(), "lock:", most-h.Locks)
+			}
+			if other != nil {
+				other(path, target)
+			}
 		}
 	}
+	h.Mappings = countLines(dir+"/maps", "", most)
 	return h, true
 }
 
-// countWatches counts the lines of an epoll instance's fdinfo that begin with "tfd:" (proc_pid_fdinfo(5)).
-func countWatches(path string, most int) (n int) {
+// countLines counts the lines of a file in /proc that begin with prefix (proc_pid_fdinfo(5), proc_pid_maps(5)).
+func countLines(path, prefix string, most int) (n int) {
 	f, err := os.Open(path)
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
-	return scanWatches(f, most)
+	return scanLines(f, prefix, most)
 }
 
-func scanWatches(r io.Reader, most int) (n int) {
+func scanLines(r io.Reader, prefix string, most int) (n int) {
 	for lines := bufio.NewScanner(r); n < most && lines.Scan(); {
-		if bytes.HasPrefix(lines.Bytes(), []byte("tfd:")) {
+		if bytes.HasPrefix(lines.Bytes(), []byte(prefix)) {
 			n++
 		}
 	}

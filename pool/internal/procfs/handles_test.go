@@ -57,7 +57,7 @@ func TestWatchesAreCountedUpToABound(t *testing.T) {
 	t.Parallel()
 	text := "pos:\t0\nflags:\t02\n" + strings.Repeat("tfd:        5 events:       19 data: 5  pos:0 ino:1 sdev:8\n", 50)
 	for most, want := range map[int]int{0: 0, 7: 7, 50: 50, 1000: 50} {
-		if got := scanWatches(strings.NewReader(text), most); got != want {
+		if got := scanLines(strings.NewReader(text), "tfd:", most); got != want {
 			t.Errorf("up to %d: %d, want %d", most, got, want)
 		}
 	}
@@ -91,5 +91,26 @@ ctypes.CDLL(None).syscall(60 if platform.machine() == "x86_64" else 93, 0)   # e
 	}
 	if held, ok := ReadProportional(s.Dir); !ok || held < 64<<20 {
 		t.Errorf("it holds %d bytes, %v", held, ok)
+	}
+}
+
+// Locks on files and mappings are counted, up to a bound.
+func TestHandlesAreLocksAndMappings(t *testing.T) {
+	t.Parallel()
+	const program = `
+import fcntl, mmap, os, sys, tempfile
+f = tempfile.TemporaryFile()
+for n in range(300): fcntl.lockf(f, fcntl.LOCK_EX, 1, 2 * n)
+kept = [mmap.mmap(-1, 4096, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS) for _ in range(500)]   # shared ones are not merged
+os.write(1, b"held")
+sys.stdin.read()
+`
+	pid := startHolder(t, program)
+	h, ok := ReadHandles("/proc/"+strconv.Itoa(pid), 10_000, nil)
+	if !ok || h.Locks != 300 || h.Mappings < 500 {
+		t.Errorf("%+v, %v", h, ok)
+	}
+	if few, _ := ReadHandles("/proc/"+strconv.Itoa(pid), 100, nil); few.Locks != 100 || few.Mappings != 100 {
+		t.Errorf("with a bound of 100: %+v", few)
 	}
 }
