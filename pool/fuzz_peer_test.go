@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
@@ -39,7 +40,10 @@ func newBarePool(t *testing.T) *Pool {
 }
 
 // newScriptedLane adds a lane to a pool, as grow does, and returns its other side.
-func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
+func newScriptedLane(t *testing.T, p *Pool) *scriptedLane { return newScriptedLaneIn(t, p, "") }
+
+// newScriptedLaneIn adds a lane that has a control group.
+func newScriptedLaneIn(t *testing.T, p *Pool, group cgroup.LaneGroup) *scriptedLane {
 	ours, theirs, err := process.NewControl()
 	if err != nil {
 		t.Fatal(err)
@@ -57,7 +61,7 @@ func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	_ = write.Close()
 	gone := make(chan struct{})
 	close(gone)
-	l := &lane{template: &template{Process: &process.Process{Exited: gone}, set: p.current}, control: ours, pidfd: handle, pid: noParent}
+	l := &lane{template: &template{Process: &process.Process{Exited: gone}, set: p.current}, control: ours, pidfd: handle, pid: noParent, group: group}
 	p.mu.Lock()
 	p.lanes[l] = struct{}{}
 	p.current.lanes++
@@ -66,7 +70,7 @@ func newScriptedLane(t *testing.T, p *Pool) *scriptedLane {
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func() { p.laneGone(l) })
+		l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func(last exit) { p.laneGone(l, last) })
 	}()
 	return &scriptedLane{t: t, control: fd}
 }

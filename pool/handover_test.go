@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/cgroup"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/process"
 )
 
@@ -113,6 +115,42 @@ func TestLastWordsAreRead(t *testing.T) {
 	}
 	if word, err := c.Word(); err == nil {
 		t.Errorf("got %q at the end", word)
+	}
+}
+
+// When a run is over its limit of memory the kernel may end its lane, too, whose process is as large as a child of the run's. That is the
+// run's limit, not a loss.
+func TestALaneThatTheKernelEndsForMemoryIsAtTheLimit(t *testing.T) {
+	t.Parallel()
+	for killed, want := range map[string]error{"0": ErrWorkerLost, "2": nil} {
+		p := newBarePool(t)
+		p.cfg.Idle, p.cfg.Max = 1, 1
+		group := t.TempDir()
+		events := func(text string) {
+			if err := os.WriteFile(filepath.Join(group, "memory.events"), []byte("low 0\noom 1\noom_kill "+text+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		events("0")
+		l := newScriptedLaneIn(t, p, cgroup.LaneGroup(group))
+		l.park(p)
+		answered := make(chan error, 1)
+		go func() {
+			r, err := p.Execute(context.Background(), Request{Code: "x", Timeout: time.Minute})
+			if err == nil && r.Status != StatusMemoryLimit {
+				t.Errorf("%s: got %+v", killed, r)
+			}
+			answered <- err
+		}()
+		eventually(t, 10*time.Second, "the request has its worker", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+		events(killed)
+		l.play(nil)
+		if err := <-answered; !errors.Is(err, want) {
+			t.Errorf("%s killed for memory: got %v, want %v", killed, err, want)
+		}
+		if err := p.Close(); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -115,8 +115,9 @@ func pidOf(pidfd *os.File) (int, error) {
 }
 
 // receive calls onExit for the end of each worker, and onGone when the lane's process has ended. A lane clears up after it has reported
-// the end of a worker. When it cannot, it says "leave" and ends itself, and receive calls onLeave before onGone.
-func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
+// the end of a worker. When it cannot, it says "leave" and ends itself, and receive calls onLeave before onGone. last is the exit of the
+// worker that the lane had, if any.
+func (l *lane) receive(onExit func(e exit), onLeave func(), onGone func(last exit)) {
 	for {
 		line, err := l.control.Word()
 		if err != nil {
@@ -139,7 +140,11 @@ func (l *lane) receive(onExit func(e exit), onLeave, onGone func()) {
 	}
 	l.kill()
 	l.wait()
-	onGone()
+	last := exit{lost: true}
+	if l.group.Killed() > l.oomKills {
+		last = exit{status: unix.WaitStatus(unix.SIGKILL), outOfMemory: true} // of the processes of a run that is over its limit, the lane's was chosen, too
+	}
+	onGone(last)
 	l.group.Remove()
 	l.close()
 }

@@ -208,18 +208,21 @@ func (p *Pool) notFreeLocked(l *lane) {
 	}
 }
 
-// laneGone is called when a lane's process has ended. Its worker has ended with it.
-func (p *Pool) laneGone(l *lane) {
+// laneGone is called when a lane's process has ended. Its worker has ended with it, with the exit last.
+func (p *Pool) laneGone(l *lane, last exit) {
 	set := l.set()
 	p.mu.Lock()
 	delete(p.lanes, l)
 	p.notFreeLocked(l)
+	if l.current != nil && l.current.state != StateLeased {
+		last = exit{lost: true} // it ran nothing
+	}
 	p.mu.Unlock()
 	if p.scratchDir != "" {
 		_ = l.template.tell("sweep", time.Now().Add(laneStartTimeout)) // fails when the template is gone too, which is as good
 		scratch.RemoveOf(p.scratchDir, l.pid)                          // what the lane could not remove itself
 	}
-	p.exited(l, exit{lost: true})
+	p.exited(l, last)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	set.lanes--

@@ -194,7 +194,7 @@ func TestWithoutNamespacesALaneRemovesOnlyItsOwnScratch(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.retire()
-	l.receive(func(exit) {}, func() {}, func() {})
+	l.receive(func(exit) {}, func() {}, func(exit) {})
 	if r := execute(t, p, "import os; print(os.listdir('.'))", 10*time.Second); r.Stdout != "['main.py']\n" {
 		t.Errorf("got %+v", r)
 	}
