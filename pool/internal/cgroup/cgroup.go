@@ -56,8 +56,30 @@ func New(own string, euid int, memory int64, processes int) (*Group, error) {
 	return g, nil
 }
 
-// Enter puts a lane into a group of its own, and returns that. The lane must not have forked yet.
+// Enter puts a lane into a group of its own, and returns that. The lane must not have forked yet. When the pool's group or its controllers
+// have been taken away meanwhile, Enter makes them anew; no lane runs without its limits.
 func (g *Group) Enter(pid int) (LaneGroup, error) {
+	dir, err := g.enter(pid)
+	if errors.Is(err, fs.ErrNotExist) && g.restore() == nil {
+		dir, err = g.enter(pid)
+	}
+	if err != nil {
+		return "", fmt.Errorf("%w; delegate the controllers memory and pids to Caddy's group again, or restart Caddy", err)
+	}
+	return dir, nil
+}
+
+func (g *Group) restore() error {
+	if err := os.Mkdir(g.Dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	if err := g.delegation.enable(g.delegation.dir, "+"); err != nil {
+		return err
+	}
+	return g.delegation.enable(g.Dir, "+")
+}
+
+func (g *Group) enter(pid int) (LaneGroup, error) {
 	dir := LaneGroup(filepath.Join(g.Dir, strconv.Itoa(pid)))
 	if err := os.Mkdir(string(dir), 0o755); err != nil && !errors.Is(err, fs.ErrExist) { // a lane that has ended had the same pid
 		return "", err

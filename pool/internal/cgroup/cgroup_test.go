@@ -106,3 +106,19 @@ func TestCgroupKillsWhatIsInIt(t *testing.T) {
 		t.Errorf("%d were ended for want of memory", n)
 	}
 }
+
+// A group without controllers, which somebody has taken away and which cannot be had again, takes no lane: the error says what to do.
+func TestALaneIsNotPutIntoAGroupWithoutControllers(t *testing.T) {
+	t.Parallel()
+	g := &Group{Dir: filepath.Join(t.TempDir(), "pool")} // files of a control group are missing here
+	if err := os.Mkdir(g.Dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	dir, err := g.Enter(os.Getpid())
+	if err == nil || dir != "" || !strings.Contains(err.Error(), "memory.max") || !strings.Contains(err.Error(), "delegate the controllers memory and pids") {
+		t.Errorf("got %q, %v", dir, err)
+	}
+	if left, _ := os.ReadDir(g.Dir); len(left) > 0 {
+		t.Errorf("%s is left of a lane that was not put into its group", left[0].Name())
+	}
+}
