@@ -142,7 +142,10 @@ func TestALaneThatTheKernelEndsForMemoryIsAtTheLimit(t *testing.T) {
 			}
 			answered <- err
 		}()
-		eventually(t, 10*time.Second, "the request has its worker", func() bool { return p.Stat().Workers[StateLeased] == 1 })
+		eventually(t, 10*time.Second, "the worker has the code", func() bool { // otherwise the request would wait for another one
+			n, _, _ := receiveSoon(l.held[3], make([]byte, 1<<10), nil)
+			return n > 0
+		})
 		events(killed)
 		l.play(nil)
 		if err := <-answered; !errors.Is(err, want) {
