@@ -91,9 +91,11 @@ func (w *worker) measure(tree []int, limit int64, watches watchRate, scratchDir 
 // process of which Caddy may not see the descriptors counts as having none. other is procfs.ReadHandles's.
 func handleMemory(processes []procfs.Status, limit int64, rate watchRate, other func(path, target string)) int64 {
 	var sockets, watches, locks, mappings, sum int64
-	most := max(rate.free+limit/rate.bytes, freeMappings+limit/objectBytes) + 1
+	most := procfs.Handles{ // more of one kind are too many
+		Watches: int(rate.free+limit/rate.bytes) + 1, Locks: int(freeLocks+limit/objectBytes) + 1, Mappings: int(freeMappings+limit/objectBytes) + 1,
+	}
 	for _, p := range processes {
-		h, _ := procfs.ReadHandles(p.Dir, int(most), other)
+		h, _ := procfs.ReadHandles(p.Dir, most, other)
 		sockets += int64(h.Sockets)
 		watches += int64(h.Watches)
 		locks += int64(h.Locks)

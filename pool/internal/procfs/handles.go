@@ -19,10 +19,10 @@ type Handles struct {
 	Mappings int
 }
 
-// ReadHandles looks through the descriptors and mappings of a process, by its Status.Dir. It counts up to most of each but sockets: a list
+// ReadHandles looks through the descriptors and mappings of a process, by its Status.Dir. It counts up to most of each, but all sockets: a list
 // of millions takes seconds to read. other, if not nil, is called for each descriptor of a file, with its path in /proc and what that links to.
 // ok is false when the process has ended, or when we may not look.
-func ReadHandles(dir string, most int, other func(path, target string)) (h Handles, ok bool) {
+func ReadHandles(dir string, most Handles, other func(path, target string)) (h Handles, ok bool) {
 	names, err := os.ReadDir(dir + "/fd")
 	if err != nil {
 		return h, false
@@ -34,18 +34,18 @@ func ReadHandles(dir string, most int, other func(path, target string)) (h Handl
 		case err != nil: // closed by now
 		case strings.HasPrefix(target, "socket:"):
 			h.Sockets++
-		case target == "anon_inode:[eventpoll]" && h.Watches < most:
-			h.Watches += countLines(dir+"/fdinfo/"+name.Name(), "tfd:", most-h.Watches)
+		case target == "anon_inode:[eventpoll]" && h.Watches < most.Watches:
+			h.Watches += countLines(dir+"/fdinfo/"+name.Name(), "tfd:", most.Watches-h.Watches)
 		case strings.HasPrefix(target, "/"):
-			if h.Locks < most {
-				h.Locks += countLines(dir+"/fdinfo/"+name.Name(), "lock:", most-h.Locks)
+			if h.Locks < most.Locks {
+				h.Locks += countLines(dir+"/fdinfo/"+name.Name(), "lock:", most.Locks-h.Locks)
 			}
 			if other != nil {
 				other(path, target)
 			}
 		}
 	}
-	h.Mappings = countLines(dir+"/maps", "", most)
+	h.Mappings = countLines(dir+"/maps", "", most.Mappings)
 	return h, true
 }
 

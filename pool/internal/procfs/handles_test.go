@@ -13,7 +13,7 @@ import (
 // A descriptor of a socket counts, and so does each descriptor that epoll watches, also one that has been closed since.
 func TestHandlesAreSocketsAndWatches(t *testing.T) {
 	dir := "/proc/" + strconv.Itoa(os.Getpid())
-	before, ok := ReadHandles(dir, 1000, nil)
+	before, ok := ReadHandles(dir, Handles{Watches: 1000}, nil)
 	if !ok {
 		t.Fatal("its own descriptors are hidden")
 	}
@@ -40,14 +40,14 @@ func TestHandlesAreSocketsAndWatches(t *testing.T) {
 		}
 	}
 	_ = unix.Close(again)
-	after, ok := ReadHandles(dir, 1000, nil)
+	after, ok := ReadHandles(dir, Handles{Watches: 1000}, nil)
 	if !ok || after.Sockets-before.Sockets != 2 || after.Watches-before.Watches != 3 {
 		t.Errorf("%+v, then %+v with two sockets and three watches more", before, after)
 	}
-	if few, _ := ReadHandles(dir, before.Watches+1, nil); few.Watches != before.Watches+1 {
+	if few, _ := ReadHandles(dir, Handles{Watches: before.Watches + 1}, nil); few.Watches != before.Watches+1 {
 		t.Errorf("%d watches were counted, with a bound of %d", few.Watches, before.Watches+1)
 	}
-	if _, ok := ReadHandles("/proc/self/no-such-process", 1, nil); ok {
+	if _, ok := ReadHandles("/proc/self/no-such-process", Handles{}, nil); ok {
 		t.Error("a process that is not there has descriptors")
 	}
 }
@@ -106,11 +106,11 @@ os.write(1, b"held")
 sys.stdin.read()
 `
 	pid := startHolder(t, program)
-	h, ok := ReadHandles("/proc/"+strconv.Itoa(pid), 10_000, nil)
+	h, ok := ReadHandles("/proc/"+strconv.Itoa(pid), Handles{Locks: 10_000, Mappings: 10_000}, nil)
 	if !ok || h.Locks != 300 || h.Mappings < 500 {
 		t.Errorf("%+v, %v", h, ok)
 	}
-	if few, _ := ReadHandles("/proc/"+strconv.Itoa(pid), 100, nil); few.Locks != 100 || few.Mappings != 100 {
+	if few, _ := ReadHandles("/proc/"+strconv.Itoa(pid), Handles{Locks: 100, Mappings: 100}, nil); few.Locks != 100 || few.Mappings != 100 {
 		t.Errorf("with a bound of 100: %+v", few)
 	}
 }

@@ -21,7 +21,7 @@ func TestUnlinkedFilesAreCounted(t *testing.T) {
 		// Two processes that have the same file open hold it once.
 		processes := []string{"/proc/self", "/proc/self"}
 		for _, dir := range processes {
-			procfs.ReadHandles(dir, 0, func(path, target string) { u.Descriptor(path, target, top) })
+			procfs.ReadHandles(dir, procfs.Handles{}, func(path, target string) { u.Descriptor(path, target, top) })
 		}
 		if got := u.Bytes(processes, top); got < want || got > want+want/8 {
 			t.Errorf("%s: %d bytes, want %d", what, got, want)
