@@ -70,7 +70,7 @@ func newScriptedLaneIn(t *testing.T, p *Pool, group cgroup.LaneGroup) *scriptedL
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func(last exit) { p.laneGone(l, last) })
+		p.receive(l)
 	}()
 	return &scriptedLane{t: t, control: fd}
 }

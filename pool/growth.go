@@ -83,7 +83,7 @@ func (p *Pool) grow(set *workerSet, t *template) {
 	p.background.Add(1)
 	go func() {
 		defer p.background.Done()
-		l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func(last exit) { p.laneGone(l, last) })
+		p.receive(l)
 	}()
 	p.freeLocked(l)
 	p.refillLocked(set)

@@ -126,6 +126,11 @@ func (p *Pool) exited(l *lane, e exit) {
 	p.exitedLocked(l, e)
 }
 
+// receive acts on what a lane says, until its process has ended.
+func (p *Pool) receive(l *lane) {
+	l.receive(func(e exit) { p.exited(l, e) }, func() { p.leaves(l) }, func(last exit) { p.laneGone(l, last) })
+}
+
 // takeBack drops a worker that was leased to a request before its lane was asked to fork it. The lane becomes free again.
 func (p *Pool) takeBack(w *worker) {
 	p.mu.Lock()

@@ -1,14 +1,12 @@
 package pool
 
 import (
-	"os"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/confine"
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
+	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/scratch"
 )
 
 // Memory of the kernel that a run can hold beyond the sizes of its processes. As many sockets, watches, locks and mappings as programs
@@ -29,11 +27,11 @@ type watchRate struct{ free, bytes int64 }
 // (shared), Caddy could not accept a connection any more when they had taken all watches of that user, a twenty-fifth of the machine's
 // memory (epoll(7)): so all runs together can hold half of them, and what they add between two looks.
 func newWatchRate(limit int64, shared bool, runs int) watchRate {
-	if text, err := os.ReadFile("/proc/sys/fs/epoll/max_user_watches"); err == nil && shared {
-		ofUser, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
-		return watchRateOf(limit, ofUser/2/int64(runs))
+	ofUser, ok := procfs.Setting("fs/epoll/max_user_watches")
+	if !shared || !ok {
+		return watchRate{freeWatches, watchBytes}
 	}
-	return watchRate{freeWatches, watchBytes}
+	return watchRateOf(limit, ofUser/2/int64(runs))
 }
 
 // watchRateOf returns the rate with which a run reaches its limit of memory at share watches, or before.
@@ -45,8 +43,7 @@ func watchRateOf(limit, share int64) watchRate {
 // socketBytes is what a socket may hold: its buffer, the size of which programs cannot change (net.core.wmem_default in socket(7)), and
 // the last packet, which may be half as large.
 var socketBytes = sync.OnceValue(func() int64 {
-	text, _ := os.ReadFile("/proc/sys/net/core/wmem_default")
-	size, _ := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	size, _ := procfs.Setting("net/core/wmem_default")
 	return max(size, 208<<10) * 3 / 2
 })
 
@@ -74,28 +71,29 @@ func (w *worker) measure(tree []int, limit int64, watches watchRate, scratchDir 
 	}
 	if time.Now().After(w.handlesDue) {
 		begin := time.Now()
-		var other func(path, target string)
-		if scratchDir != "" {
-			other = func(path, target string) { w.files.Descriptor(path, target, scratchDir) }
-		}
-		w.handles = handleMemory(processes, limit, watches, other)
-		if scratchDir != "" {
-			w.unlinked = w.files.Bytes(dirsOf(processes), scratchDir)
+		if scratchDir == "" {
+			w.handles = handleMemory(processes, limit, watches, nil)
+		} else {
+			if w.files == nil {
+				w.files = scratch.NewUnlinked(scratchDir)
+			}
+			w.handles = handleMemory(processes, limit, watches, w.files)
+			w.unlinked = w.files.Bytes()
 		}
 		w.handlesDue = time.Now().Add(2 * time.Since(begin)) // at most a third of the time is spent on it
 	}
 	return files + w.handles + treeMemory(w.lane.pid, processes, limit-files-w.handles)
 }
 
-// handleMemory is what the descriptors of processes stand for, in bytes; or, when this is more than limit, as much of it as says so. A
-// process of which Caddy may not see the descriptors counts as having none. other is procfs.ReadHandles's.
-func handleMemory(processes []procfs.Status, limit int64, rate watchRate, other func(path, target string)) int64 {
+// handleMemory is what the descriptors, locks and mappings of processes stand for, in bytes; or, when this is more than limit, as much of
+// it as says so. A process of which Caddy may not see the descriptors counts as having none. visitor is procfs.ReadHandles's.
+func handleMemory(processes []procfs.Status, limit int64, rate watchRate, visitor procfs.FileVisitor) int64 {
 	var sockets, watches, locks, mappings, sum int64
 	most := procfs.Handles{ // more of one kind are too many
 		Watches: int(rate.free+limit/rate.bytes) + 1, Locks: int(freeLocks+limit/objectBytes) + 1, Mappings: int(freeMappings+limit/objectBytes) + 1,
 	}
 	for _, p := range processes {
-		h, _ := procfs.ReadHandles(p.Dir, most, other)
+		h, _ := procfs.ReadHandles(p.Dir, most, visitor)
 		sockets += int64(h.Sockets)
 		watches += int64(h.Watches)
 		locks += int64(h.Locks)

@@ -37,7 +37,7 @@ func (p *Pool) deprioritize(w *worker, tree []int) {
 			}
 			w.lowered[pid] = err == nil
 		}
-		session := sessionOf(pid)
+		session := procfs.Session(pid)
 		if !w.lowered[pid] || w.loweredSessions[session] {
 			continue
 		}

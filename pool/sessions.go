@@ -2,7 +2,6 @@ package pool
 
 import (
 	"slices"
-	"strconv"
 	"sync"
 
 	"github.com/caddy-python-sandbox/caddy-python-sandbox/pool/internal/procfs"
@@ -27,10 +26,10 @@ func (s *sessions) grant(pid int) bool {
 	defer s.mu.Unlock()
 	tree := procfs.Descendants(s.lane)
 	s.granted = slices.DeleteFunc(s.granted, func(granted int) bool { return !slices.Contains(tree, granted) })
-	own := sessionOf(s.lane)
+	own := procfs.Session(s.lane)
 	leaders := slices.Clone(s.granted)
 	for _, member := range tree {
-		if leader := sessionOf(member); leader != own && leader != 0 && !slices.Contains(leaders, leader) {
+		if leader := procfs.Session(member); leader != own && leader != 0 && !slices.Contains(leaders, leader) {
 			leaders = append(leaders, leader)
 		}
 	}
@@ -45,14 +44,4 @@ func (s *sessions) forget() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.granted = nil
-}
-
-// sessionOf returns the number of a process's session, 0 when it has ended.
-func sessionOf(pid int) int {
-	fields, err := procfs.ReadStat(pid)
-	if err != nil || len(fields) < 4 {
-		return 0
-	}
-	session, _ := strconv.Atoi(fields[3])
-	return session
 }

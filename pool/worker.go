@@ -53,7 +53,7 @@ type worker struct {
 	// Used by the monitor only: when it counts the files in scratch next; what descriptors stand for and what files without a name hold,
 	// in bytes, and when it looks at them next; and which processes, and which of their sessions, have a lower priority by now.
 	scratchDue        time.Time
-	files             scratch.Unlinked
+	files             *scratch.Unlinked // nil until measure needs it
 	handles, unlinked int64
 	handlesDue        time.Time
 	lowered           map[int]bool // nil until deprioritize, which sets it under the pool's mutex

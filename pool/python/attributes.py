@@ -9,9 +9,8 @@ import struct
 
 import _sandbox_confine as confine
 import _sandbox_sockets as sockets
-import _sandbox_view as view
+from _sandbox_system import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 
-AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH = 0x100, 0x1000
 PERMISSIONS, OWNER_ALL = 0o777, 0o700
 
 
@@ -52,7 +51,7 @@ class Attributes:
         else:
             target = self._open(paths[0], flags)
         try:
-            if confine.libc.utimensat(view.CWD, b"/proc/self/fd/%d" % target, times, 0) < 0:
+            if confine.libc.utimensat(AT_FDCWD, b"/proc/self/fd/%d" % target, times, 0) < 0:
                 raise OSError(ctypes.get_errno(), "")
         finally:
             os.close(target)
@@ -85,7 +84,7 @@ class Attributes:
         meant = eyes.look(path, base)
         if isinstance(meant, int):
             raise OSError(meant, "")
-        whole = meant or eyes.clean(path if path[:1] == b"/" else base() + b"/" + path)
+        whole = meant or eyes.whole(path, base)
         if whole in asked.contents:
             raise OSError(errno.EPERM, "")
         if not eyes.in_scratch(whole):

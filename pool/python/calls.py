@@ -18,17 +18,15 @@ import _sandbox_pids as pids
 import _sandbox_processes as processes
 import _sandbox_sockets as sockets
 import _sandbox_tracing as tracing
-import _sandbox_view as view
+from _sandbox_system import AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW
 
 _library = ctypes.PyDLL(None)   # does not release the GIL, and has no argument types: a program waits for each of these calls
 _ioctl, _read_memory, _write_memory = (_library[name] for name in ("ioctl", "process_vm_readv", "process_vm_writev"))
 
-SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
-SECCOMP_SET_MODE_FILTER, NEW_LISTENER, WAIT_KILLABLE_RECV = 1, 1 << 3, 1 << 5
 NOTIF_RECV, NOTIF_SEND, NOTIF_ADDFD = 0xc0502100, 0xc0182101, 0x40182103
 CONTINUE, ADDFD_SEND = 1, 2
 O_WRONLY, O_RDWR, O_CREAT, O_CLOEXEC, O_PATH = os.O_WRONLY, os.O_RDWR, os.O_CREAT, os.O_CLOEXEC, os.O_PATH
-AT_SYMLINK_NOFOLLOW, AT_EMPTY_PATH, SYS_FACCESSAT2 = 0x100, 0x1000, 439
+SYS_FACCESSAT2 = 439
 F_ADD_SEALS = 1033
 TMPFS_MAGIC = struct.pack("=q", 0x01021994)
 
@@ -59,10 +57,10 @@ class Filter(confine.Filter):
 
     def __init__(self, plan, channel):
         super().__init__(bytes.fromhex(plan["seccomp"]))
-        self.number, self.channel, self.open_files = SYS_SECCOMP[plan["machine"]], channel, plan["open_files"]
+        self.channel, self.open_files = channel, plan["open_files"]
 
     def enter(self):
-        fd = confine.libc.syscall(self.number, SECCOMP_SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV, ctypes.byref(self.program))
+        fd = self.enter_and_listen()
         if fd < 0:
             raise confine.ConfineError("loading the seccomp filter", os.strerror(ctypes.get_errno()))
         try:
@@ -168,8 +166,8 @@ class Answers:
 
     def base(self, argument):
         def base():
-            number = view.CWD if argument < 0 else ctypes.c_int(self.values[argument] & 0xffffffff).value
-            where = "cwd" if number == view.CWD else f"fd/{number}"
+            number = AT_FDCWD if argument < 0 else ctypes.c_int(self.values[argument] & 0xffffffff).value
+            where = "cwd" if number == AT_FDCWD else f"fd/{number}"
             return os.readlink(b"/proc/%d/%s" % (self.tid, where.encode()))
         return base
 
@@ -302,7 +300,7 @@ class Answers:
             self._go_on()
         elif isinstance(meant, int):
             self.say(-meant)
-        elif not (meant in self.contents or (meant + b"/").startswith(self.view.inside)):
+        elif not (meant in self.contents or self.view.in_scratch(meant)):
             self._again(number, {paths[0][1]: meant})
         else:
             handle = self.handle(meant, follow)

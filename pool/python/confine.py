@@ -13,7 +13,7 @@ import _socket
 
 import _sandbox_root as root
 from _sandbox_root import MS_BIND, MS_NODEV, MS_NOEXEC, MS_NOSUID, MS_RDONLY, mount
-from _sandbox_system import ConfineError, check, libc
+from _sandbox_system import AT_FDCWD, ConfineError, check, libc
 
 # The functions that each run calls. PyDLL does not release the GIL, and they have no argument types and no copy of errno: all of
 # these would write to pages that a fork shares with its parent.
@@ -24,12 +24,12 @@ CLONE = {"mount": 0x20000, "uts": 0x04000000, "ipc": 0x08000000, "user": 0x10000
          "cgroup": 0x02000000}
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 4, 24, 36, 38
 PR_SET_SECCOMP, SECCOMP_MODE_FILTER = 22, 2
-SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, NEW_LISTENER, WAIT_KILLABLE_RECV = {"x86_64": 317, "aarch64": 277}, 1, 1 << 3, 1 << 5
+SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}.get(os.uname().machine, -1)   # there are filters for these machines only
+SECCOMP_SET_MODE_FILTER, NEW_LISTENER, WAIT_KILLABLE_RECV = 1, 1 << 3, 1 << 5
 SYS_LANDLOCK_CREATE_RULESET, SYS_LANDLOCK_ADD_RULE, SYS_LANDLOCK_RESTRICT_SELF = 444, 445, 446
 LANDLOCK_RULE_PATH_BENEATH, LANDLOCK_RULE_NET_PORT, LANDLOCK_ACCESS_NET_CONNECT_TCP = 1, 2, 2
 CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # version 3, this process
 NO_CAPABILITIES = bytes(24)
-AT_FDCWD = -100
 SYS_STATX, STATX_BASIC_STATS = {"x86_64": 332, "aarch64": 291}, 0x7ff   # not every C library has a function for it
 
 
@@ -77,8 +77,8 @@ def enter_template(plan, ask_for_map):
 def enter_lane(plan, number, room=None):
     """Confine a lane or an installer's child, which with namespaces is the first process of a new pid namespace. What workers can
     inherit is set here, once. Returns what is left: the Landlock domain and the seccomp filter that each worker has to enter itself
-    (None for nothing), and the descriptor of the notifications of the filter that asks Caddy. room is the directory that a lane without namespaces
-    makes for its workers."""
+    (None for nothing), and the descriptor of the notifications of the filter that asks Caddy. room is the directory that a lane
+    without namespaces makes for its workers."""
     left = {"domain": None, "filter": None, "listener": None}
     own_id = plan["uid"] + number % plan["uids"]
     if plan["world"] == "namespaces":
@@ -189,11 +189,14 @@ class Filter:
     def listen(self):
         """Enter a filter that uses SECCOMP_RET_USER_NOTIF, and return the descriptor of its notifications. Returns None where the
         kernel refuses one, such as below a filter that has one already: then the calls in question fail with ENOSYS."""
-        fd = libc.syscall(SYS_SECCOMP[os.uname().machine], SECCOMP_SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV, ctypes.byref(self.program))
+        fd = self.enter_and_listen()
         if fd >= 0:
             return fd
         self.enter()
         return None
+
+    def enter_and_listen(self):
+        return libc.syscall(SYS_SECCOMP, SECCOMP_SET_MODE_FILTER, NEW_LISTENER | WAIT_KILLABLE_RECV, ctypes.byref(self.program))
 
 
 class Domain:

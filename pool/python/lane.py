@@ -275,10 +275,10 @@ class Tree:
             self.asking = -1
         try:
             if self.made:
-                _remove(self.scratch)
+                remove(self.scratch)
                 self.made = False
             if self.answers is not None and self.answers.listings.made:
-                _remove(self.listings)
+                remove(self.listings)
                 self.answers.listings.made.clear()
         except OSError:
             return False
@@ -291,7 +291,8 @@ class Tree:
             pass   # Caddy removes what is left
 
 
-def _remove(top):
+def remove(top):
+    """Remove a directory and everything in it."""
     empty(top, sys.maxsize)
     os.rmdir(top)
 

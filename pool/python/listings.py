@@ -2,6 +2,7 @@
 like. A listing is a directory of the lane's own with the names that exist for programs. The lane makes it when a program of the run opens
 that directory, hands over a descriptor, and removes it after the run. What a program opens by a name in it is looked up by the path that
 it has on the host."""
+import errno
 import os
 import stat
 
@@ -57,7 +58,7 @@ def open_of_process(pid, name):
         with open(os.open("stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory), "rb") as f:
             parent = processes.field_of(f.read(), processes.PARENT)
         if not processes.belongs(parent, os.getpid()):
-            raise FileNotFoundError(2, "")
+            raise FileNotFoundError(errno.ENOENT, "")
         return os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
     finally:
         os.close(directory)

@@ -31,8 +31,7 @@ def _enter_room(plan):
 
     def leave():
         os.environ.update(old)
-        lane.empty(room, sys.maxsize)
-        os.rmdir(room)
+        lane.remove(room)
 
     return leave
 

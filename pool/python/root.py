@@ -3,11 +3,11 @@ mount_namespaces(7), pivot_root(2)."""
 import os
 import struct
 
-from _sandbox_system import check, libc
+from _sandbox_system import AT_FDCWD, check, libc
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
+SYS_MOUNT_SETATTR, AT_RECURSIVE = 442, 0x8000
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV = 1, 2, 4
 LAYER = "/run"   # in the template's root, what a lane makes its own from; in a lane's an empty directory
 

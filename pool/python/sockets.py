@@ -90,7 +90,7 @@ def _scratch_path(view, base, address, makes):
     if address[2] == 0:   # abstract names are shared with the host
         raise OSError(errno.EACCES if makes else errno.ECONNREFUSED, "")
     path = address[2:].split(b"\0")[0]
-    whole = view.clean(path if path[:1] == b"/" else base() + b"/" + path)
+    whole = view.whole(path, base)
     meant = view.look(whole, None, makes)
     if isinstance(meant, int):
         raise OSError(meant, "")

@@ -7,7 +7,6 @@ import errno
 import os
 
 ENOENT, EACCES = errno.ENOENT, errno.EACCES
-CWD = -100   # AT_FDCWD
 
 
 class View:
@@ -21,8 +20,7 @@ class View:
         self.files = {os.fsencode(path): text.replace("$UID", str(os.getuid())).replace("$GID", str(os.getgid())).encode()
                       for path, text in plan["files"].items()}
         self.left = {os.fsencode(path) for path in plan["left"]}
-        self.own = {os.fsencode(rule["path"].rpartition("/")[2]) for rule in landlock["own_proc"]}
-        self.own_files = {os.fsencode(rule["path"].rpartition("/")[2]) for rule in landlock["own_proc"] if rule["kind"] == "file"}
+        self.own = {os.fsencode(rule["path"].rpartition("/")[2]): rule["kind"] for rule in landlock["own_proc"]}
         beneath = [path + b"/" for path in self.left]
         for rule in landlock["rules"]:
             path = os.fsencode(rule["path"])
@@ -98,12 +96,16 @@ class View:
     def file_of_process(self, path):
         """Split the path of a file that a program may read of its own processes: its directory's name in /proc, and its name."""
         parts = path.split(b"/")
-        if len(parts) == 4 and (parts[2] == b"self" or parts[2].isdigit()) and parts[3] in self.own_files:
+        if len(parts) == 4 and (parts[2] == b"self" or parts[2].isdigit()) and self.own.get(parts[3]) == "file":
             return parts[2], parts[3]
         return None
 
     def _known(self, path):
         return path in self.parents or path.startswith(self.plain) or path + b"/" in self.plain
+
+    def whole(self, path, base):
+        """Return the absolute path that a program names. base returns the directory that a relative path starts from."""
+        return self.clean(path if path[:1] == b"/" else base() + b"/" + path)
 
     def in_scratch(self, path):
         """Whether a path of the host is that of scratch or of something in it."""

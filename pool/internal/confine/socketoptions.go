@@ -31,8 +31,8 @@ var socketOptions = []struct {
 	}},
 }
 
-// socketOptions jumps to allow for setsockopt with a listed option, and ignores the call for one that is to be. For others it answers ENOPROTOOPT, as a kernel without the option
-// does: libraries handle that.
+// socketOptions jumps to allow for setsockopt with a listed option, and ignores the call for one that is to be. For others it answers
+// ENOPROTOOPT, as a kernel without the option does: libraries handle that.
 func (p *seccompAssembler) socketOptions(allow position) position {
 	refuse := p.errno(unix.ENOPROTOOPT)
 	next := refuse

@@ -19,10 +19,17 @@ type Handles struct {
 	Mappings int
 }
 
-// ReadHandles looks through the descriptors and mappings of a process, by its Status.Dir. It counts up to most of each, but all sockets: a list
-// of millions takes seconds to read. other, if not nil, is called for each descriptor of a file, with its path in /proc and what that links to.
-// ok is false when the process has ended, or when we may not look.
-func ReadHandles(dir string, most Handles, other func(path, target string)) (h Handles, ok bool) {
+// FileVisitor is told of the files that a process has open or mapped.
+type FileVisitor interface {
+	// Descriptor is called for each descriptor of a file, with its path in /proc and what that links to.
+	Descriptor(path, target string)
+	// Mapping is called for each line of /proc/PID/maps (proc_pid_maps(5)), and must not keep it.
+	Mapping(line []byte)
+}
+
+// ReadHandles looks through the descriptors and mappings of a process, by its Status.Dir. It counts up to most of each, but all
+// sockets: a list of millions takes seconds to read. visitor may be nil. ok is false when the process has ended, or when we may not look.
+func ReadHandles(dir string, most Handles, visitor FileVisitor) (h Handles, ok bool) {
 	names, err := os.ReadDir(dir + "/fd")
 	if err != nil {
 		return h, false
@@ -35,34 +42,42 @@ func ReadHandles(dir string, most Handles, other func(path, target string)) (h H
 		case strings.HasPrefix(target, "socket:"):
 			h.Sockets++
 		case target == "anon_inode:[eventpoll]" && h.Watches < most.Watches:
-			h.Watches += countLines(dir+"/fdinfo/"+name.Name(), "tfd:", most.Watches-h.Watches)
+			h.Watches += countLines(dir+"/fdinfo/"+name.Name(), "tfd:", most.Watches-h.Watches, nil)
 		case strings.HasPrefix(target, "/"):
 			if h.Locks < most.Locks {
-				h.Locks += countLines(dir+"/fdinfo/"+name.Name(), "lock:", most.Locks-h.Locks)
+				h.Locks += countLines(dir+"/fdinfo/"+name.Name(), "lock:", most.Locks-h.Locks, nil)
 			}
-			if other != nil {
-				other(path, target)
+			if visitor != nil {
+				visitor.Descriptor(path, target)
 			}
 		}
 	}
-	h.Mappings = countLines(dir+"/maps", "", most.Mappings)
+	var each func(line []byte)
+	if visitor != nil {
+		each = visitor.Mapping
+	}
+	h.Mappings = countLines(dir+"/maps", "", most.Mappings, each)
 	return h, true
 }
 
-// countLines counts the lines of a file in /proc that begin with prefix (proc_pid_fdinfo(5), proc_pid_maps(5)).
-func countLines(path, prefix string, most int) (n int) {
+// countLines counts the lines of a file in /proc that begin with prefix (proc_pid_fdinfo(5), proc_pid_maps(5)), and calls each, if not
+// nil, for them.
+func countLines(path, prefix string, most int, each func(line []byte)) (n int) {
 	f, err := os.Open(path)
 	if err != nil {
 		return 0
 	}
 	defer f.Close()
-	return scanLines(f, prefix, most)
+	return scanLines(f, prefix, most, each)
 }
 
-func scanLines(r io.Reader, prefix string, most int) (n int) {
+func scanLines(r io.Reader, prefix string, most int, each func(line []byte)) (n int) {
 	for lines := bufio.NewScanner(r); n < most && lines.Scan(); {
 		if bytes.HasPrefix(lines.Bytes(), []byte(prefix)) {
 			n++
+			if each != nil {
+				each(lines.Bytes())
+			}
 		}
 	}
 	return n

@@ -57,7 +57,7 @@ func TestWatchesAreCountedUpToABound(t *testing.T) {
 	t.Parallel()
 	text := "pos:\t0\nflags:\t02\n" + strings.Repeat("tfd:        5 events:       19 data: 5  pos:0 ino:1 sdev:8\n", 50)
 	for most, want := range map[int]int{0: 0, 7: 7, 50: 50, 1000: 50} {
-		if got := scanLines(strings.NewReader(text), "tfd:", most); got != want {
+		if got := scanLines(strings.NewReader(text), "tfd:", most, nil); got != want {
 			t.Errorf("up to %d: %d, want %d", most, got, want)
 		}
 	}

@@ -115,6 +115,26 @@ func ReadStat(pid int) ([]string, error) {
 	return strings.Fields(string(text[bytes.LastIndexByte(text, ')')+1:])), nil // the name may contain blanks and ")"
 }
 
+// Session returns the number of a process's session (setsid(2)), 0 when it has ended.
+func Session(pid int) int {
+	fields, err := ReadStat(pid)
+	if err != nil || len(fields) < 4 {
+		return 0
+	}
+	session, _ := strconv.Atoi(fields[3]) // the sixth of the file
+	return session
+}
+
+// Setting returns a number that the kernel is set to, by its path below /proc/sys (proc_sys(5)). ok is false when it has no such setting.
+func Setting(name string) (value int64, ok bool) {
+	text, err := os.ReadFile("/proc/sys/" + name)
+	if err != nil {
+		return 0, false
+	}
+	value, err = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+	return value, err == nil
+}
+
 // clockTick is the unit of times in /proc, the same on every architecture that Go runs on (proc(5)).
 const clockTick = 10 * time.Millisecond
 

@@ -15,15 +15,14 @@ func TestUnlinkedFilesAreCounted(t *testing.T) {
 	t.Parallel()
 	const size = 4 << 20
 	top := t.TempDir()
-	var u Unlinked
+	u := NewUnlinked(top)
 	expect := func(want int64, what string) {
 		t.Helper()
 		// Two processes that have the same file open hold it once.
-		processes := []string{"/proc/self", "/proc/self"}
-		for _, dir := range processes {
-			procfs.ReadHandles(dir, procfs.Handles{}, func(path, target string) { u.Descriptor(path, target, top) })
+		for range 2 {
+			procfs.ReadHandles("/proc/self", procfs.Handles{Mappings: 1 << 20}, u)
 		}
-		if got := u.Bytes(processes, top); got < want || got > want+want/8 {
+		if got := u.Bytes(); got < want || got > want+want/8 {
 			t.Errorf("%s: %d bytes, want %d", what, got, want)
 		}
 	}
@@ -78,7 +77,8 @@ func TestUnlinkedFilesAreCounted(t *testing.T) {
 		expect(size, "one that never had a name")
 		_ = f.Close()
 	}
-	if got := u.Bytes([]string{"/proc/self/no-such-process"}, top); got != 0 {
+	procfs.ReadHandles("/proc/self/no-such-process", procfs.Handles{Mappings: 1 << 20}, u)
+	if got := u.Bytes(); got != 0 {
 		t.Errorf("a process that is not there holds %d", got)
 	}
 }
